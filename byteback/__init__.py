@@ -1,0 +1,3 @@
+"""byteback: maintenance-free backups of whole machines over OpenSSH and rsync."""
+
+__version__ = "1.0.0"

@@ -1,0 +1,1 @@
+"""One thin module for each program: parse, call one function, print."""

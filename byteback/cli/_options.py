@@ -1,0 +1,35 @@
+"""What all commands share: --version, -h, and the types of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+import byteback
+from byteback.errors import EXIT_STATUSES
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 88}
+
+
+def version_option(function: Function) -> Function:
+    """``--version``: the suite's version, which all programs share."""
+    return click.version_option(
+        byteback.__version__, message="%(prog)s (byteback) %(version)s"
+    )(function)
+
+
+def verbose_option(function: Function) -> Function:
+    """``-v``/``--verbose``: show what is run."""
+    return click.option("-v", "--verbose", is_flag=True, help="Show what is run.")(
+        function
+    )
+
+
+def exit_status_help(*statuses: int) -> str:
+    """The EXIT STATUS paragraph that ends each command's help."""
+    lines = [f"  {status:<4}{EXIT_STATUSES[status]}" for status in statuses]
+    return "\b\nEXIT STATUS\n" + "\n".join(lines)

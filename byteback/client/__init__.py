@@ -1,0 +1,1 @@
+"""What runs, as root, on the machine that is being backed up."""

@@ -1,0 +1,139 @@
+"""Every failure that byteback foresees, each with the exit status it leads to.
+
+The table of exit statuses is here and nowhere else; the man pages repeat it and a
+test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+EXIT_STATUSES = {
+    0: "done",
+    1: "failed",
+    2: "usage",
+    3: "done, but some files could not be read",
+    9: "the server refused the request",
+    10: "not set up",
+    11: "another run holds the lock",
+    12: "server unreachable after all retries",
+    13: "rsync, btrfs, ssh or a hook failed",
+    14: "the server's policy said no",
+    70: "a bug in byteback",
+}
+
+
+class BytebackError(Exception):
+    """A failure with a sentence for the user.
+
+    ``message`` says what happened to what, ``hint`` what to do about it, and
+    ``details`` holds lines that the failing program itself printed.
+    """
+
+    exit_status = 1
+
+    def __init__(
+        self, message: str, hint: str | None = None, details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = tuple(details)
+
+
+class UsageError(BytebackError):
+    """The command line or a configuration file says something impossible."""
+
+    exit_status = 2
+
+
+class IncompleteBackupError(BytebackError):
+    """The backup is done and kept, but some files could not be read."""
+
+    exit_status = 3
+
+
+class RefusedError(BytebackError):
+    """The server will not serve this request; asking again will not help."""
+
+    exit_status = 9
+
+
+class NotSetUpError(BytebackError):
+    """Something that set-up makes is missing: destination, key or store."""
+
+    exit_status = 10
+
+
+class LockedError(BytebackError):
+    """Another living process holds the lock."""
+
+    exit_status = 11
+
+
+class UnreachableError(BytebackError):
+    """The server could not be reached, or the connection was lost."""
+
+    exit_status = 12
+
+
+class ToolError(BytebackError):
+    """An outside program failed; ``details`` is what it printed."""
+
+    exit_status = 13
+
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        details: Sequence[str] = (),
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message, hint, details)
+        self.status = status
+
+
+class PolicyError(BytebackError):
+    """The request is legitimate, but the server's policy says not now."""
+
+    exit_status = 14
+
+
+class InterruptedBySignalError(BytebackError):
+    """A signal asked the program to stop; its exit status is 128 + the signal."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}")
+        self.exit_status = 128 + signal_number
+
+
+def quote(text: str | bytes) -> str:
+    """``text`` in quotes with control and undecodable characters escaped.
+
+    Every value from outside goes through here before it is printed, so that a file
+    or host name cannot send escape sequences to a terminal or forge a log line.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    return f"'{escape(text)}'"
+
+
+def escape(text: str) -> str:
+    """``text`` with control and undecodable characters as backslash escapes."""
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_escape_character(character) for character in text)
+
+
+def _escape_character(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    named = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    if character in named:
+        return named[character]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"

@@ -1,0 +1,91 @@
+"""Locks that die with their holder: flock(2) on a file in a private directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from byteback.errors import BytebackError, LockedError, quote
+
+POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock that is held. A child that inherits ``fd`` holds it too."""
+
+    path: Path
+    fd: int
+
+
+@contextlib.contextmanager
+def hold(path: Path, *, wait_s: float = 0.0) -> Iterator[Lock]:
+    """Hold the lock at ``path`` for the length of the block.
+
+    The kernel drops it when the last process that inherited the descriptor ends, so
+    that a crash never leaves it behind; the file itself stays and is never removed.
+    Raises LockedError, naming the holder, if it is still taken after ``wait_s``.
+    """
+    make_private_directory(path.parent)
+    fd = os.open(
+        path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode=0o600
+    )
+    try:
+        _acquire(fd, path, wait_s)
+        _sign(fd)
+        yield Lock(path, fd)
+    finally:
+        os.close(fd)
+
+
+def read_holder(path: Path) -> str:
+    """Who signed the lock last: ``pid N (program, since TIME)``, or ''."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_bytes()[:200].decode("utf-8").strip()
+    return ""
+
+
+def make_private_directory(path: Path) -> None:
+    """Make ``path`` if it is missing, and make sure that nobody else writes there.
+
+    A lock or socket in a directory that others can write to could be put there by
+    them beforehand, as a link to a file of ours.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022 or path.is_symlink():
+        raise BytebackError(
+            f"cannot use {quote(str(path))}: other users can write to it",
+            hint=f"make it yours alone: chown {os.geteuid()} and chmod 0700 {path}",
+        )
+
+
+def _acquire(fd: int, path: Path, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = read_holder(path) or "another process"
+                raise LockedError(
+                    f"cannot lock {quote(str(path))}: held by {holder}"
+                ) from None
+            time.sleep(POLL_S)
+
+
+def _sign(fd: int) -> None:
+    program = Path(sys.argv[0]).name or "python3"
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    text = f"pid {os.getpid()} ({program}, since {since})\n".encode()
+    # The signature only serves messages: a full disc must not stop the lock.
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, text, 0)

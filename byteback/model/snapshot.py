@@ -1,0 +1,60 @@
+"""Snapshot names: the server's local time to the minute, with its zone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+
+NAME_FORMAT = "%Y-%m-%dT%H:%M%z"
+CURRENT = "current"
+
+# Strict on purpose: a lenient parser takes "march" or "restore-2015-01-01" for a
+# date, and what parses as a snapshot may one day be pruned. Before May 2014 the old
+# tool wrote no zone.
+_PATTERN = re.compile(
+    r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2})(?:([+-])(\d{2})(\d{2}))?", re.ASCII
+)
+
+
+@dataclass(frozen=True, order=True)
+class Snapshot:
+    """One snapshot of one host; ``time`` is aware, and in UTC."""
+
+    host: str
+    time: datetime
+    name: str
+
+    @property
+    def path(self) -> str:
+        """``HOST/NAME``, as listings show it."""
+        return f"{self.host}/{self.name}"
+
+
+def format_snapshot_name(time: datetime) -> str:
+    """The name for a snapshot taken at ``time``, which must be aware."""
+    return time.strftime(NAME_FORMAT)
+
+
+def parse_snapshot_name(name: str, local_zone: tzinfo = UTC) -> datetime | None:
+    """The time in a snapshot's name, in UTC, or None if it is no such name.
+
+    A name without a zone is taken to be in ``local_zone``.
+    """
+    match = _PATTERN.fullmatch(name)
+    if match is None:
+        return None
+    year, month, day, hour, minute = (int(part) for part in match.groups()[:5])
+    try:
+        return datetime(
+            year, month, day, hour, minute, tzinfo=_zone(match, local_zone)
+        ).astimezone(UTC)
+    except (ValueError, OverflowError):  # the 30th of February, the year 0000
+        return None
+
+
+def _zone(match: re.Match[str], local_zone: tzinfo) -> tzinfo:
+    if match[6] is None:
+        return local_zone
+    offset = timedelta(hours=int(match[7]), minutes=int(match[8]))
+    return timezone(-offset if match[6] == "-" else offset)

@@ -1,0 +1,1 @@
+"""What runs on the backup server, where every input is hostile."""

@@ -1,0 +1,103 @@
+"""/etc/byteback/server.toml: every key optional, unknown ones refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from byteback.errors import UsageError, quote
+
+PATH = Path("/etc/byteback/server.toml")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What an administrator may change; the defaults suit a server left alone."""
+
+    snapshot_interval_hours: float = 6.0  # a younger newest snapshot refuses a new one
+    min_percent: float = 5.0  # free space at or below which pruning starts
+    max_percent: float = 10.0  # free space at which pruning stops
+    max_transfers: int = 20  # at once, over all clients
+    io_timeout_s: int = 10800  # the longest silence that a transfer may ask for
+    confinement: str = "auto"  # "auto", "require" or "off"
+
+
+CONFINEMENTS = ("auto", "require", "off")
+PER_HOST = frozenset({"snapshot_interval_hours", "io_timeout_s"})
+
+
+def load(host: str | None = None, path: Path = PATH) -> ServerSettings:
+    """The settings in force for ``host``: its ``[host.NAME]`` table beats the top.
+
+    A missing file means the defaults. Raises UsageError for a file that is no TOML,
+    an unknown key, a value of the wrong kind, or values that contradict each other.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return ServerSettings()
+    except OSError as error:
+        raise UsageError(f"cannot read {quote(str(path))}: {error.strerror}") from None
+    import tomllib
+
+    try:
+        table = tomllib.loads(text.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{quote(str(path))} is no valid TOML: {error}") from None
+    return parse(table, host)
+
+
+def parse(table: Mapping[str, Any], host: str | None = None) -> ServerSettings:
+    """Turn a TOML table into settings; raises UsageError as load does."""
+    own = dict(table)
+    hosts = own.pop("host", {})
+    if not isinstance(hosts, dict) or any(
+        not isinstance(value, dict) for value in hosts.values()
+    ):
+        raise UsageError("'host' must hold tables: [host.\"NAME\"]")
+    settings = _apply(ServerSettings(), own, "")
+    for name, overrides in hosts.items():
+        for key in overrides:
+            if key not in PER_HOST:
+                raise UsageError(
+                    f"{quote(key)} cannot be set for host {quote(name)} alone",
+                    hint=f"per host: {', '.join(sorted(PER_HOST))}",
+                )
+        per_host = _apply(settings, overrides, f"host {quote(name)}: ")
+        if name == host:
+            return per_host
+    return settings
+
+
+def _apply(
+    settings: ServerSettings, table: Mapping[str, Any], where: str
+) -> ServerSettings:
+    known = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(
+                f"{where}unknown key {quote(key)} in server.toml",
+                hint=f"known are: {', '.join(known)}",
+            )
+        wanted = (int, float) if isinstance(known[key], float) else type(known[key])
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            raise UsageError(f"{where}{quote(key)} cannot be {value!r}")
+    changed = replace(settings, **table)
+    _check(changed, where)
+    return changed
+
+
+def _check(settings: ServerSettings, where: str) -> None:
+    if not 0 <= settings.min_percent < settings.max_percent <= 100:
+        raise UsageError(
+            f"{where}min_percent ({settings.min_percent:g}) must be below max_percent "
+            f"({settings.max_percent:g}), both between 0 and 100"
+        )
+    if settings.confinement not in CONFINEMENTS:
+        raise UsageError(f"{where}confinement must be one of {', '.join(CONFINEMENTS)}")
+    if settings.snapshot_interval_hours < 0:
+        raise UsageError(f"{where}snapshot_interval_hours cannot be negative")
+    if settings.max_transfers < 1 or settings.io_timeout_s < 1:
+        raise UsageError(f"{where}max_transfers and io_timeout_s must be at least 1")

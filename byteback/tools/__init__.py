@@ -1,0 +1,1 @@
+"""One module for each outside program or kernel interface; failures are typed."""

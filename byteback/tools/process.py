@@ -1,0 +1,179 @@
+"""Starts every outside program, and is the only module that does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byteback.errors import ToolError, quote
+
+logger = logging.getLogger(__name__)
+
+# sbin as well: cron and sshd give a PATH without it, and btrfs and mount live there.
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+KEPT_VARIABLES = ("HOME", "LOGNAME", "USER", "TERM", "SSH_AUTH_SOCK", "TZ", "TMPDIR")
+DETAIL_LINES = 5
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that has ended: how, and what it printed."""
+
+    argv: tuple[str, ...]
+    status: int  # exit status, or minus the signal that ended it
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text; bytes that are no UTF-8 become surrogates."""
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+    @property
+    def complaint(self) -> tuple[str, ...]:
+        """The last few lines of standard error."""
+        return last_lines(self.stderr)
+
+
+def last_lines(output: bytes) -> tuple[str, ...]:
+    """The last few non-blank lines that a program printed, for an error's details."""
+    lines = output.decode("utf-8", "surrogateescape").splitlines()
+    return tuple([line for line in lines if line.strip()][-DETAIL_LINES:])
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A small, predictable environment: messages in English, sbin on the PATH."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return {**kept, "PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    tolerate: Collection[int] = (0,),
+    stdin: bytes | None = None,
+    timeout_s: float | None = None,
+    extra_env: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run a program to its end and return what it printed.
+
+    Raises ToolError if it is missing, takes longer than ``timeout_s`` or ends with a
+    status that is not in ``tolerate``.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    logger.debug("running %s", command_line(words))
+    try:
+        done = subprocess.run(
+            words,
+            input=stdin if stdin is not None else b"",
+            capture_output=True,
+            timeout=timeout_s,
+            env=environment(extra_env),
+            check=False,
+        )
+    except FileNotFoundError:
+        raise _missing(words[0]) from None
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(
+            f"{words[0]} did not end within {timeout_s:g} seconds",
+            details=last_lines(error.stderr or b""),
+        ) from None
+    finished = Finished(words, done.returncode, done.stdout, done.stderr)
+    for line in finished.complaint:
+        logger.debug("%s: %s", Path(words[0]).name, line)
+    if finished.status not in tolerate:
+        raise failure(finished)
+    return finished
+
+
+def failure(finished: Finished, message: str | None = None) -> ToolError:
+    """The error for a program that ended badly."""
+    program = Path(finished.argv[0]).name
+    how = describe_status(finished.status)
+    return ToolError(
+        message or f"{program} {how}: {command_line(finished.argv)}",
+        details=finished.complaint,
+        status=finished.status,
+    )
+
+
+def describe_status(status: int) -> str:
+    """``failed with status N`` or ``was ended by signal N``."""
+    if status < 0:
+        return f"was ended by signal {-status}"
+    return f"failed with status {status}"
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """``argv`` as a shell would take it, for people to read and paste."""
+    import shlex
+
+    from byteback.errors import escape
+
+    return escape(shlex.join(argv))
+
+
+def start(
+    argv: Sequence[str | Path],
+    *,
+    stdin: int | None = subprocess.DEVNULL,
+    stdout: int | None = subprocess.PIPE,
+    stderr: int | None = subprocess.PIPE,
+    cwd: Path | None = None,
+    pass_fds: Collection[int] = (),
+    in_child: Callable[[], None] | None = None,
+    extra_env: Mapping[str, str] | None = None,
+    new_session: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a program and return it running; the caller waits for it.
+
+    ``in_child`` runs between fork and exec: it is how a transfer confines itself.
+    Raises ToolError if the program is missing.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    logger.debug("starting %s", command_line(words))
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            preexec_fn=in_child,  # noqa: PLW1509 # one thread only, by design
+            env=environment(extra_env),
+            start_new_session=new_session,
+        )
+    except FileNotFoundError:
+        raise _missing(words[0]) from None
+
+
+def stop(running: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> None:
+    """End a running program: SIGTERM first, SIGKILL when it does not listen."""
+    if running.poll() is not None:
+        return
+    running.terminate()
+    try:
+        running.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        running.wait()
+
+
+def has_program(name: str) -> bool:
+    """Whether a program of that name can be started."""
+    import shutil
+
+    return shutil.which(name, path=SEARCH_PATH) is not None
+
+
+def _missing(program: str) -> ToolError:
+    return ToolError(
+        f"cannot start {quote(program)}: it is not installed",
+        hint=f"install the package that holds {Path(program).name}",
+        status=127,
+    )
