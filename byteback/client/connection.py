@@ -1,0 +1,197 @@
+"""One ssh connection to the server, shared by everything that a run sends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from byteback import locking
+from byteback.client.settings import RUN_DIRECTORY
+from byteback.errors import (
+    BytebackError,
+    PolicyError,
+    RefusedError,
+    ToolError,
+    UnreachableError,
+    quote,
+)
+from byteback.model.destination import Destination, format_destination
+from byteback.tools import openssh, process
+from byteback.wire import replies, requests
+
+logger = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach the server. The first request really connects."""
+
+    destination: Destination
+    key: Path
+    known_hosts: Path | None
+    control_path: Path | None
+
+    @property
+    def remote_shell(self) -> str:
+        """The value for rsync's -e."""
+        return openssh.join_for_rsync(self._ssh())
+
+    @property
+    def name(self) -> str:
+        """The server as messages name it."""
+        return quote(format_destination(self.destination))
+
+    def request(
+        self,
+        request: requests.Ping | requests.Complete | requests.Find,
+        *,
+        stdin: bytes = b"",
+        timeout_s: float | None = REQUEST_TIMEOUT_S,
+    ) -> process.Finished:
+        """Send one request and return the server's answer.
+
+        Raises UnreachableError if the line failed (worth trying again), RefusedError
+        or another BytebackError with the server's own words if the server failed.
+        """
+        command = requests.format_request(request)
+        argv = [*self._ssh(), "--", self.destination.host, command]
+        try:
+            finished = process.run(
+                argv, tolerate=range(-64, 256), stdin=stdin, timeout_s=timeout_s
+            )
+        except ToolError as error:
+            if error.status == 127:
+                raise
+            raise UnreachableError(
+                f"{self.name} did not answer in time", details=error.details
+            ) from None
+        if finished.status != 0:
+            raise self.failure(finished.status, finished.complaint)
+        return finished
+
+    def ping(self) -> replies.Hello:
+        """Prove that the server is there and takes our key.
+
+        Raises as request does; RefusedError too if the server is too old to serve us.
+        """
+        try:
+            finished = self.request(requests.Ping(json=True))
+        except RefusedError:
+            if self._is_old_server():
+                return replies.parse_hello("")
+            raise
+        return replies.parse_hello(finished.text)
+
+    def _is_old_server(self) -> bool:
+        """The Ruby tool's server knows a bare --ping and no --json."""
+        with contextlib.suppress(BytebackError):
+            self.request(requests.Ping())
+            return True
+        return False
+
+    def failure(self, status: int, details: tuple[str, ...]) -> BytebackError:
+        """The error for an ssh session that ended with ``status``."""
+        if status == openssh.STATUS_FAILED or status < 0:
+            return self._connection_failure(details)
+        said = _without_prefix(details)
+        message = f"{self.name}: {said[0]}" if said else f"{self.name} refused"
+        hint = _hint_of(said[1:])
+        if status == replies.STATUS_BUSY:
+            return UnreachableError(message, hint)
+        if status == PolicyError.exit_status:
+            return PolicyError(message, hint)
+        if status == 127:
+            return RefusedError(
+                f"{self.name} has no byteback-receive",
+                hint="install the byteback package on the server",
+                details=details,
+            )
+        if status == ToolError.exit_status:
+            return ToolError(message, hint, said[1:])
+        return RefusedError(message, hint, () if hint else said[1:])
+
+    def _connection_failure(self, details: tuple[str, ...]) -> BytebackError:
+        text = "\n".join(details)
+        if (
+            "Host key verification failed" in text
+            or "IDENTIFICATION HAS CHANGED" in text
+        ):
+            return RefusedError(
+                f"the host key of {self.name} is not the one that was pinned at "
+                "set-up: somebody may be listening in",
+                hint="find out whether the server was reinstalled; only then run "
+                "byteback-setup-client again",
+                details=details,
+            )
+        if "Permission denied" in text:
+            return RefusedError(
+                f"{self.name} does not take this machine's key",
+                hint="run byteback-setup-client again to enrol it",
+                details=details,
+            )
+        return UnreachableError(f"cannot reach {self.name}", details=details)
+
+    def _ssh(self) -> list[str]:
+        return openssh.ssh_argv(
+            self.destination,
+            self.key,
+            known_hosts=self.known_hosts,
+            control_path=self.control_path,
+        )
+
+
+@contextlib.contextmanager
+def connect(
+    destination: Destination, key: Path, known_hosts: Path | None
+) -> Iterator[Connection]:
+    """A Connection for the length of the block, shared by all sessions in it.
+
+    ``known_hosts`` is used if the file exists; a client that the Ruby tool set up has
+    none, and goes by ssh's own files as before.
+    """
+    pinned = known_hosts if known_hosts is not None and known_hosts.exists() else None
+    directory = _control_directory()
+    control_path = directory / "ssh"
+    try:
+        yield Connection(destination, key, pinned, control_path)
+    finally:
+        if control_path.exists():
+            with contextlib.suppress(BytebackError):
+                process.run(
+                    openssh.control_argv(control_path, "exit", destination.host),
+                    timeout_s=10,
+                    tolerate=(0, openssh.STATUS_FAILED),
+                )
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _control_directory() -> Path:
+    """A private directory with a short path: a socket's has at most 107 bytes."""
+    parent = None
+    if os.geteuid() == 0:
+        locking.make_private_directory(RUN_DIRECTORY)
+        parent = RUN_DIRECTORY
+    return Path(tempfile.mkdtemp(prefix="ssh-", dir=parent))
+
+
+def _without_prefix(details: tuple[str, ...]) -> tuple[str, ...]:
+    """The server's lines without its ``byteback-receive: error: ``."""
+    prefix = "byteback-receive: error: "
+    starts = [i for i, line in enumerate(details) if line.startswith(prefix)]
+    lines = details[starts[-1] :] if starts else details
+    return tuple(line.removeprefix(prefix) for line in lines)
+
+
+def _hint_of(lines: tuple[str, ...]) -> str | None:
+    for line in lines:
+        if line.strip().startswith("hint: "):
+            return line.strip().removeprefix("hint: ")
+    return None

@@ -1,0 +1,137 @@
+"""The client's files in /etc/byteback, and what they say."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from byteback.errors import NotSetUpError, UsageError, quote
+from byteback.model.destination import Destination, parse_destination
+
+DIRECTORY = Path("/etc/byteback")
+RUN_DIRECTORY = Path("/run/byteback")  # root's: nobody else can put things there
+MAX_FILE = 1024 * 1024  # bytes; a larger configuration file is none
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where each file is. Only tests use another directory than the default."""
+
+    directory: Path = DIRECTORY
+
+    @property
+    def key(self) -> Path:
+        """The private key of this machine, made by byteback-setup-client."""
+        return self.directory / "key"
+
+    @property
+    def destination(self) -> Path:
+        """One line: the server."""
+        return self.directory / "destination"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The server's host key as it was seen at set-up."""
+        return self.directory / "known_hosts"
+
+    def existing(self, name: str) -> Path | None:
+        """The path of an optional file if it is there."""
+        path = self.directory / name
+        return path if path.is_file() else None
+
+
+def read_destination(files: Files, given: str | None) -> Destination:
+    """The server: the command line's if ``given``, else the file's.
+
+    Raises NotSetUpError if neither says, UsageError if it is no destination.
+    """
+    if given is not None:
+        return parse_destination(given)
+    text = read_text(files.destination)
+    if text is None or not text.strip():
+        raise NotSetUpError(
+            f"no destination: {quote(str(files.destination))} is "
+            + ("missing" if text is None else "empty"),
+            hint="run byteback-setup-client --destination byteback@SERVER: once, "
+            "or give --destination",
+        )
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:
+        if len(lines) > 1:
+            raise UsageError("it holds more than one line")
+        return parse_destination(lines[0])
+    except UsageError as error:
+        raise UsageError(
+            f"{quote(str(files.destination))}: {error.message}", error.hint
+        ) from None
+
+
+def check_key(key: Path) -> Path:
+    """``key`` itself if it is there. Raises NotSetUpError with what to do if not."""
+    try:
+        empty = key.stat().st_size == 0
+    except FileNotFoundError:
+        raise NotSetUpError(
+            f"this machine has no key: {quote(str(key))} is missing",
+            hint="run byteback-setup-client --destination byteback@SERVER: once",
+        ) from None
+    except PermissionError:
+        raise NotSetUpError(
+            f"cannot read the key {quote(str(key))}", hint="run this as root (sudo)"
+        ) from None
+    if empty:
+        raise NotSetUpError(
+            f"the key {quote(str(key))} is empty",
+            hint=f"remove it and run byteback-setup-client again: rm {key}",
+        )
+    return key
+
+
+def read_io_timeout(files: Files, given: int | None, default: int) -> int:
+    """Seconds of silence after which a transfer is given up: option, file, default."""
+    if given is not None:
+        return given
+    path = files.directory / "io_timeout"
+    text = read_text(path)
+    if text is None or not text.strip():
+        return default
+    line = text.split()[0]
+    if not (line.isascii() and line.isdigit() and 0 < int(line) < 10**7):
+        raise UsageError(
+            f"{quote(str(path))} holds {quote(line[:40])}, which is no time in seconds",
+            hint=f"write one number there, or remove the file for {default}",
+        )
+    return int(line)
+
+
+def read_rsync_flags(files: Files) -> list[str]:
+    """Extra words for rsync: one or several a line, quoted as for a shell."""
+    path = files.directory / "rsync_flags"
+    text = read_text(path) or ""
+    try:
+        return shlex.split(text, comments=True)
+    except ValueError as error:
+        raise UsageError(f"{quote(str(path))}: {error}") from None
+
+
+def read_text(path: Path) -> str | None:
+    """A configuration file's text, or None if there is no such file.
+
+    Raises UsageError for one that is no text, or far too large to be one of ours.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read {quote(str(path))}: {error.strerror}") from None
+    try:
+        if len(data) > MAX_FILE or b"\0" in data:
+            raise ValueError
+        return data.decode("utf-8")
+    except ValueError:
+        raise UsageError(
+            f"{quote(str(path))} is no text file", hint="restore or remove it"
+        ) from None

@@ -1,0 +1,103 @@
+"""The OpenSSH client's command line for unattended use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from byteback.model.destination import Destination
+
+# A line that is dead is noticed after INTERVAL * COUNT seconds, instead of whenever
+# the kernel gives up or rsync's own time limit ends (three hours).
+CONNECT_TIMEOUT_S = 30
+ALIVE_INTERVAL_S = 30
+ALIVE_COUNT = 4
+# After a kill -9 of its user, the shared connection ends itself this much later.
+PERSIST_S = 30
+
+STATUS_FAILED = 255  # ssh(1): its own failures, as against the remote command's
+
+
+def ssh_argv(
+    destination: Destination,
+    key: Path,
+    *,
+    known_hosts: Path | None = None,
+    control_path: Path | None = None,
+) -> list[str]:
+    """``ssh`` and its options, without the host, for a run that nobody watches.
+
+    ssh_config stays in force, so that aliases, ports and jump hosts work; what is set
+    here beats it. With ``known_hosts`` only the keys pinned there are believed, under
+    the name that the user typed; without it ssh's own files decide. With
+    ``control_path`` all sessions share one connection, made by the first of them.
+    """
+    options = {
+        "BatchMode": "yes",
+        "IdentitiesOnly": "yes",
+        "PreferredAuthentications": "publickey",
+        "ConnectTimeout": str(CONNECT_TIMEOUT_S),
+        "ServerAliveInterval": str(ALIVE_INTERVAL_S),
+        "ServerAliveCountMax": str(ALIVE_COUNT),
+        "ClearAllForwardings": "yes",
+        "ForwardAgent": "no",
+        "ForwardX11": "no",
+        "PermitLocalCommand": "no",
+        "RemoteCommand": "none",
+        "RequestTTY": "no",
+        "EscapeChar": "none",
+        "Compression": "no",
+        "LogLevel": "ERROR",
+    }
+    if known_hosts is not None:
+        options |= {
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": _quoted(known_hosts),
+            "GlobalKnownHostsFile": "/dev/null",
+            "HostKeyAlias": pinned_name(destination),
+            "CheckHostIP": "no",
+            "UpdateHostKeys": "no",
+        }
+    if control_path is not None:
+        options |= {
+            "ControlMaster": "auto",
+            "ControlPath": _quoted(control_path),
+            "ControlPersist": str(PERSIST_S),
+        }
+    else:
+        options |= {"ControlMaster": "no", "ControlPath": "none"}
+    argv = ["ssh", "-T", "-i", str(key), "-l", destination.user]
+    if destination.port is not None:
+        argv += ["-p", str(destination.port)]
+    for name, value in options.items():
+        argv += ["-o", f"{name}={value}"]
+    return argv
+
+
+def pinned_name(destination: Destination) -> str:
+    """The name under which a server's key stands in byteback's known_hosts."""
+    return destination.host.lower()
+
+
+def control_argv(control_path: Path, command: str, host: str) -> list[str]:
+    """``ssh -O command`` to the shared connection: ``check`` or ``exit``."""
+    return ["ssh", "-O", command, "-o", f"ControlPath={_quoted(control_path)}", host]
+
+
+def join_for_rsync(argv: Sequence[str]) -> str:
+    """``argv`` as one word for rsync's -e, which splits at spaces and knows quotes.
+
+    Inside quotes a doubled quote stands for one (rsync(1), --rsh).
+    """
+    return " ".join(
+        word
+        if word and not set(word) & set(" \t\"'")
+        else "'" + word.replace("'", "''") + "'"
+        for word in argv
+    )
+
+
+def _quoted(path: Path) -> str:
+    """A path as ssh_config reads it: quotes keep spaces, %% stands for %."""
+    text = str(path).replace("%", "%%")
+    return f'"{text}"' if " " in text else text

@@ -1,0 +1,98 @@
+"""What a server answers to a new client: one JSON object a line.
+
+A reader ignores keys that it does not know, so that either side may be the newer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from byteback.errors import RefusedError
+
+PROTOCOL = 1
+
+# Exit status of a forced command that asks to be called again later (EX_TEMPFAIL).
+STATUS_BUSY = 75
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The answer to a ping: who is there, and whom the key stands for."""
+
+    byteback: str  # the server's version
+    protocol: int
+    host: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The answer to Complete. ``snapshot`` is None if none was due yet."""
+
+    snapshot: str | None
+    newest: str | None  # the host's newest snapshot, this one included
+
+
+@dataclass(frozen=True)
+class End:
+    """The last line of a listing: without it the listing was cut off."""
+
+    found: int
+    current_is_whole: bool  # False: the last transfer into current never finished
+
+
+def format_reply(reply: Hello | Completion | End) -> str:
+    """One line of JSON, without the newline."""
+    import json
+
+    return json.dumps(asdict(reply))
+
+
+def parse_hello(text: str) -> Hello:
+    """Raises RefusedError if ``text`` is no Hello: then the server is an old one."""
+    fields = _parse(text)
+    version, protocol, host = (fields.get(k) for k in ("byteback", "protocol", "host"))
+    if not (
+        isinstance(version, str) and isinstance(protocol, int) and isinstance(host, str)
+    ):
+        raise _not_understood()
+    return Hello(version, protocol, host)
+
+
+def parse_completion(text: str) -> Completion:
+    """Raises RefusedError if ``text`` is no Completion."""
+    fields = _parse(text)
+    snapshot, newest = fields.get("snapshot"), fields.get("newest")
+    if "snapshot" not in fields or not all(
+        value is None or isinstance(value, str) for value in (snapshot, newest)
+    ):
+        raise _not_understood()
+    return Completion(snapshot, newest)
+
+
+def parse_end(fields: dict[str, Any]) -> End | None:
+    """The End that a listing's line holds, or None if it holds an entry."""
+    found, whole = fields.get("found"), fields.get("current_is_whole")
+    if isinstance(found, int) and isinstance(whole, bool):
+        return End(found, whole)
+    return None
+
+
+def _parse(text: str) -> dict[str, Any]:
+    import json
+
+    lines = text.strip().splitlines()
+    try:
+        fields = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise _not_understood()
+    return fields
+
+
+def _not_understood() -> RefusedError:
+    return RefusedError(
+        "the server does not answer as byteback 1.0 or later does",
+        hint="upgrade the byteback package on the server first, then the clients",
+    )

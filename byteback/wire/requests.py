@@ -1,0 +1,289 @@
+"""What a client may ask of a server.
+
+A request is the command of one ssh session. The server's side must serve the clients
+of the Ruby tool too (0.2.8 to 0.4), which join words with single spaces and quote
+nothing. Newer clients ask for JSON replies, and send patterns on standard input, where
+any byte and any number of them can travel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from byteback.errors import RefusedError, quote
+
+MAX_REQUEST = 128 * 1024  # bytes; Linux itself allows no longer environment string
+MAX_WORDS = 20_000
+MAX_WORD = 16 * 1024  # bytes: PATH_MAX, each byte as =XX, with room to spare
+MAX_PATTERN_INPUT = 64 * 1024 * 1024  # bytes of NUL-terminated patterns on stdin
+
+_SNAPSHOT = re.compile(r"[A-Za-z0-9*_][A-Za-z0-9:+*._-]{0,254}", re.ASCII)
+# rsync 3.2.4 and later put a backslash before each of these in what they send to a
+# shell, and before a backslash unless it escapes one of "*?[]" (rsync's options.c).
+_ESCAPED = re.compile(rb"\\([^*?\[\]])")
+_QUOTED_PRINTABLE = re.compile(rb"=([0-9A-Fa-f]{2})")
+
+
+@dataclass(frozen=True)
+class Ping:
+    """Is anybody there? With ``json`` the server answers a Hello."""
+
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The transfer is complete: snapshot ``current`` now.
+
+    ``incomplete`` tells that some files could not be read; ``files`` is how many the
+    client says it sent, for the record only.
+    """
+
+    json: bool = False
+    incomplete: bool = False
+    files: int | None = None
+
+
+@dataclass(frozen=True)
+class List:
+    """An old client's listing: the answer is a table on stdout, and status 0."""
+
+    snapshot: str
+    every_version: bool
+    verbose: bool
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Find:
+    """A listing for a new client: patterns on stdin, JSON lines on stdout."""
+
+    snapshot: str
+    scope: str  # one of SCOPES
+
+
+@dataclass(frozen=True)
+class Push:
+    """rsync wants to write into ``current``; ``words`` are rsync's own, unchecked."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pull:
+    """rsync wants to read what ``patterns`` match; ``words`` are unchecked options.
+
+    A new client names one snapshot exactly and sends the names inside rsync's
+    protocol (``--files-from=-``): then ``patterns`` is the single word ``./``.
+    """
+
+    snapshot: str
+    every_version: bool
+    words: tuple[str, ...]
+    patterns: tuple[str, ...]
+
+
+Request = Ping | Complete | List | Find | Push | Pull
+
+SCOPES = ("newest", "versions", "copies")
+
+
+def format_request(request: Ping | Complete | Find) -> str:
+    """The command of a new client's request; parse_request reads it back."""
+    words = ["byteback-receive"]
+    match request:
+        case Ping():
+            words += ["--ping"] + ["--json"] * request.json
+        case Complete():
+            words += ["--complete"] + ["--json"] * request.json
+            words += ["--incomplete"] * request.incomplete
+            if request.files is not None:
+                words.append(f"--files={request.files}")
+        case Find():
+            words += ["--find", f"--snapshot={request.snapshot}"]
+            words.append(f"--scope={request.scope}")
+    return " ".join(words)
+
+
+def format_pull_program(snapshot: str) -> str:
+    """What a new client gives rsync as --rsync-path to read from one snapshot."""
+    return f"byteback-restore --fake-super --snapshot {check_snapshot(snapshot)}"
+
+
+def parse_request(command: bytes) -> Request:
+    """Read SSH_ORIGINAL_COMMAND. Raises RefusedError, with a reason, for the rest."""
+    _check_bytes(command)
+    program, _, rest = command.strip(b" ").partition(b" ")
+    if program == b"sudo":  # clients up to 0.2.7 asked root for the snapshot
+        program, _, rest = rest.partition(b" ")
+        if program != b"byteback-snapshot":
+            raise RefusedError(f"{quote(program)} cannot be run here")
+    match program:
+        case b"byteback-receive":
+            return _parse_control(_plain_words(rest))
+        case b"byteback-snapshot":
+            return _parse_old_snapshot(_plain_words(rest))
+        case b"rsync":
+            return Push(_decoded(_escaped_words(rest)))
+        case b"byteback-restore":
+            return _parse_pull(_escaped_words(rest))
+        case b"restore":
+            raise RefusedError(
+                "this client's byteback package is too old to restore from here",
+                hint="upgrade the byteback package on the client and try again",
+            )
+        case b"":
+            raise RefusedError(
+                "this key is for backups only: it opens no shell",
+                hint="log in with a key or account of your own",
+            )
+    raise RefusedError(f"{quote(program)} cannot be run here")
+
+
+def _check_bytes(command: bytes) -> None:
+    if len(command) > MAX_REQUEST:
+        raise RefusedError(f"the request is longer than {MAX_REQUEST} bytes")
+    for character, name in ((b"\0", "a NUL"), (b"\n", "a newline"), (b"\r", "a CR")):
+        if character in command:
+            raise RefusedError(f"the request contains {name} character")
+
+
+def _plain_words(rest: bytes) -> list[bytes]:
+    """Words of a client that quotes nothing; a doubled space is an empty argument."""
+    return _checked([word for word in rest.split(b" ") if word])
+
+
+def _escaped_words(rest: bytes) -> list[bytes]:
+    """Words of rsync: a space after a backslash does not end the word."""
+    words = re.split(rb"(?<!\\) ", rest.replace(b"\\\\", b"\\\0"))
+    # The NUL, which the request cannot hold, keeps an escaped backslash from escaping
+    # the space behind it while the words are told apart.
+    plain = [_ESCAPED.sub(rb"\1", w).replace(b"\0", b"\\") for w in words if w]
+    return _checked(plain)
+
+
+def _checked(words: list[bytes]) -> list[bytes]:
+    if len(words) > MAX_WORDS:
+        raise RefusedError(f"the request has more than {MAX_WORDS} words")
+    if any(len(word) > MAX_WORD for word in words):
+        raise RefusedError(f"a word of the request is longer than {MAX_WORD} bytes")
+    return words
+
+
+def _decoded(words: Sequence[bytes]) -> tuple[str, ...]:
+    return tuple(word.decode("utf-8", "surrogateescape") for word in words)
+
+
+def _parse_control(raw: list[bytes]) -> Request:
+    mode = raw[0] if raw else b""
+    words = list(_decoded(raw))
+    if mode == b"--ping":
+        return Ping(json=_flags(words[1:], "--json", "--verbose")["--json"])
+    if mode == b"--complete":
+        return _parse_complete(words[1:])
+    if mode == b"--find":
+        return _parse_find(words[1:])
+    if b"--list" in raw:
+        return _parse_list(raw)
+    raise RefusedError(
+        f"byteback-receive does not know {quote(mode)}" if mode else "no mode was given"
+    )
+
+
+def _parse_complete(words: list[str]) -> Complete:
+    files = None
+    flags = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--files" and equals:
+            files = _number(name, value)
+        else:
+            flags.append(word)
+    found = _flags(flags, "--json", "--incomplete", "--verbose")
+    return Complete(found["--json"], found["--incomplete"], files)
+
+
+def _parse_find(words: list[str]) -> Find:
+    snapshot, scope = "*", "newest"
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--snapshot" and equals:
+            snapshot = check_snapshot(value)
+        elif name == "--scope" and value in SCOPES:
+            scope = value
+        else:
+            raise RefusedError(f"--find does not know {quote(word)}")
+    return Find(snapshot, scope)
+
+
+def _parse_list(raw: list[bytes]) -> List:
+    snapshot, every_version, verbose = "*", False, False
+    position = 0
+    while position < len(raw) and raw[position].startswith(b"--"):
+        word = raw[position]
+        position += 1
+        if word == b"--snapshot" and position < len(raw):
+            snapshot = check_snapshot(raw[position].decode("ascii", "replace"))
+            position += 1
+        elif word == b"--all":
+            every_version = True
+        elif word == b"--verbose":
+            verbose = True
+        elif word != b"--list":
+            raise RefusedError(f"byteback-receive --list does not know {quote(word)}")
+    return List(snapshot, every_version, verbose, _patterns(raw[position:]))
+
+
+def _parse_old_snapshot(raw: list[bytes]) -> Complete:
+    _flags(list(_decoded(raw)), "--snapshot", "--verbose")
+    return Complete()
+
+
+def _parse_pull(raw: list[bytes]) -> Pull:
+    # Everything before the lone "." is an option, everything behind it a pattern.
+    if b"." not in raw:
+        raise RefusedError("the restore request has no '.' before its patterns")
+    dot = raw.index(b".")
+    snapshot, every_version, words = "*", False, []
+    options = iter(raw[:dot])
+    for word in options:
+        if word == b"--snapshot":
+            snapshot = check_snapshot(next(options, b"").decode("ascii", "replace"))
+        elif word == b"--all":
+            every_version = True
+        else:
+            words.append(word)
+    return Pull(snapshot, every_version, _decoded(words), _patterns(raw[dot + 1 :]))
+
+
+def _patterns(raw: Sequence[bytes]) -> tuple[str, ...]:
+    return _decoded([_unquoted_printable(word) for word in raw])
+
+
+def _unquoted_printable(word: bytes) -> bytes:
+    plain = _QUOTED_PRINTABLE.sub(lambda m: bytes([int(m[1], 16)]), word)
+    if b"\0" in plain:
+        raise RefusedError("a pattern contains a NUL character")
+    return plain
+
+
+def check_snapshot(name: str) -> str:
+    """A snapshot's name or a glob of names with ``*``; RefusedError for others."""
+    if not _SNAPSHOT.fullmatch(name):
+        raise RefusedError(f"{quote(name)} is no snapshot's name")
+    return name
+
+
+def _flags(words: Sequence[str], *known: str) -> dict[str, bool]:
+    for word in words:
+        if word not in known:
+            raise RefusedError(f"the server does not know {quote(word)}")
+    return {name: name in words for name in known}
+
+
+def _number(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 16):
+        raise RefusedError(f"{name} takes a number, not {quote(value)}")
+    return int(value)
