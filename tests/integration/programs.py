@@ -1,0 +1,80 @@
+"""Starts programs for integration tests and says what they printed when they fail."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended and what it printed, as text."""
+
+    status: int  # exit status, or minus the signal that ended it
+    stdout: str
+    stderr: str
+
+
+def run_program(
+    argv: Sequence[str | Path],
+    *,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 120,
+    stdin: str = "",
+    cwd: Path | None = None,
+) -> Outcome:
+    """Run a program to its end; fail the test if its status is not 0 and ``check``.
+
+    ``env`` is added to the test's own environment. Output that is no UTF-8 arrives
+    with surrogates.
+    """
+    done = subprocess.run(
+        [os.fspath(word) for word in argv],
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        env={**os.environ, "PATH": SEARCH_PATH, **(env or {})},
+        timeout=timeout_s,
+        cwd=cwd,
+        check=False,
+    )
+    outcome = Outcome(done.returncode, done.stdout, done.stderr)
+    if check and outcome.status != 0:
+        pytest.fail(describe_failure(argv, outcome), pytrace=True)
+    return outcome
+
+
+def describe_failure(argv: Sequence[str | Path], outcome: Outcome) -> str:
+    """The command line, its status and everything that it printed."""
+    words = shlex.join(os.fspath(word) for word in argv)
+    return (
+        f"{words}\nended with status {outcome.status}\n"
+        f"--- standard output\n{outcome.stdout}\n--- standard error\n{outcome.stderr}"
+    )
+
+
+def require_program(name: str) -> Path:
+    """Where a program is; without it the test is skipped, and fails under CI."""
+    found = shutil.which(name, path=SEARCH_PATH)
+    if found is None:
+        do_without(f"{name} is not installed")
+    return Path(found)
+
+
+def do_without(reason: str) -> NoReturn:
+    """Skip the test with a reason; under CI nothing may be missing, so fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

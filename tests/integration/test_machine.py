@@ -1,0 +1,53 @@
+"""What the other integration tests stand on: the machine's copy and the fixtures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.integration.conftest import ServerUser, SshServer
+from tests.integration.programs import run_program
+
+
+def test_machine_is_a_copy_of_its_own() -> None:
+    assert os.environ["BYTEBACK_TEST_MACHINE"] == "1"
+    assert os.path.ismount("/run")
+    assert run_program(["hostname", "copy.example"]).status == 0
+    assert "LOOPBACK,UP" in run_program(["ip", "link", "show", "lo"]).stdout
+
+
+def test_user_can_delete_own_subvolumes(server_user: ServerUser) -> None:
+    subvolume = server_user.home / "subvolume"
+    as_user = ["setpriv", "--reuid", str(server_user.uid), "--clear-groups"]
+    as_user += ["--regid", str(server_user.gid), "btrfs", "subvolume"]
+    run_program([*as_user, "create", subvolume])
+    run_program([*as_user, "delete", subvolume])
+    assert not subvolume.exists()
+
+
+def test_user_can_log_in(
+    server_user: ServerUser, sshd: SshServer, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text(sshd.known_hosts + "\n")
+    authorized = server_user.home / ".ssh" / "authorized_keys"
+    authorized.write_text(key.with_suffix(".pub").read_text())
+    os.chown(authorized, server_user.uid, server_user.gid)
+    outcome = run_program(
+        [
+            *("ssh", "-i", key, "-p", str(sshd.port), "-o", "BatchMode=yes"),
+            *("-o", f"UserKnownHostsFile={known_hosts}", "byteback@127.0.0.1"),
+            "id -un",
+        ]
+    )
+    assert outcome.stdout == "byteback\n"
+
+
+def test_every_user_can_run_the_programs(
+    installed: Path, server_user: ServerUser
+) -> None:
+    as_user = ["setpriv", "--reuid", str(server_user.uid), "--clear-groups"]
+    for launcher in sorted(installed.glob("byteback-*")):
+        assert run_program([*as_user, "head", "-c", "1", launcher]).stdout == "#"
