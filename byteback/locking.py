@@ -44,6 +44,21 @@ def hold(path: Path, *, wait_s: float = 0.0) -> Iterator[Lock]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def hold_directory(path: Path, *, wait_s: float = 0.0) -> Iterator[Lock]:
+    """Hold a lock on the directory ``path`` itself for the length of the block.
+
+    It needs no file, so that it works on a disc without a byte left, and for every
+    user who may read the directory. Raises LockedError as hold does.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _acquire(fd, path, wait_s)
+        yield Lock(path, fd)
+    finally:
+        os.close(fd)
+
+
 def read_holder(path: Path) -> str:
     """Who signed the lock last: ``pid N (program, since TIME)``, or ''."""
     with contextlib.suppress(OSError, UnicodeDecodeError):

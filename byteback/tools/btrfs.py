@@ -6,13 +6,25 @@ mounted with ``user_subvol_rm_allowed`` (kernel 4.18 or later).
 
 from __future__ import annotations
 
+import contextlib
+import os
 import stat
+import time
 from pathlib import Path
 
 from byteback.errors import ToolError, quote
+from byteback.model.free_space import FreeSpace, has_settled, parse_metadata_room
 from byteback.tools import process
 
 SUBVOLUME_INODE = 256  # the root directory of each subvolume, see btrfs(5)
+DELETE_TRIES = 4
+RETRY_DELAY_S = 1.0
+
+# Watching free space settle: one reading every SETTLE_POLL_S, done when the last
+# SETTLE_WINDOW of them grew by no more than this share of the file system.
+SETTLE_POLL_S = 1.0
+SETTLE_WINDOW = 8
+SETTLE_SHARE = 2000
 
 
 def is_subvolume(path: Path) -> bool:
@@ -65,12 +77,98 @@ def delete_subvolume(path: Path) -> None:
     Its space comes back later, when the kernel's cleaner has been through it; without
     ``--commit-after`` it would not even begin before the next periodic commit, 30 s.
     btrfs prints its success before it knows of a failure: only the status counts.
+    What cannot be deleted becomes read-only again.
     """
-    if is_read_only(path):
+    was_read_only = is_read_only(path)
+    if was_read_only:
         set_read_only(path, False)
-    process.run(["btrfs", "subvolume", "delete", "--commit-after", "--", path])
+    try:
+        process.run(["btrfs", "subvolume", "delete", "--commit-after", "--", path])
+    except ToolError:
+        if was_read_only and is_subvolume(path):
+            with contextlib.suppress(ToolError):
+                set_read_only(path, True)
+        raise
 
 
 def sync(path: Path) -> None:
     """Commit the file system that holds ``path``; open to any user."""
     process.run(["btrfs", "filesystem", "sync", path])
+
+
+def delete_on_full_disc(path: Path) -> None:
+    """Delete a subvolume even where the deletion itself finds no space at first.
+
+    btrfs keeps a reserve for this, which a commit fills up again. Raises ToolError
+    as delete_subvolume does.
+    """
+    for tries_left in reversed(range(DELETE_TRIES)):
+        try:
+            delete_subvolume(path)
+        except ToolError as error:
+            if tries_left == 0 or not _is_out_of_space(error):
+                raise
+            with contextlib.suppress(ToolError):
+                sync(path.parent)
+            time.sleep(RETRY_DELAY_S)
+        else:
+            return
+
+
+def free_space(path: Path) -> FreeSpace:
+    """The room in the file system that holds ``path``, as the kernel has it now.
+
+    What btrfs says of its metadata is left out where it cannot be had.
+    """
+    view = os.statvfs(path)
+    metadata = None
+    with contextlib.suppress(ToolError):
+        usage = process.run(["btrfs", "filesystem", "usage", "-b", path], timeout_s=60)
+        metadata = parse_metadata_room(usage.text)
+    return FreeSpace(
+        free_bytes=view.f_bavail * view.f_frsize,
+        total_bytes=view.f_blocks * view.f_frsize,
+        metadata=metadata,
+    )
+
+
+def wait_for_deletions(path: Path, timeout_s: float) -> bool:
+    """Wait until the space of all deleted subvolumes is back; False if it is not yet.
+
+    ``btrfs subvolume sync`` knows for certain, but serves root alone before kernel
+    6.13 and btrfs-progs of that time. Where it fails, free space is watched until it
+    grows no more.
+    """
+    deadline = time.monotonic() + timeout_s
+    _try_sync(path)  # a commit also wakes the kernel's cleaner
+    try:
+        process.run(["btrfs", "subvolume", "sync", path], timeout_s=timeout_s)
+    except ToolError:
+        if time.monotonic() >= deadline:
+            return False
+        return _watch_settling(path, deadline)
+    _try_sync(path)  # what the cleaner freed can be used after the next commit
+    return True
+
+
+def _watch_settling(path: Path, deadline: float) -> bool:
+    readings: list[int] = []
+    while True:
+        _try_sync(path)
+        view = os.statvfs(path)
+        readings.append(view.f_bfree * view.f_frsize)
+        tolerance = view.f_blocks * view.f_frsize // SETTLE_SHARE
+        if has_settled(readings, SETTLE_WINDOW, tolerance):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(SETTLE_POLL_S)
+
+
+def _try_sync(path: Path) -> None:
+    with contextlib.suppress(ToolError):
+        sync(path)
+
+
+def _is_out_of_space(error: ToolError) -> bool:
+    return any("No space left on device" in line for line in error.details)

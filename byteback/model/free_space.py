@@ -1,0 +1,107 @@
+"""How much room is left, and whether that calls for pruning: decisions alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Room for metadata beyond this counts for nothing: no single backup needs more, and
+# a large store would otherwise give up history for gigabytes that stay unused.
+METADATA_CAP = 20 * 2**30
+
+_BLOCK_GROUP = re.compile(r"^Metadata,(\S+?): Size:(\d+), Used:(\d+)", re.MULTILINE)
+_UNALLOCATED = re.compile(r"^\s+Device unallocated:\s+(\d+)", re.MULTILINE)
+_RATIO = re.compile(r"^\s+Metadata ratio:\s+([0-9.]+)", re.MULTILINE)
+_RESERVE = re.compile(r"^\s+Global reserve:\s+(\d+)\s+\(used:\s+(\d+)\)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Pruning starts at ``min_percent`` free and goes on until ``max_percent``."""
+
+    min_percent: float
+    max_percent: float
+
+
+@dataclass(frozen=True)
+class MetadataRoom:
+    """What btrfs has for metadata, in bytes of the file system (copies count once)."""
+
+    size: int  # allocated to metadata
+    used: int
+    reserve: int  # kept back by the kernel for deletions when all else is full
+    unallocated: int  # could still become metadata
+
+    @property
+    def free_percent(self) -> float:
+        """The share that is left for new metadata, between 0 and 100."""
+        capacity = min(self.size + self.unallocated, METADATA_CAP)
+        left = self.size - self.used - self.reserve + self.unallocated
+        return _percent(left, capacity)
+
+
+@dataclass(frozen=True)
+class FreeSpace:
+    """The room in a store: what statvfs says, and what metadata leaves."""
+
+    free_bytes: int
+    total_bytes: int
+    metadata: MetadataRoom | None = None
+
+    @property
+    def data_percent(self) -> float:
+        """Free space as df shows it."""
+        return _percent(self.free_bytes, self.total_bytes)
+
+    @property
+    def percent(self) -> float:
+        """The scarcer of the two: either one at zero stops every backup."""
+        if self.metadata is None:
+            return self.data_percent
+        return min(self.data_percent, self.metadata.free_percent)
+
+    def __str__(self) -> str:
+        if self.percent < self.data_percent:
+            return f"{self.percent:.1f} % (of metadata)"
+        return f"{self.percent:.1f} %"
+
+
+def parse_metadata_room(usage: str) -> MetadataRoom | None:
+    """Read what ``btrfs filesystem usage -b`` prints, or None if it says too little.
+
+    A file system with mixed block groups has no metadata of its own: None as well.
+    """
+    groups = _BLOCK_GROUP.findall(usage)
+    unallocated, ratio = _UNALLOCATED.search(usage), _RATIO.search(usage)
+    if not groups or unallocated is None or ratio is None:
+        return None
+    reserve = _RESERVE.search(usage)
+    held = int(reserve[1]) - int(reserve[2]) if reserve else 0
+    return MetadataRoom(
+        size=sum(int(size) for _, size, _ in groups),
+        used=sum(int(used) for _, _, used in groups),
+        reserve=max(0, held),
+        unallocated=int(int(unallocated[1]) / max(1.0, float(ratio[1]))),
+    )
+
+
+def wants_pruning(percent: float, limits: Limits, *, under_way: bool) -> bool:
+    """Whether to prune: from the lower limit on, and then up to the upper one."""
+    if under_way:
+        return percent < limits.max_percent
+    return percent <= limits.min_percent
+
+
+def has_settled(free_bytes: Sequence[int], window: int, tolerance: int) -> bool:
+    """Whether free space has stopped growing over the last ``window`` readings.
+
+    Shrinking counts as settled: backups go on writing while a deletion gives back.
+    """
+    if len(free_bytes) <= window:
+        return False
+    return free_bytes[-1] - free_bytes[-1 - window] <= tolerance
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100.0 * min(max(part, 0), whole) / whole if whole > 0 else 0.0
