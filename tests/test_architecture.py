@@ -1,0 +1,225 @@
+"""Holds the shape of the code: who may import whom, homes, sizes, start-up."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PACKAGE = CHECKOUT / "byteback"
+
+# What each part may import from; itself is always allowed. client and server are two
+# machines, of which one trusts nobody: they share code only through what is below.
+BASE = {"errors", ""}
+SHARED = BASE | {"model", "tools", "wire", "log", "locking"}
+ALLOWED = {
+    "": set(),
+    "errors": set(),
+    "model": BASE,
+    "tools": BASE | {"model"},
+    "wire": BASE | {"model", "tools"},
+    "log": BASE | {"model"},
+    "locking": BASE | {"model"},
+    "client": SHARED,
+    "server": SHARED,
+    "cli": SHARED | {"client", "server"},
+}
+HOMES = {
+    "click": "byteback.cli",
+    "psutil": "byteback.tools.host",
+    "xattr": "byteback.tools.fake_super",
+    "paramiko": "byteback.tools.ssh",
+    "subprocess": "byteback.tools.process",
+}
+# Pure functions take the time as an argument and touch nothing outside.
+NOT_IN_MODEL = {
+    *("asyncio", "fcntl", "glob", "logging", "multiprocessing", "os", "platform"),
+    *("pwd", "random", "select", "shutil", "signal", "socket", "sqlite3"),
+    *("subprocess", "sys", "tempfile", "threading", "time", "urllib"),
+}
+CLOCKS = {"now", "utcnow", "today"}
+DISC_METHODS = {
+    *("chmod", "exists", "is_dir", "is_file", "iterdir", "lstat", "mkdir", "open"),
+    *("read_bytes", "read_text", "stat", "symlink_to", "unlink", "write_bytes"),
+    *("write_text",),
+}
+# A forced command must start in little more than bare Python.
+SLOW_TO_IMPORT = {"click", "logging", "paramiko", "psutil", "xattr"}
+
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 50
+MAX_COMMAND_LINES = 25
+# Name of a module or function: the reason why it may be larger.
+SIZE_EXCEPTIONS = {
+    "byteback.cli._boundary.run": "one clause for each way in which programs end",
+}
+# Launchers that start no installed program, with the reason.
+OTHER_LAUNCHERS = {
+    "byteback-trial": "a walk-through from a checkout, written in shell",
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module by its dotted name, parsed."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def part(self) -> str:
+        """The second word of the name: a subpackage, or a module of the top."""
+        return [*self.name.split("."), ""][1]
+
+
+def load_module(path: Path) -> Module:
+    words = list(path.relative_to(CHECKOUT).with_suffix("").parts)
+    if words[-1] == "__init__":
+        words.pop()
+    return Module(".".join(words), path, ast.parse(path.read_text(), str(path)))
+
+
+MODULES = [load_module(path) for path in sorted(PACKAGE.rglob("*.py"))]
+each_module = pytest.mark.parametrize("module", MODULES, ids=lambda m: m.name)
+
+
+def imports_of(module: Module) -> Iterator[str]:
+    """Dotted names of all imports, those inside functions included."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module.name}: relative import"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def functions_of(
+    module: Module,
+) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def own_part(imported: str) -> str:
+    """Which part of byteback an import names; ``""`` is the package itself."""
+    word = [*imported.split("."), ""][1]
+    is_module = (PACKAGE / f"{word}.py").exists() or (PACKAGE / word).is_dir()
+    return word if word and is_module else ""
+
+
+@each_module
+def test_imports_point_one_way(module: Module) -> None:
+    assert module.part in ALLOWED, "a new part of byteback needs its arrows here"
+    allowed = ALLOWED[module.part] | {module.part}
+    own = [name for name in imports_of(module) if name.split(".")[0] == "byteback"]
+    wrong = [name for name in own if own_part(name) not in allowed]
+    assert not wrong, f"{module.name} must not import {wrong}"
+
+
+@each_module
+def test_each_outside_package_has_one_home(module: Module) -> None:
+    for name in imports_of(module):
+        home = HOMES.get(name.split(".")[0])
+        assert home is None or f"{module.name}.".startswith(f"{home}."), (
+            f"{name} is imported by {home} alone, not by {module.name}"
+        )
+
+
+@each_module
+def test_nothing_prints(module: Module) -> None:
+    names = {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name)}
+    assert "print" not in names
+
+
+def test_library_does_not_exit() -> None:
+    for module in MODULES:
+        if module.part != "cli":
+            assert "sys.exit" not in map(ast.unparse, called_functions(module))
+            assert "SystemExit" not in ast.dump(module.tree)
+
+
+def called_functions(module: Module) -> list[ast.expr]:
+    nodes = ast.walk(module.tree)
+    return [node.func for node in nodes if isinstance(node, ast.Call)]
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if m.part == "model"], ids=lambda m: m.name
+)
+def test_model_does_no_input_or_output(module: Module) -> None:
+    used = {name.split(".")[0] for name in imports_of(module)}
+    assert not used & NOT_IN_MODEL
+    for function in called_functions(module):
+        assert not (isinstance(function, ast.Name) and function.id == "open")
+        if isinstance(function, ast.Attribute):
+            assert function.attr not in CLOCKS, "the time is an argument"
+            assert function.attr not in DISC_METHODS
+
+
+@each_module
+def test_files_are_short(module: Module) -> None:
+    lines = len(module.path.read_text().splitlines())
+    assert lines < MAX_FILE_LINES or module.name in SIZE_EXCEPTIONS, lines
+
+
+@each_module
+def test_functions_are_short(module: Module) -> None:
+    for function in functions_of(module):
+        name = f"{module.name}.{function.name}"
+        limit = MAX_COMMAND_LINES if module.part == "cli" else MAX_FUNCTION_LINES
+        lines = body_lines(function)
+        assert lines < limit or name in SIZE_EXCEPTIONS, f"{name}: {lines} lines"
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its decorators and parameters and docstring."""
+    body = function.body
+    if ast.get_docstring(function) is not None:
+        body = body[1:]
+    if not body:
+        return 0
+    return (body[-1].end_lineno or body[-1].lineno) - body[0].lineno + 1
+
+
+def test_size_exceptions_are_still_needed() -> None:
+    names = {module.name for module in MODULES}
+    for module in MODULES:
+        names |= {f"{module.name}.{f.name}" for f in functions_of(module)}
+    assert set(SIZE_EXCEPTIONS) <= names
+    assert all(SIZE_EXCEPTIONS.values())
+
+
+def test_forced_command_starts_fast() -> None:
+    """What importing the program pulls in, seen in an interpreter of its own."""
+    code = "import sys, byteback.cli.receive; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", "-c", code],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & SLOW_TO_IMPORT
+    assert not any(name.startswith("byteback.client") for name in done.stdout.split())
+
+
+def test_launchers_are_the_installed_programs() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    launchers = {path.name for path in (CHECKOUT / "bin").iterdir() if path.is_file()}
+    assert launchers - set(OTHER_LAUNCHERS) == set(project["scripts"])
+    for program, target in project["scripts"].items():
+        module, function = target.split(":")
+        text = (CHECKOUT / "bin" / program).read_text()
+        assert f"from {module} import {function}\n" in text
+        assert text.startswith("#!/usr/bin/python3\n")
