@@ -20,6 +20,7 @@ EXIT_STATUSES = {
     13: "rsync, btrfs, ssh or a hook failed",
     14: "the server's policy said no",
     70: "a bug in byteback",
+    75: "the server is busy: try again later",
 }
 
 
@@ -97,6 +98,12 @@ class PolicyError(BytebackError):
     """The request is legitimate, but the server's policy says not now."""
 
     exit_status = 14
+
+
+class BusyError(BytebackError):
+    """The server cannot serve this request now, but will later."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class InterruptedBySignalError(BytebackError):

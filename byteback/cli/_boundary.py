@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ def run(command: object, argv: Sequence[str] | None = None) -> NoReturn:
     import click
 
     assert isinstance(command, click.Command)  # noqa: S101 # for the type checker
+    ensure_utf8()
     program = command.name or "byteback"
     signal.signal(signal.SIGTERM, raise_interrupted)
     signal.signal(signal.SIGHUP, raise_interrupted)
@@ -46,6 +48,16 @@ def run(command: object, argv: Sequence[str] | None = None) -> NoReturn:
     except Exception:  # noqa: BLE001 # what is left is a bug, and is said to be one
         status = report_bug(program)
     _leave(status)
+
+
+def ensure_utf8() -> None:
+    """Start again in Python's UTF-8 mode if the locale is of another encoding.
+
+    File names are bytes, and are handled as UTF-8 with surrogates throughout. On the
+    server the locale may even be the client's choice (sshd's AcceptEnv LC_*).
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 # ourselves
 
 
 def raise_interrupted(signal_number: int, _frame: FrameType | None) -> NoReturn:

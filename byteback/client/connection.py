@@ -14,6 +14,7 @@ from pathlib import Path
 from byteback import locking
 from byteback.client.settings import RUN_DIRECTORY
 from byteback.errors import (
+    BusyError,
     BytebackError,
     PolicyError,
     RefusedError,
@@ -104,7 +105,7 @@ class Connection:
         said = _without_prefix(details)
         message = f"{self.name}: {said[0]}" if said else f"{self.name} refused"
         hint = _hint_of(said[1:])
-        if status == replies.STATUS_BUSY:
+        if status == BusyError.exit_status:
             return UnreachableError(message, hint)
         if status == PolicyError.exit_status:
             return PolicyError(message, hint)

@@ -12,9 +12,6 @@ from byteback.errors import RefusedError
 
 PROTOCOL = 1
 
-# Exit status of a forced command that asks to be called again later (EX_TEMPFAIL).
-STATUS_BUSY = 75
-
 
 @dataclass(frozen=True)
 class Hello:

@@ -1,0 +1,102 @@
+"""byteback-receive: what sshd runs for every client's key.
+
+It must start in little more than bare Python, so that click comes in only for a person
+who asks for --help.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from byteback import log
+from byteback.cli import _boundary
+from byteback.errors import BytebackError, InterruptedBySignalError, RefusedError
+from byteback.server import receive
+
+PROGRAM = "byteback-receive"
+
+
+def main() -> NoReturn:
+    """Serve SSH_ORIGINAL_COMMAND for the host that authorized_keys names."""
+    _boundary.ensure_utf8()
+    signal.signal(signal.SIGTERM, _boundary.raise_interrupted)
+    signal.signal(signal.SIGHUP, _boundary.raise_interrupted)
+    host = _host(sys.argv[1:])
+    if host is None:
+        _help()
+    sys.exit(_serve(host))
+
+
+def _host(argv: list[str]) -> str | None:
+    """The host that the forced command names, or None for a person's command line.
+
+    Lines that the old tool wrote in authorized_keys name it in the environment, which
+    sshd's PermitUserEnvironment fills from that line alone.
+    """
+    if len(argv) == 2 and argv[0] == "--host":
+        return argv[1]
+    if not argv and "SSH_CONNECTION" in os.environ:
+        return os.environ.get("BYTEBACK_HOST", "")
+    return None
+
+
+def _serve(host: str) -> int:
+    address = receive.client_address()
+    command = receive.original_command()
+    try:
+        status = receive.serve(host, command, address)
+        sys.stdout.flush()
+        return status
+    except BytebackError as error:
+        is_refusal = isinstance(error, RefusedError)
+        log.audit(
+            "REJECT" if is_refusal else "FAIL",
+            refusal=is_refusal,
+            host=host,
+            address=address,
+            request=command[:200].decode("utf-8", "surrogateescape"),
+            reason=error.message,
+            exit=error.exit_status,
+        )
+        if not isinstance(error, InterruptedBySignalError):
+            _boundary.print_error(PROGRAM, error)
+        return error.exit_status
+    except BrokenPipeError:
+        os.close(sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:  # noqa: BLE001 # a bug: the log gets it, not the client
+        import traceback
+
+        trace = traceback.format_exc().replace("\n", " | ")
+        log.audit("BUG", host=host, address=address, reason=trace[-1500:])
+        sys.stderr.write(
+            f"{PROGRAM}: error: the server failed ({type(error).__name__})\n"
+        )
+        return _boundary.BUG_STATUS
+
+
+def _help() -> NoReturn:
+    import click
+
+    from byteback.cli._options import CONTEXT, exit_status_help, version_option
+
+    @click.command(
+        PROGRAM,
+        context_settings=CONTEXT,
+        epilog=exit_status_help(0, 1, 9, 10, 11, 13, 14, 70, 75),
+    )
+    @click.option("--host", metavar="NAME", help="The client that the key belongs to.")
+    @version_option
+    def command(host: str | None) -> None:  # noqa: ARG001 # shown in the help only
+        """Serve one request of a backup client.
+
+        sshd runs this as the forced command of each client's key in authorized_keys;
+        byteback-setup-client-receive writes those lines. What the client asks for is
+        in SSH_ORIGINAL_COMMAND.
+        """
+        raise click.UsageError("this program is for sshd: see byteback-receive(1)")
+
+    _boundary.run(command)

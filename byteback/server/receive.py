@@ -1,0 +1,147 @@
+"""Serves one request of a client: the forced command of every client's key.
+
+The request is whatever the holder of that key cares to send, so that nothing of it is
+used before it has been parsed into a typed value. What only some requests need is
+imported when they come: most sessions are over before Python has loaded much.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from byteback import __version__, log
+from byteback.errors import NotSetUpError, PolicyError, RefusedError, quote
+from byteback.model.hostname import is_host_name
+from byteback.server import host_state
+from byteback.server.store import Store, own_store
+from byteback.wire import replies, requests
+
+
+def serve(host: str, command: bytes, address: str) -> int:
+    """Serve one request for ``host`` and return the session's exit status.
+
+    ``command`` is SSH_ORIGINAL_COMMAND as sshd gave it, ``address`` the client's, for
+    the log. Raises a BytebackError for what is refused or fails.
+    """
+    if not is_host_name(host):
+        raise NotSetUpError(
+            f"{quote(host)} in authorized_keys cannot be a client's name",
+            hint="run byteback-setup-client on that machine again",
+        )
+    store = own_store()
+    if not store.host_directory(host).is_dir():
+        raise NotSetUpError(
+            f"the server has no directory for {quote(host)}",
+            hint="run byteback-setup-client on that machine again",
+        )
+    request = requests.parse_request(command)
+    started = time.monotonic()
+    status = _dispatch(store, host, request, address)
+    log.audit(
+        "ACCEPT",
+        host=host,
+        address=address,
+        request=type(request).__name__.lower(),
+        seconds=f"{time.monotonic() - started:.1f}",
+        exit=status,
+    )
+    return status
+
+
+def _dispatch(store: Store, host: str, request: requests.Request, address: str) -> int:
+    match request:
+        case requests.Ping():
+            if request.json:
+                _reply(replies.Hello(__version__, replies.PROTOCOL, host))
+            return 0
+        case requests.Complete():
+            return _complete(store, host, request)
+        case requests.Find():
+            return _find(store, host, request)
+        case requests.List():
+            return _list(store, host, request)
+        case requests.Push():
+            from byteback.server import sessions
+
+            return sessions.push(store, host, request, address)
+        case requests.Pull():
+            from byteback.server import sessions
+
+            return sessions.pull(store, host, request, address)
+
+
+def _complete(store: Store, host: str, request: requests.Complete) -> int:
+    from byteback.server import ledger, settings, snapshots
+
+    name: str | None = None
+    try:
+        name = snapshots.take_snapshot(store, host, settings.load(host))
+    except PolicyError:
+        # No failure: an old client would take any other status than 0 for one.
+        pass
+    else:
+        ledger.add_snapshot(
+            store, host, name, incomplete=request.incomplete, files=request.files
+        )
+    if request.json:
+        newest = name or snapshots.newest_name(store, host)
+        _reply(replies.Completion(snapshot=name, newest=newest))
+    return 0
+
+
+def _find(store: Store, host: str, request: requests.Find) -> int:
+    from byteback.model import listing
+    from byteback.server import search
+
+    patterns = search.read_patterns(sys.stdin.buffer)
+    whole = host_state.current_is_whole(store, host)
+    found = 0
+    entries = search.find(
+        store, host, request.snapshot, request.scope, patterns, current_is_whole=whole
+    )
+    for entry in entries:
+        _write(listing.format_json(entry))
+        found += 1
+    _reply(replies.End(found, whole))
+    return 0
+
+
+def _list(store: Store, host: str, request: requests.List) -> int:
+    from byteback.model import listing
+    from byteback.server import search
+
+    if not request.patterns:
+        raise RefusedError("no pattern was given", hint="name the files to list")
+    scope = "versions" if request.every_version else "newest"
+    entries = search.find(
+        store,
+        host,
+        request.snapshot,
+        "copies" if request.verbose else scope,
+        request.patterns,
+        current_is_whole=host_state.current_is_whole(store, host),
+    )
+    for line in listing.format_table(list(entries)):
+        _write(line)
+    return 0
+
+
+def original_command() -> bytes:
+    """What the client asked sshd to run."""
+    return os.environb.get(b"SSH_ORIGINAL_COMMAND", b"")
+
+
+def client_address() -> str:
+    """The client's address, as sshd saw it."""
+    return os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
+
+
+def _reply(reply: replies.Hello | replies.Completion | replies.End) -> None:
+    _write(replies.format_reply(reply))
+
+
+def _write(line: str) -> None:
+    # Names may hold any byte, and the locale here may be any too.
+    sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")

@@ -1,0 +1,250 @@
+"""Which words of a client's rsync are let through, as a table.
+
+A client's words are never passed on: they are read into this table's terms and a new
+argument list is built from what they mean. Whatever is not in the table is refused by
+name. The path, ``--fake-super`` and the direction are always the server's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from byteback.errors import RefusedError, quote
+
+PROGRAM = "rsync"
+
+# Single letters, in rsync's bundled form (-vlogDtpre.iLsfxCIvu).
+# Missing on purpose: s (secluded arguments: the real ones would arrive on stdin, past
+# this table), k K L (follow links), b (backup files next to the real ones), y (fuzzy),
+# a, h and the like (never sent to a server).
+COMMON_LETTERS = frozenset("lHogDtpAXrRzvqcnWUNdmuOJEx")
+PUSH_LETTERS = COMMON_LETTERS | frozenset("SI")
+
+# What rsync can do, told to the other side behind the letter e: -e31.2LsfxCIvu
+_CAPABILITIES = re.compile(r"e[0-9]*\.?[A-Za-z0-9.]*", re.ASCII)
+_BLOCK_SIZE = re.compile(r"-B([0-9]{1,6})", re.ASCII)
+_MODIFY_WINDOW = re.compile(r"-@(-?[0-9]{1,6})", re.ASCII)
+MAX_BLOCK_SIZE = 128 * 1024  # rsync's own MAX_BLOCK_SIZE since protocol 30
+
+_NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
+_SIZE = re.compile(r"[0-9]{1,15}[A-Za-z]{0,3}", re.ASCII)
+_NAMES = re.compile(r"[A-Za-z0-9,]{1,80}", re.ASCII)
+_CHARSET = re.compile(r"[A-Za-z0-9_.:-]{1,40}", re.ASCII)
+_LOG_FORMAT = re.compile(r"%i|X|%i %n%L|%o|", re.ASCII)
+
+# Long options without a value. None as pattern: no value is taken.
+_COMMON_OPTIONS: dict[str, re.Pattern[str] | None] = {
+    "bwlimit": _SIZE,
+    "checksum-choice": _NAMES,
+    "compress-choice": _NAMES,
+    "compress-level": _NUMBER,
+    "dirs": None,
+    "iconv": _CHARSET,
+    "info": _NAMES,
+    "inplace": None,
+    "log-format": _LOG_FORMAT,
+    "max-size": _SIZE,
+    "min-size": _SIZE,
+    "modify-window": _NUMBER,
+    "msgs2stderr": None,
+    "new-compress": None,
+    "no-W": None,
+    "no-implied-dirs": None,
+    "no-msgs2stderr": None,
+    "no-r": None,
+    "no-relative": None,
+    "no-specials": None,
+    "numeric-ids": None,
+    "old-compress": None,
+    "open-noatime": None,
+    "partial": None,
+    "specials": None,
+    "stats": None,
+    "timeout": _NUMBER,
+}
+PUSH_OPTIONS = _COMMON_OPTIONS | {
+    "delete": None,
+    "delete-after": None,
+    "delete-before": None,
+    "delete-delay": None,
+    "delete-during": None,
+    "delete-excluded": None,
+    "delete-missing-args": None,
+    "existing": None,
+    "force": None,
+    "fsync": None,
+    "ignore-errors": None,
+    "ignore-existing": None,
+    "max-delete": _NUMBER,
+}
+# Names inside the protocol: safe only where the kernel confines the sender to its own
+# tree, for rsync itself would follow "../" in them. build_pull checks that.
+FILES_FROM = "--files-from=-"
+PULL_OPTIONS = _COMMON_OPTIONS | {"from0": None}
+
+# Our own, or without effect here: read and left out of what is built.
+_DROPPED = frozenset({"--fake-super", "--debug=NONE"})
+
+_HINTS = {
+    "-s": "run rsync with --no-protect-args: byteback must see what is asked for",
+    "--super": "byteback keeps owners by --fake-super",
+}
+
+
+@dataclass
+class _Words:
+    """A client's words, understood."""
+
+    letters: str = ""
+    capabilities: str = ""
+    options: list[str] = field(default_factory=list)
+    is_server: bool = False
+    is_sender: bool = False
+    timeout_s: int = 0
+
+
+@dataclass(frozen=True)
+class ServerCommand:
+    """The server's own rsync command for a request."""
+
+    argv: tuple[str, ...]
+    is_dry_run: bool
+
+
+def build_push(words: Sequence[str], io_timeout_s: int) -> ServerCommand:
+    """The command that receives into the working directory.
+
+    ``words`` are the client's, up to the lone "." and the path, which is ignored.
+    ``io_timeout_s`` caps the silence that the client may ask for.
+    Raises RefusedError, naming the word, for anything outside the table.
+    """
+    if "." not in words:
+        raise RefusedError("the rsync request has no '.' before its path")
+    options = list(words[: list(words).index(".")])
+    read = _read(options, PUSH_LETTERS, PUSH_OPTIONS)
+    if read.is_sender:
+        raise RefusedError(
+            "rsync cannot read from here directly", hint="use byteback-restore"
+        )
+    if "--inplace" in read.options:
+        # Together they rewrite whole files for a small change, which no two snapshots
+        # could share then (and rsync 3.1.3 even corrupts them).
+        read.letters = read.letters.replace("S", "")
+    return _build(read, io_timeout_s, ["./"])
+
+
+def build_pull(
+    words: Sequence[str],
+    io_timeout_s: int,
+    names: Sequence[str],
+    *,
+    is_confined: bool,
+) -> ServerCommand:
+    """The command that sends ``names``, which the server resolved, to the client.
+
+    With ``--files-from=-`` among the words the names come through the protocol: that
+    is refused unless the transfer ``is_confined`` to its tree by the kernel.
+    """
+    options = list(words)
+    if FILES_FROM in options:
+        if not is_confined:
+            raise RefusedError(
+                "this server cannot confine a restore, so it takes no list of files",
+                hint="on the server, install bubblewrap or use a kernel with Landlock",
+            )
+        options.remove(FILES_FROM)
+        read = _read(options, COMMON_LETTERS, PULL_OPTIONS)
+        read.options.append(FILES_FROM)
+    else:
+        read = _read(options, COMMON_LETTERS, PULL_OPTIONS)
+        # The implied top of what the old clients pull is not theirs to change.
+        read.options.append("--exclude=.")
+    if not read.is_sender:
+        raise RefusedError("a restore can only read: --sender is missing")
+    return _build(read, io_timeout_s, names)
+
+
+def _build(read: _Words, io_timeout_s: int, paths: Sequence[str]) -> ServerCommand:
+    if not read.is_server:
+        raise RefusedError("rsync runs here as --server only")
+    timeout_s = min(read.timeout_s or io_timeout_s, io_timeout_s)
+    cluster = "-" + read.letters + read.capabilities
+    argv = [
+        PROGRAM,
+        "--server",
+        *(["--sender"] if read.is_sender else []),
+        *([cluster] if cluster != "-" else []),
+        *read.options,
+        f"--timeout={timeout_s}",
+        # Last of all, for of --super and --fake-super the last one wins.
+        "--fake-super",
+        ".",
+        *paths,
+    ]
+    return ServerCommand(tuple(argv), "n" in read.letters)
+
+
+def _read(
+    words: Sequence[str],
+    letters: frozenset[str],
+    options: dict[str, re.Pattern[str] | None],
+) -> _Words:
+    read = _Words()
+    for word in words:
+        if word == "--server":
+            read.is_server = True
+        elif word == "--sender":
+            read.is_sender = True
+        elif word in _DROPPED:
+            continue
+        elif word.startswith("--"):
+            _read_option(read, word, options)
+        elif word.startswith("-") and len(word) > 1:
+            _read_letters(read, word, letters)
+        else:
+            raise _refused(word)
+    return read
+
+
+def _read_option(
+    read: _Words, word: str, options: dict[str, re.Pattern[str] | None]
+) -> None:
+    name, equals, value = word[2:].partition("=")
+    if name not in options:
+        raise _refused(f"--{name}")
+    pattern = options[name]
+    if pattern is None:
+        if equals:
+            raise _refused(word)
+    elif not equals or not pattern.fullmatch(value):
+        raise _refused(word)
+    if name == "timeout":
+        read.timeout_s = max(0, int(value))
+    else:
+        read.options.append(word)
+
+
+def _read_letters(read: _Words, word: str, letters: frozenset[str]) -> None:
+    block = _BLOCK_SIZE.fullmatch(word)
+    if block or _MODIFY_WINDOW.fullmatch(word):
+        if block and not 0 < int(block[1]) <= MAX_BLOCK_SIZE:
+            raise _refused(word)
+        read.options.append(word)
+        return
+    plain, e, rest = word[1:].partition("e")
+    for letter in plain:
+        if letter not in letters:
+            raise _refused(f"-{letter}")
+    if e:
+        if not _CAPABILITIES.fullmatch(e + rest):
+            raise _refused(word)
+        read.capabilities = e + rest
+    read.letters += plain
+
+
+def _refused(word: str) -> RefusedError:
+    return RefusedError(
+        f"rsync's {quote(word)} is not allowed here", hint=_HINTS.get(word)
+    )

@@ -1,0 +1,101 @@
+"""Takes read-only snapshots of ``current`` when a backup is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from byteback.errors import NotSetUpError, PolicyError, RefusedError, quote
+from byteback.model.snapshot import Snapshot, format_snapshot_name
+from byteback.server import host_state
+from byteback.server.settings import ServerSettings
+from byteback.server.store import Store
+from byteback.tools import btrfs
+
+# A client's --complete may come before the server has written up its transfer.
+LOCK_WAIT_S = 30.0
+
+
+def local_now() -> datetime:
+    """The server's clock, in its own time zone."""
+    return datetime.now(UTC).astimezone()
+
+
+def take_snapshot(
+    store: Store,
+    host: str,
+    settings: ServerSettings,
+    *,
+    now: Callable[[], datetime] = local_now,
+) -> str:
+    """Snapshot a host's ``current``, read-only, and return the snapshot's name.
+
+    Raises PolicyError if the newest one is too young, RefusedError if the last
+    transfer is known to have been cut off, LockedError while one is running.
+    """
+    with store.lock_host(host, wait_s=LOCK_WAIT_S):
+        current = store.current(host)
+        if not btrfs.is_subvolume(current):
+            raise NotSetUpError(
+                f"the server has nothing of {quote(host)} to snapshot",
+                hint="run byteback-backup on that machine first",
+            )
+        if host_state.read(store, host).is_cut_off:
+            raise RefusedError(
+                f"the last transfer of {quote(host)} did not come to its end",
+                hint="run byteback-backup again: it resumes where it was cut off",
+            )
+        time = now()
+        name = format_snapshot_name(time)
+        _check_interval(store.snapshots(host), time, settings.snapshot_interval_hours)
+        btrfs.take_snapshot(current, store.host_directory(host) / name)
+        return name
+
+
+def newest_name(store: Store, host: str) -> str | None:
+    """The name of a host's newest snapshot."""
+    snapshots = store.snapshots(host)
+    return snapshots[-1].name if snapshots else None
+
+
+def ensure_current(store: Store, host: str) -> None:
+    """Make a missing ``current`` again; the caller holds the host's lock.
+
+    A set-up that was cut off leaves none, and an accident may take it away. It begins
+    as a copy of the newest snapshot, so that little must be sent again.
+    Raises NotSetUpError if the host has no directory here.
+    """
+    current = store.current(host)
+    if current.is_dir():
+        return
+    if not store.host_directory(host).is_dir():
+        raise NotSetUpError(
+            f"the server has no directory for {quote(host)}",
+            hint="run byteback-setup-client on that machine again",
+        )
+    newest = newest_name(store, host)
+    if newest is None:
+        btrfs.create_subvolume(current)
+    else:
+        source = store.host_directory(host) / newest
+        btrfs.take_snapshot(source, current, read_only=False)
+
+
+def _check_interval(
+    snapshots: list[Snapshot], time: datetime, interval_hours: float
+) -> None:
+    """Refuse a snapshot too close to another one, before *or after* it.
+
+    By distance, not by order: after the clock has jumped forward and back, snapshots
+    of the future must not keep new ones away for longer than the interval.
+    """
+    interval = max(timedelta(hours=interval_hours), timedelta(minutes=1))
+    minute = time.astimezone(UTC).replace(second=0, microsecond=0)
+    for snapshot in snapshots:
+        if abs(snapshot.time - minute) < interval:
+            raise PolicyError(
+                f"too often: snapshot {snapshot.name} is younger than "
+                f"{interval_hours:g} hours, so no other one was made",
+                hint="current is up to date all the same; "
+                "snapshot_interval_hours in server.toml sets the interval",
+            )

@@ -1,0 +1,185 @@
+"""Runs the server's rsync for one transfer: confined, measured, never two a client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+from byteback import locking
+from byteback.errors import BusyError, LockedError, NotSetUpError, PolicyError
+from byteback.server.settings import ServerSettings
+from byteback.server.store import Store
+from byteback.tools import process, sandbox
+
+TAKE_OVER_WAIT_S = 20.0
+BUSY_RETRY_S = 300
+NICENESS = 10
+MAX_OPEN_FILES = 1024
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a transfer ended, and what the kernel counted for it."""
+
+    status: int  # rsync's exit status, or minus a signal
+    bytes_read: int | None = None  # from the wire and from the tree
+    bytes_written: int | None = None  # to the disc, as far as it is known already
+
+
+def is_confined(settings: ServerSettings) -> bool:
+    """Whether transfers are confined by the kernel here, after the policy.
+
+    Raises PolicyError where the policy requires it and the kernel cannot.
+    """
+    if settings.confinement == "off":
+        return False
+    if sandbox.is_available():
+        return True
+    if settings.confinement == "require":
+        raise PolicyError(
+            "this server's kernel cannot confine transfers, and its policy requires it",
+            hint='set confinement = "auto" in server.toml to go on without',
+        )
+    return False
+
+
+@contextlib.contextmanager
+def slot(store: Store, settings: ServerSettings) -> Iterator[None]:
+    """One of the server's places for transfers; BusyError when all are taken."""
+    for number in range(settings.max_transfers):
+        path = store.state / "slots" / f"{number}.lock"
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locking.hold(path))
+            except LockedError:
+                continue
+            yield
+            return
+    raise BusyError(
+        f"the server is busy with {settings.max_transfers} other transfers",
+        hint=f"try again in {BUSY_RETRY_S} seconds",
+    )
+
+
+@contextlib.contextmanager
+def own_lock(store: Store, host: str) -> Iterator[locking.Lock]:
+    """The host's lock, taken over from a transfer of the same host if need be.
+
+    A client runs one backup at a time, so that an older transfer of the same client
+    belongs to a connection that died without anybody noticing.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(store.lock_host(host, wait_s=1.0))
+        except LockedError:
+            for pid in _holders(store.lock_path(host)):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGTERM)
+            lock = stack.enter_context(store.lock_host(host, wait_s=TAKE_OVER_WAIT_S))
+        yield lock
+
+
+def run(
+    argv: Sequence[str],
+    directory: Path,
+    rights: int,
+    settings: ServerSettings,
+    lock: locking.Lock | None,
+) -> Measured:
+    """Run the server's rsync in ``directory`` on the session's own descriptors.
+
+    It gets ``rights`` (sandbox.READ or WRITE) on that directory and nothing else that
+    is anybody's. It inherits ``lock``, so that the lock is held for as long as any
+    process of the transfer lives, whatever becomes of this one.
+    """
+    program = which(argv[0], path=process.SEARCH_PATH)
+    if program is None:
+        raise NotSetUpError(
+            "the server has no rsync", hint="install rsync on the server"
+        )
+    with contextlib.ExitStack() as stack:
+        confine: Callable[[], None] | None = None
+        if is_confined(settings):
+            grants = [
+                *sandbox.program_grants(Path(program).resolve()),
+                sandbox.Grant(directory, rights),
+            ]
+            confine = stack.enter_context(sandbox.confined_to(grants))
+        running = process.start(
+            [program, *argv[1:]],
+            stdin=None,
+            stdout=None,
+            stderr=None,
+            cwd=directory,
+            pass_fds=[lock.fd] if lock is not None else [],
+            in_child=lambda: _prepare(confine),
+            new_session=True,
+        )
+        try:
+            os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
+            counters = _io_counters(running.pid)
+            return Measured(running.wait(), *counters)
+        finally:
+            _end_group(running.pid, is_ended=running.poll() is not None)
+
+
+def _prepare(confine: Callable[[], None] | None) -> None:
+    """In the child: less of everything, then the confinement."""
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
+    if confine is not None:
+        confine()
+
+
+def _end_group(group: int, *, is_ended: bool) -> None:
+    """Stop what is left of the transfer's process group, its own forks included."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(group, number)
+        except (ProcessLookupError, PermissionError):
+            return
+        if not is_ended:
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline:
+                if os.waitid(os.P_PID, group, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                    break
+                time.sleep(0.05)
+
+
+def _io_counters(pid: int) -> tuple[int | None, int | None]:
+    """Bytes read and written by a process that has ended but was not waited for.
+
+    Those of its own children that it waited for are included (proc_pid_io(5)).
+    """
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines()
+        counters = dict(line.split(": ") for line in lines)
+        return int(counters["rchar"]), int(counters["write_bytes"])
+    except (OSError, ValueError, KeyError):
+        return None, None
+
+
+def _holders(lock_path: Path) -> list[int]:
+    """Our own processes, but for this one, that have the lock's file open."""
+    target = lock_path.stat()
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            for fd in os.scandir(f"/proc/{entry.name}/fd"):
+                status = fd.stat()
+                if (status.st_ino, status.st_dev) == (target.st_ino, target.st_dev):
+                    found.append(int(entry.name))
+                    break
+        except OSError:  # ended meanwhile, or not ours
+            continue
+    return found
