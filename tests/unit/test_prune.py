@@ -1,0 +1,293 @@
+"""What one pruning run decides, on a pretended volume where time and space obey."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from byteback import locking
+from byteback.errors import LockedError, ToolError, UsageError
+from byteback.model.free_space import FreeSpace, Limits
+from byteback.model.retention import Place
+from byteback.model.snapshot import format_snapshot_name
+from byteback.server import prune, settings
+from byteback.server.store import Store
+from byteback.tools import btrfs
+
+NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
+LIMITS = Limits(5, 10)
+
+
+class Volume:
+    """A pretended volume: each snapshot holds ``each`` percent of it, when deleted.
+
+    Space comes back when somebody waits, unless ``is_slow``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = Store(root)
+        self.store.state.mkdir()
+        self.free = 0
+        self.pending = 0
+        self.each = 2
+        self.is_slow = False
+        self.waits = 0
+        self.undeletable: set[str] = set()
+        self.deleted: list[str] = []
+
+    def add(self, host: str, *days_old: int) -> list[Path]:
+        (self.root / host / "current").mkdir(parents=True, exist_ok=True)
+        made = []
+        for days in days_old:
+            name = format_snapshot_name(NOW - timedelta(days=days))
+            made.append(self.root / host / name)
+            made[-1].mkdir()
+        return made
+
+    def free_space(self, path: Path) -> FreeSpace:
+        assert path == self.root
+        return FreeSpace(self.free, 100)
+
+    def wait(self, path: Path, timeout_s: float) -> bool:
+        assert path == self.root
+        assert timeout_s > 0
+        self.waits += 1
+        if self.is_slow:
+            return False
+        self.free, self.pending = self.free + self.pending, 0
+        return True
+
+    def delete(self, path: Path) -> None:
+        assert self.pending == 0, "the space of the one before is not back yet"
+        if path.name in self.undeletable:
+            raise ToolError("btrfs failed", details=["ERROR: Operation not permitted"])
+        path.rmdir()
+        self.deleted.append(f"{path.parent.name}/{path.name[:10]}")
+        self.pending += self.each
+
+    def pruner(self, order: str = prune.AGE) -> prune.Pruner:
+        return prune.Pruner(self.store, order, now=lambda: NOW)
+
+
+@pytest.fixture
+def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
+    made = Volume(tmp_path)
+    monkeypatch.setattr(btrfs, "free_space", made.free_space)
+    monkeypatch.setattr(btrfs, "wait_for_deletions", made.wait)
+    monkeypatch.setattr(btrfs, "delete_on_full_disc", made.delete)
+    monkeypatch.setattr(
+        btrfs, "is_subvolume", lambda p: p.is_dir() and not p.is_symlink()
+    )
+    return made
+
+
+def test_enough_space_is_left_alone(volume: Volume) -> None:
+    volume.add("a", 0, 10, 20)
+    volume.free = 6
+    assert volume.pruner().prune(LIMITS) == 0
+    assert (volume.deleted, volume.waits) == ([], 0)
+    assert list(volume.store.state.iterdir()) == []
+
+
+def test_pruning_goes_on_to_the_upper_limit_and_no_further(volume: Volume) -> None:
+    volume.add("a", 0, *range(10, 30))
+    volume.free = 5
+    assert volume.pruner().prune(LIMITS) == 3
+    assert volume.deleted == ["a/2026-10-25", "a/2026-10-26", "a/2026-10-27"]
+    assert volume.free == 11
+    assert list(volume.store.state.iterdir()) == []
+
+
+def test_no_second_deletion_before_the_first_gave_its_space(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    volume.add("a", 0, *range(10, 20))
+
+    def wait_in_vain_after_the_first(path: Path, timeout_s: float) -> bool:
+        volume.is_slow = volume.waits > 0
+        return volume.wait(path, timeout_s)
+
+    monkeypatch.setattr(btrfs, "wait_for_deletions", wait_in_vain_after_the_first)
+    assert volume.pruner().prune(LIMITS) == 1
+    assert "a later run goes on" in caplog.text
+
+
+def test_a_later_run_waits_first_and_then_goes_on(volume: Volume) -> None:
+    volume.add("a", 0, *range(10, 20))
+    volume.is_slow, volume.pending = True, 2
+    assert volume.pruner().prune(LIMITS) == 0
+    volume.is_slow = False
+    assert volume.pruner().prune(LIMITS) == 4
+    assert volume.free == 10
+
+
+def test_space_that_comes_back_late_saves_the_next_snapshot(volume: Volume) -> None:
+    volume.add("a", 0, *range(10, 20))
+    volume.pending = 30
+    assert volume.pruner().prune(LIMITS) == 0
+    assert volume.free == 30
+
+
+def test_an_interrupted_run_is_finished_between_the_limits(volume: Volume) -> None:
+    volume.add("a", 0, *range(10, 20))
+    volume.is_slow = True
+    volume.pruner().prune(LIMITS)
+    volume.is_slow, volume.free = False, 7
+    assert volume.pruner().prune(LIMITS) == 2
+    volume.free = 7
+    assert volume.pruner().prune(LIMITS) == 0
+
+
+def test_upper_limit_holds_where_nothing_can_be_written(volume: Volume) -> None:
+    volume.add("a", 0, *range(10, 20))
+    volume.store.state.rmdir()
+    assert volume.pruner().prune(LIMITS) == 5
+
+
+@pytest.mark.parametrize("order", [prune.AGE, prune.IMPORTANCE])
+def test_young_newest_and_foreign_are_never_pruned(volume: Volume, order: str) -> None:
+    volume.add("a", 0, 1, 6, 8)
+    volume.add("dormant", 900)
+    (volume.root / "a" / "saved-do-not-delete").mkdir()
+    (volume.root / "a" / "restore-2015-01-01").mkdir()
+    (volume.root / "noclient").mkdir()
+    (volume.root / "noclient" / "2015-01-01T00:00+0000").mkdir()
+    assert volume.pruner(order).prune(LIMITS) == 1
+    assert volume.deleted == ["a/2026-11-15"]
+
+
+def test_nothing_goes_while_no_snapshot_is_a_week_old(
+    volume: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    volume.add("a", 0, 1, 2, 3, 4, 5, 6)
+    assert volume.pruner().prune(LIMITS) == 0
+    assert "no snapshot may be deleted" in caplog.text
+
+
+def test_what_cannot_be_deleted_is_reported_and_the_next_one_goes(
+    volume: Volume,
+) -> None:
+    made = volume.add("a", 0, *range(10, 20))
+    volume.undeletable = {made[-1].name}
+    with pytest.raises(ToolError) as caught:
+        volume.pruner().prune(LIMITS)
+    assert len(volume.deleted) == 5
+    assert made[-1].exists()
+    assert "user_subvol_rm_allowed" in str(caught.value.hint)
+    assert caught.value.exit_status == 13
+
+
+def test_a_run_gives_up_when_all_deletions_fail(volume: Volume) -> None:
+    made = volume.add("a", 0, *range(10, 30))
+    volume.undeletable = {path.name for path in made}
+    with pytest.raises(ToolError, match="4 more"):
+        volume.pruner().prune(LIMITS)
+    assert volume.deleted == []
+
+
+def test_what_is_no_subvolume_any_more_is_left_alone(volume: Volume) -> None:
+    made = volume.add("a", 0, *range(10, 20))
+    elsewhere = volume.root / "elsewhere"
+    made[-1].rename(elsewhere)
+    pruner = volume.pruner()
+    places = prune.Pruner.places
+
+    def swapped(self: prune.Pruner) -> list[Place]:
+        made[-1].unlink(missing_ok=True)
+        made[-1].mkdir()
+        found = places(self)
+        made[-1].rmdir()
+        made[-1].symlink_to(elsewhere)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prune.Pruner, "places", swapped)
+        assert pruner.prune(LIMITS) == 5
+    assert elsewhere.is_dir()
+    assert made[-1].is_symlink()
+
+
+def test_a_host_that_became_a_link_is_left_alone(volume: Volume) -> None:
+    volume.add("a", 0, *range(10, 20))
+    pruner = volume.pruner()
+    last = pruner.places()[-1].snapshot
+    (volume.root / "a").rename(volume.root / "b")
+    (volume.root / "a").symlink_to(volume.root / "b")
+    assert pruner._is_deletable(last) is False
+
+
+def test_runs_that_overlap_leave_the_work_to_the_first(
+    volume: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    volume.add("a", 0, *range(10, 20))
+    with locking.hold_directory(volume.root):
+        assert volume.pruner().prune(LIMITS) == 0
+        assert "already" in caplog.text
+        assert volume.pruner().listing()
+        with pytest.raises(LockedError):
+            volume.pruner().prune_one()
+    assert volume.deleted == []
+
+
+def test_force_deletes_exactly_one_whatever_its_age(volume: Volume) -> None:
+    volume.add("a", 0, 1, 2)
+    volume.free = 90
+    assert volume.pruner().prune_one() == 1
+    assert volume.deleted == ["a/2026-11-21"]
+
+
+def test_force_takes_a_newest_last_and_warns(
+    volume: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    volume.add("a", 0, 1)
+    volume.add("b", 100)
+    for _ in range(3):
+        assert volume.pruner().prune_one() == 1
+    assert volume.deleted == ["a/2026-11-22", "b/2026-08-15", "a/2026-11-23"]
+    assert caplog.text.count("nothing else is left") == 2
+    assert volume.pruner().prune_one() == 0
+
+
+def test_force_reports_a_failure_and_deletes_no_other(volume: Volume) -> None:
+    made = volume.add("a", 0, 1, 2)
+    volume.undeletable = {made[-1].name}
+    with pytest.raises(ToolError):
+        volume.pruner().prune_one()
+    assert volume.deleted == []
+
+
+def test_listing_gives_reasons_and_what_is_kept(volume: Volume) -> None:
+    volume.add("a", 0, 30)
+    volume.add("longer.name", 100)
+    lines = volume.pruner(prune.IMPORTANCE).listing()
+    assert [line.split()[0] for line in lines] == [
+        "a/2026-11-23T15:00+0000",
+        "longer.name/2026-08-15T15:00+0000",
+        "a/2026-10-24T15:00+0000",
+    ]
+    assert lines[0].endswith(
+        "nearest to midday of 2026-11-23; kept: newest of its host"
+    )
+    assert "kept" not in next(line for line in lines if "2026-10-24" in line)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(10, 10), (10, 5), (-1, 5), (5, 101), (float("nan"), 5)]
+)
+def test_impossible_limits_are_refused(low: float, high: float) -> None:
+    with pytest.raises(UsageError):
+        prune.choose_limits(low, high)
+
+
+def test_command_line_beats_the_settings_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = settings.ServerSettings(min_percent=3, max_percent=30)
+    monkeypatch.setattr(settings, "load", lambda: known)
+    assert prune.choose_limits(None, None) == Limits(3, 30)
+    assert prune.choose_limits(20, None) == Limits(20, 30)
+    assert prune.choose_limits(None, 4) == Limits(3, 4)
+    assert prune.choose_limits(1, 2) == Limits(1, 2)
