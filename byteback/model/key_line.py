@@ -1,0 +1,143 @@
+"""One line of authorized_keys, read as tolerantly as sshd(8) does."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import shlex
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from byteback.model.hostname import is_host_name
+from byteback.model.public_key import KEY_TYPES, PublicKey
+
+RECEIVE = "byteback-receive"
+ENROL = "byteback-setup-client-receive"
+_WHITE = " \t"
+
+
+@dataclass(frozen=True)
+class KeyLine:
+    """A line that lets a key in: its options in order, the type and the blob."""
+
+    options: tuple[tuple[str, str | None], ...]
+    kind: str
+    blob: bytes
+
+    def option(self, name: str) -> str | None:
+        """The value of the first option of that name; '' for one without a value."""
+        for key, value in self.options:
+            if key == name:
+                return value or ""
+        return None
+
+    @property
+    def host(self) -> str | None:
+        """The client whose key this is, whichever style the line is in, or None."""
+        words = self._command()
+        if not words or PurePath(words[0]).name != RECEIVE:
+            return None
+        name = words[2] if words[1:2] == ["--host"] and len(words) == 3 else None
+        # The old tool's lines name the host in a variable; sshd takes the first.
+        for key, value in self.options:
+            if name is None and key == "environment" and value:
+                variable, _, text = value.partition("=")
+                name = text if variable == "BYTEBACK_HOST" else None
+        return name if name is not None and is_host_name(name) else None
+
+    @property
+    def is_for_enrolling(self) -> bool:
+        """Whether this is an administrator's key that can do nothing but enrol."""
+        words = self._command()
+        return words[1:] == ["--forced"] and PurePath(words[0]).name == ENROL
+
+    def _command(self) -> list[str]:
+        try:
+            return shlex.split(self.option("command") or "")
+        except ValueError:  # an unbalanced quote: some administrator's own command
+            return []
+
+
+def parse_key_line(line: bytes) -> KeyLine | None:
+    """What a line lets in, or None for blank lines, comments and rubbish."""
+    text = line.decode("utf-8", "surrogateescape").strip(" \t\r\n")
+    if not text or text.startswith("#"):
+        return None
+    key = _parse_key(text)
+    if key is not None:
+        return KeyLine((), *key)
+    end = _end_of_options(text)
+    key = _parse_key(text[end:].lstrip(_WHITE))
+    return None if key is None else KeyLine(_parse_options(text[:end]), *key)
+
+
+def format_client_line(
+    key: PublicKey, host: str, program: PurePath, options: dict[str, str]
+) -> bytes:
+    """The line that binds ``key`` to ``host`` and to nothing else.
+
+    The host is a word of the command, so that sshd's PermitUserEnvironment can stay
+    off; ``options`` are further ones, such as ``from``.
+    """
+    command = shlex.join([str(program), "--host", host])
+    return _format_line({"command": command, **options}, key)
+
+
+def format_enrolling_line(key: PublicKey, program: PurePath) -> bytes:
+    """The line that lets an administrator's key enrol clients, and nothing else."""
+    return _format_line({"command": shlex.join([str(program), "--forced"])}, key)
+
+
+def _format_line(options: dict[str, str], key: PublicKey) -> bytes:
+    quoted = [f'{name}="{_escape(value)}"' for name, value in options.items()]
+    text = f"{','.join(['restrict', *quoted])} {key.line}"
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _escape(value: str) -> str:
+    if "\n" in value or "\r" in value:
+        raise ValueError("a line break cannot be written in authorized_keys")
+    return value.replace('"', '\\"')
+
+
+def _parse_key(text: str) -> tuple[str, bytes] | None:
+    words = text.split(None, 2)
+    # Types that are refused today may stand in a file of long ago: ssh-dss.
+    if len(words) < 2 or not (words[0] in KEY_TYPES or words[0] == "ssh-dss"):
+        return None
+    try:
+        return words[0], base64.b64decode(words[1], validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _end_of_options(text: str) -> int:
+    quoted, at = False, 0
+    while at < len(text) and (quoted or text[at] not in _WHITE):
+        if text.startswith('\\"', at):
+            at += 1
+        elif text[at] == '"':
+            quoted = not quoted
+        at += 1
+    return at
+
+
+def _parse_options(text: str) -> tuple[tuple[str, str | None], ...]:
+    options: list[tuple[str, str | None]] = []
+    for word in _split_at_commas(text):
+        name, equals, value = word.partition("=")
+        if len(value) >= 2 and value[0] == value[-1] == '"':
+            value = value[1:-1].replace('\\"', '"')
+        options.append((name.lower(), value if equals else None))
+    return tuple(options)
+
+
+def _split_at_commas(text: str) -> list[str]:
+    words, start, quoted = [], 0, False
+    for at, character in enumerate(text):
+        if character == '"' and text[at - 1 : at] != "\\":
+            quoted = not quoted
+        elif character == "," and not quoted:
+            words.append(text[start:at])
+            start = at + 1
+    return [*words, text[start:]]
