@@ -32,6 +32,7 @@ class BytebackError(Exception):
     """
 
     exit_status = 1
+    level = "error"  # the word that begins the message
 
     def __init__(
         self, message: str, hint: str | None = None, details: Sequence[str] = ()
@@ -52,6 +53,7 @@ class IncompleteBackupError(BytebackError):
     """The backup is done and kept, but some files could not be read."""
 
     exit_status = 3
+    level = "warning"
 
 
 class RefusedError(BytebackError):
@@ -104,6 +106,7 @@ class BusyError(BytebackError):
     """The server cannot serve this request now, but will later."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h
+    level = "busy"
 
 
 class InterruptedBySignalError(BytebackError):

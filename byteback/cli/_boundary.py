@@ -75,9 +75,9 @@ def report(program: str, error: BytebackError) -> int:
     return error.exit_status
 
 
-def print_error(program: str, error: BytebackError, level: str = "error") -> None:
+def print_error(program: str, error: BytebackError) -> None:
     """The house form: what happened, what to do, what the tool itself said."""
-    lines = [f"{program}: {level}: {escape_line(error.message)}"]
+    lines = [f"{program}: {error.level}: {escape_line(error.message)}"]
     if error.hint:
         lines.append(f"  hint: {escape_line(error.hint)}")
     lines += [f"  {escape(line)}" for line in error.details[:5]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from byteback.wire import replies, requests
 logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 300.0
+
+_PREFIX = re.compile(r"byteback-receive: (error|busy): ")
 
 
 @dataclass(frozen=True)
@@ -185,10 +188,9 @@ def _control_directory() -> Path:
 
 def _without_prefix(details: tuple[str, ...]) -> tuple[str, ...]:
     """The server's lines without its ``byteback-receive: error: ``."""
-    prefix = "byteback-receive: error: "
-    starts = [i for i, line in enumerate(details) if line.startswith(prefix)]
+    starts = [i for i, line in enumerate(details) if _PREFIX.match(line)]
     lines = details[starts[-1] :] if starts else details
-    return tuple(line.removeprefix(prefix) for line in lines)
+    return tuple(_PREFIX.sub("", line) for line in lines)
 
 
 def _hint_of(lines: tuple[str, ...]) -> str | None:

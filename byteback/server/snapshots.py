@@ -35,7 +35,7 @@ def take_snapshot(
     """
     with store.lock_host(host, wait_s=LOCK_WAIT_S):
         current = store.current(host)
-        if not btrfs.is_subvolume(current):
+        if not btrfs.is_subvolume(current) or not any(current.iterdir()):
             raise NotSetUpError(
                 f"the server has nothing of {quote(host)} to snapshot",
                 hint="run byteback-backup on that machine first",

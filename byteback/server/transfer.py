@@ -6,7 +6,6 @@ import contextlib
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +81,20 @@ def own_lock(store: Store, host: str) -> Iterator[locking.Lock]:
             for pid in _holders(store.lock_path(host)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGTERM)
-            lock = stack.enter_context(store.lock_host(host, wait_s=TAKE_OVER_WAIT_S))
+            lock = _lock_after_take_over(store, host, stack)
         yield lock
+
+
+def _lock_after_take_over(
+    store: Store, host: str, stack: contextlib.ExitStack
+) -> locking.Lock:
+    try:
+        return stack.enter_context(store.lock_host(host, wait_s=TAKE_OVER_WAIT_S))
+    except LockedError:
+        raise BusyError(
+            "the server has not ended an older transfer of this machine yet",
+            hint=f"try again in {BUSY_RETRY_S} seconds",
+        ) from None
 
 
 def run(
@@ -104,6 +115,7 @@ def run(
         raise NotSetUpError(
             "the server has no rsync", hint="install rsync on the server"
         )
+    before = _io_counters()
     with contextlib.ExitStack() as stack:
         confine: Callable[[], None] | None = None
         if is_confined(settings):
@@ -123,11 +135,11 @@ def run(
             new_session=True,
         )
         try:
-            os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
-            counters = _io_counters(running.pid)
-            return Measured(running.wait(), *counters)
+            status = running.wait()
         finally:
-            _end_group(running.pid, is_ended=running.poll() is not None)
+            process.stop_group(running)
+    after = _io_counters()
+    return Measured(status, after[0] - before[0], after[1] - before[1])
 
 
 def _prepare(confine: Callable[[], None] | None) -> None:
@@ -139,32 +151,18 @@ def _prepare(confine: Callable[[], None] | None) -> None:
         confine()
 
 
-def _end_group(group: int, *, is_ended: bool) -> None:
-    """Stop what is left of the transfer's process group, its own forks included."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(group, number)
-        except (ProcessLookupError, PermissionError):
-            return
-        if not is_ended:
-            deadline = time.monotonic() + 3
-            while time.monotonic() < deadline:
-                if os.waitid(os.P_PID, group, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                    break
-                time.sleep(0.05)
+def _io_counters() -> tuple[int, int]:
+    """Bytes read and written by this process and the children it waited for.
 
-
-def _io_counters(pid: int) -> tuple[int | None, int | None]:
-    """Bytes read and written by a process that has ended but was not waited for.
-
-    Those of its own children that it waited for are included (proc_pid_io(5)).
+    A child's counters join its parent's when it is waited for (proc_pid_io(5)); those
+    of an ended child itself cannot be read by an ordinary user on newer kernels.
     """
     try:
-        lines = Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines()
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
         counters = dict(line.split(": ") for line in lines)
         return int(counters["rchar"]), int(counters["write_bytes"])
     except (OSError, ValueError, KeyError):
-        return None, None
+        return 0, 0
 
 
 def _holders(lock_path: Path) -> list[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ logger = logging.getLogger(__name__)
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT_VARIABLES = ("HOME", "LOGNAME", "USER", "TERM", "SSH_AUTH_SOCK", "TZ", "TMPDIR")
 DETAIL_LINES = 5
+TO_STDOUT = subprocess.STDOUT
+TimeoutExpired = subprocess.TimeoutExpired
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,16 @@ def stop(running: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> None:
     except subprocess.TimeoutExpired:
         running.kill()
         running.wait()
+
+
+def stop_group(running: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> None:
+    """End a program that leads a session of its own, and whatever it has forked."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(running.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(grace_s)
+            return
 
 
 def has_program(name: str) -> bool:

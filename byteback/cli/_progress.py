@@ -1,0 +1,55 @@
+"""A progress bar on the terminal, one line that is rewritten."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from types import TracebackType
+
+from byteback.model.size import format_size
+from byteback.tools.rsync import Progress
+
+BAR_WIDTH = 24
+
+
+class ProgressLine:
+    """Shows each Progress that it is called with, and clears its line at the end."""
+
+    def __init__(self) -> None:
+        self._is_shown = False
+
+    @classmethod
+    def for_terminal(cls) -> ProgressLine | None:
+        """A progress line if standard error is a terminal that can show one."""
+        return cls() if sys.stderr.isatty() else None
+
+    def __call__(self, progress: Progress) -> None:
+        """Show where the transfer is."""
+        columns = shutil.get_terminal_size().columns
+        sys.stderr.write(f"\r{format_progress(progress)[: columns - 1]}\x1b[K")
+        sys.stderr.flush()
+        self._is_shown = True
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._is_shown = False
+
+
+def format_progress(progress: Progress) -> str:
+    """``[######    ]  45%  1.2 GiB  12.34MB/s  0:00:12 left``."""
+    filled = BAR_WIDTH * min(progress.percent, 100) // 100
+    bar = "#" * filled + " " * (BAR_WIDTH - filled)
+    return (
+        f"[{bar}] {progress.percent:3d}%  {format_size(progress.transferred)}  "
+        f"{progress.rate}  {progress.eta} left"
+    )

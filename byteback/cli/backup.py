@@ -1,0 +1,139 @@
+"""byteback-backup: back up this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from byteback import log
+from byteback.cli import _boundary
+from byteback.cli._options import (
+    CONTEXT,
+    exit_status_help,
+    verbose_option,
+    version_option,
+)
+from byteback.cli._progress import ProgressLine
+from byteback.client.backup import DEFAULT_IO_TIMEOUT_S, Options, run_backup
+from byteback.client.retry import RetryPolicy
+
+GREEDY = ("-s", "--source", "-x", "--exclude")
+
+
+def spread_greedy(argv: Sequence[str]) -> list[str]:
+    """``--source /etc /home`` as ``--source /etc --source /home``.
+
+    The Ruby tool's list options took every word up to the next option, and scripts
+    rely on it; this program has no arguments of its own that they could swallow.
+    """
+    words: list[str] = []
+    option, has_value = "", False
+    for position, word in enumerate(argv):
+        if word == "--":
+            return [*words, *argv[position:]]
+        if word.startswith("-") and len(word) > 1:
+            name = word.partition("=")[0]
+            option = name if name in GREEDY else ""
+            has_value = "=" in word
+            words.append(word)
+        else:
+            words += [option, word] if option and has_value else [word]
+            has_value = bool(option)
+    return words
+
+
+@click.command(
+    "byteback-backup",
+    context_settings=CONTEXT,
+    epilog=exit_status_help(0, 1, 2, 3, 9, 10, 11, 12, 13, 70),
+)
+@click.option("-d", "--destination", metavar="[USER@]HOST[:]", help="The server.")
+@click.option(
+    "-s",
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="PATH",
+    help="What to back up; can be given several times.  [default: /]",
+)
+@click.option(
+    "-x",
+    "--exclude",
+    "excludes",
+    multiple=True,
+    metavar="PATTERN",
+    help="What to leave out, as for rsync; replaces the automatic excludes.",
+)
+@click.option(
+    "-r",
+    "--retry-number",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="How often to try again.",
+)
+@click.option(
+    "-e",
+    "--retry-delay",
+    type=click.IntRange(min=0),
+    default=300,
+    show_default=True,
+    help="Seconds before the first retry; the pauses grow from there.",
+)
+@click.option(
+    "-i",
+    "--io-timeout",
+    type=click.IntRange(min=1),
+    help="Seconds of silence after which a transfer is given up."
+    f"  [default: {DEFAULT_IO_TIMEOUT_S}]",
+)
+@click.option(
+    "-k",
+    "--ssh-key",
+    type=click.Path(path_type=Path),
+    help="This machine's private key.  [default: /etc/byteback/key]",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be sent.")
+@verbose_option
+@version_option
+def command(
+    destination: str | None,
+    sources: tuple[str, ...],
+    excludes: tuple[str, ...],
+    retry_number: int,
+    retry_delay: int,
+    io_timeout: int | None,
+    ssh_key: Path | None,
+    dry_run: bool,
+    verbose: bool,
+) -> None:
+    """Back up this machine to its server.
+
+    Set it up once with byteback-setup-client; then cron or a systemd timer runs this
+    every day. What a broken line or a reboot has cut off is resumed.
+    """
+    log.set_up("byteback-backup", verbose=verbose)
+    with contextlib.ExitStack() as stack:
+        line = None if dry_run else ProgressLine.for_terminal()
+        options = Options(
+            destination=destination,
+            sources=sources or ("/",),
+            excludes=excludes or None,
+            retry=RetryPolicy(retry_number, retry_delay),
+            io_timeout_s=io_timeout,
+            key=ssh_key,
+            dry_run=dry_run,
+            on_progress=stack.enter_context(line) if line else None,
+            on_line=click.echo if dry_run else None,
+        )
+        run_backup(options)
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    _boundary.run(command, spread_greedy(sys.argv[1:]))

@@ -1,0 +1,202 @@
+"""One backup, from the lock to the last hook."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from byteback import locking
+from byteback.client import hooks, push
+from byteback.client.connection import Connection, connect
+from byteback.client.retry import RetryPolicy, retrying
+from byteback.client.settings import (
+    RUN_DIRECTORY,
+    Files,
+    check_key,
+    read_destination,
+    read_io_timeout,
+)
+from byteback.errors import BytebackError, IncompleteBackupError, escape
+from byteback.model.destination import Destination, format_destination
+from byteback.model.size import format_size
+from byteback.tools.rsync import PARTIAL, Outcome, Progress
+from byteback.wire import requests
+from byteback.wire.replies import Completion, parse_completion
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_IO_TIMEOUT_S = 10800
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said; None where a file or default decides."""
+
+    destination: str | None = None
+    sources: Sequence[str] = ("/",)
+    excludes: Sequence[str] | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    io_timeout_s: int | None = None
+    key: Path | None = None
+    dry_run: bool = False
+    files: Files = field(default_factory=Files)
+    on_progress: Callable[[Progress], None] | None = None
+    on_line: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A backup that has passed every check that needs no network."""
+
+    destination: Destination
+    key: Path
+    selection: push.Selection
+    io_timeout_s: int
+    options: Options
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done."""
+
+    outcome: Outcome
+    duration_s: float
+    completion: Completion | None  # None after a dry run
+
+    def sentence(self) -> str:
+        """One line for the log and for whoever watches."""
+        sent = f"{self.outcome.files_sent} of {self.outcome.files} files sent"
+        size = format_size(self.outcome.bytes_sent)
+        text = f"{sent} ({size}) in {self.duration_s:.0f} seconds"
+        if self.completion is None:
+            return f"dry run: {text}; nothing was changed"
+        if self.completion.snapshot is not None:
+            return f"backup complete: {text}; snapshot {self.completion.snapshot}"
+        newest = self.completion.newest or "none"
+        return f"backup complete: {text}; no new snapshot was due (newest: {newest})"
+
+
+def run_backup(options: Options) -> Summary:
+    """Back up this machine.
+
+    Raises IncompleteBackupError when all is done but some files could not be read,
+    and other BytebackErrors when the backup failed. The finally-hooks have run by
+    then in every case, an interrupt included.
+    """
+    with locking.hold(RUN_DIRECTORY / "backup.lock"):
+        job = prepare(options)
+        if options.dry_run:
+            with connect(job.destination, job.key, options.files.known_hosts) as there:
+                retrying(there.ping, options.retry)
+                return _transfer(job, there, time.monotonic())
+        return _with_finally_hooks(job)
+
+
+def prepare(options: Options) -> Job:
+    """Read the configuration and check it; nothing is sent yet."""
+    files = options.files
+    destination = read_destination(files, options.destination)
+    key = check_key(options.key or files.key)
+    io_timeout_s = read_io_timeout(files, options.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
+    selection = push.select(files, options.sources, options.excludes)
+    return Job(destination, key, selection, io_timeout_s, options)
+
+
+def _with_finally_hooks(job: Job) -> Summary:
+    directory = job.options.files.directory / hooks.FINALLY
+    told = {"BYTEBACK_DESTINATION": format_destination(job.destination)}
+    try:
+        summary = _back_up(job, told)
+    except BaseException as error:
+        told |= _told_of(error)
+        try:
+            hooks.run_hooks(directory, told)
+        except BytebackError as hook_error:
+            # The first failure is the one to be told about; this one is logged.
+            logger.error("%s", hook_error.message)
+        raise
+    told |= {"BYTEBACK_RESULT": "success", "BYTEBACK_EXIT_STATUS": "0"}
+    hooks.run_hooks(directory, told)
+    return summary
+
+
+def _back_up(job: Job, told: dict[str, str]) -> Summary:
+    started = time.monotonic()
+    options = job.options
+    directory = options.files.directory
+    with connect(job.destination, job.key, options.files.known_hosts) as connection:
+        hello = retrying(connection.ping, options.retry)
+        logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
+        hooks.run_hooks(directory / hooks.PRE, told)
+        summary = _transfer(job, connection, started)
+    completion = summary.completion
+    if completion is not None and completion.snapshot is not None:
+        told["BYTEBACK_SNAPSHOT"] = completion.snapshot
+    logger.info("%s", summary.sentence())
+    if summary.outcome.status == PARTIAL:
+        raise _incomplete(summary.outcome)
+    hooks.run_hooks(directory / hooks.POST, told | {"BYTEBACK_RESULT": "success"})
+    return summary
+
+
+def _transfer(job: Job, connection: Connection, started: float) -> Summary:
+    options = job.options
+    argv = push.push_argv(
+        connection,
+        job.selection,
+        options.files,
+        job.io_timeout_s,
+        dry_run=options.dry_run,
+        with_progress=options.on_progress is not None,
+    )
+    outcome = push.send(
+        argv,
+        connection,
+        options.retry,
+        on_progress=options.on_progress,
+        on_line=options.on_line,
+    )
+    completion = None
+    if not options.dry_run:
+        request = requests.Complete(
+            json=True,
+            incomplete=outcome.status == PARTIAL,
+            files=outcome.files_sent,
+        )
+        answer = retrying(lambda: connection.request(request), options.retry)
+        completion = parse_completion(answer.text)
+    return Summary(outcome, time.monotonic() - started, completion)
+
+
+def _incomplete(outcome: Outcome) -> IncompleteBackupError:
+    names = push.unread_names(outcome)
+    details = [escape(problem) for problem in outcome.problems[:NAMES_SHOWN]]
+    many = f"{len(names)} files" if names else "some files"
+    if len(names) == 1:
+        many = "one file"
+    return IncompleteBackupError(
+        f"the backup is done, but {many} could not be read",
+        hint="mend or exclude what is listed here; all the rest is safe",
+        details=details,
+    )
+
+
+def _told_of(error: BaseException) -> dict[str, str]:
+    """What the finally-hooks are told about a run that did not simply succeed."""
+    if isinstance(error, IncompleteBackupError):
+        result = "incomplete"
+    elif isinstance(error, KeyboardInterrupt):
+        return {"BYTEBACK_RESULT": "interrupted", "BYTEBACK_EXIT_STATUS": "130"}
+    elif isinstance(error, BytebackError):
+        result = "interrupted" if error.exit_status > 128 else "failure"
+    else:
+        return {"BYTEBACK_RESULT": "failure", "BYTEBACK_EXIT_STATUS": "70"}
+    return {
+        "BYTEBACK_RESULT": result,
+        "BYTEBACK_EXIT_STATUS": str(error.exit_status),
+        "BYTEBACK_MESSAGE": error.message,
+    }

@@ -1,0 +1,182 @@
+"""The transfer itself: rsync's command line, and what its end means."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byteback.client.connection import Connection
+from byteback.client.excludes import automatic_excludes
+from byteback.client.retry import RetryPolicy, retrying
+from byteback.client.settings import Files, read_rsync_flags
+from byteback.errors import RefusedError, ToolError, UnreachableError, UsageError, quote
+from byteback.model.rsync_filter import source_rules
+from byteback.tools import host, rsync
+from byteback.tools.rsync import Outcome, Progress
+
+logger = logging.getLogger(__name__)
+
+# --sparse is missing on purpose: with --inplace it rewrites whole files for a small
+# change, and the snapshots could share nothing of them (D7).
+OPTIONS = (
+    "--archive",
+    "--acls",
+    "--xattrs",
+    "--hard-links",
+    "--numeric-ids",
+    "--delete-excluded",
+    "--delete-during",
+    "--inplace",
+    "--relative",
+    "--no-protect-args",  # the server must see what is asked for
+    "--stats",
+    "--no-human-readable",
+)
+REFUSAL = "byteback-receive: error: "
+BUSY = "byteback-receive: busy: "
+FULL_DISC = ("No space left on device", "Disk quota exceeded")
+PARTIAL_PAUSE_S = 10.0
+
+_QUOTED_NAME = re.compile(r'"(/?[^"]*)"')
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is to be sent: sources, and the rules that rsync applies to them."""
+
+    rules: tuple[str, ...]  # rsync words: --filter=..., --exclude=...
+
+
+def select(
+    files: Files, sources: Sequence[str], excludes: Sequence[str] | None
+) -> Selection:
+    """Check the sources and turn all that says what to send into rsync's words.
+
+    ``excludes`` of None means the automatic ones. The first rule that matches wins:
+    the administrator's files, then the excludes, then the sources.
+    Raises UsageError for a source that does not exist.
+    """
+    words = []
+    filter_file = files.existing("rsync_filter")
+    if filter_file is not None:
+        words.append(f"--filter=merge {filter_file}")
+    exclude_file = files.existing("excludes")
+    if exclude_file is not None:
+        words.append(f"--exclude-from={exclude_file}")
+    if excludes is None:
+        excludes = automatic_excludes(host.mounts())
+    words += [f"--exclude={pattern}" for pattern in excludes]
+    words += [f"--filter={rule}" for rule in source_rules(_resolve(sources))]
+    return Selection(tuple(words))
+
+
+def push_argv(
+    connection: Connection,
+    selection: Selection,
+    files: Files,
+    io_timeout_s: int,
+    *,
+    dry_run: bool = False,
+    with_progress: bool = False,
+) -> list[str]:
+    """rsync's command line for one attempt."""
+    return [
+        "rsync",
+        *OPTIONS,
+        f"--timeout={io_timeout_s}",
+        *(["--dry-run", "--itemize-changes"] if dry_run else []),
+        *(["--info=progress2"] if with_progress else []),
+        *selection.rules,
+        *read_rsync_flags(files),
+        "--rsync-path=rsync --fake-super",
+        f"--rsh={connection.remote_shell}",
+        "--",
+        "/",
+        f"{connection.destination.rsync_host}:",
+    ]
+
+
+def send(
+    argv: Sequence[str],
+    connection: Connection,
+    policy: RetryPolicy,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Run the transfer until it is done, resuming after each failure that can pass.
+
+    The outcome is a success, or partial: all is there but what could not be read.
+    Raises UnreachableError when no attempt is left, RefusedError if the server
+    refuses, ToolError for the failures that trying again does not mend.
+    """
+
+    def attempt() -> Outcome:
+        outcome = rsync.transfer(argv, on_progress=on_progress, on_line=on_line)
+        _check(outcome, connection)
+        return outcome
+
+    outcome = retrying(attempt, policy)
+    if outcome.status == rsync.PARTIAL and policy.number > 0:
+        # Once more: what could not be read may just have been in the way.
+        logger.warning("some files could not be read; trying those once more")
+        once = RetryPolicy(policy.number, min(policy.delay_s, PARTIAL_PAUSE_S))
+        outcome = retrying(attempt, once)
+    return outcome
+
+
+def unread_names(outcome: Outcome) -> list[str]:
+    """The names of the files that rsync complained about, each once, in its order."""
+    found: dict[str, None] = {}
+    for problem in outcome.problems:
+        match = _QUOTED_NAME.search(problem)
+        if match:
+            found[match[1]] = None
+    return list(found)
+
+
+def _check(outcome: Outcome, connection: Connection) -> None:
+    """Raise the error that an outcome means; return for success and for partial."""
+    if outcome.is_success:
+        return
+    for line in outcome.complaint:
+        if line.startswith(BUSY):
+            raise UnreachableError(f"{connection.name}: {line.removeprefix(BUSY)}")
+        if line.startswith(REFUSAL):
+            raise RefusedError(f"{connection.name}: {line.removeprefix(REFUSAL)}")
+    is_disc_full = any(
+        words in line
+        for line in (*outcome.problems, *outcome.complaint)
+        for words in FULL_DISC
+    )
+    if outcome.status == rsync.PARTIAL and not is_disc_full:
+        return
+    message = f"the transfer to {connection.name} failed: {outcome.meaning}"
+    if is_disc_full or outcome.is_retryable:
+        raise UnreachableError(message, details=outcome.complaint)
+    raise ToolError(message, details=outcome.complaint, status=outcome.status)
+
+
+def _resolve(sources: Sequence[str]) -> list[tuple[str, bool]]:
+    """Absolute paths without links above them, each with whether it is a directory.
+
+    A source that is a link itself stands for the link and for what it points to.
+    """
+    found: dict[str, bool] = {}
+    for source in sources:
+        path = Path(source)
+        try:
+            real = path.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or "it is a loop of links"
+            raise UsageError(
+                f"cannot back up {quote(source)}: {reason}",
+                hint="give --source paths that exist on this machine",
+            ) from None
+        if path.is_symlink():
+            found[str(path.parent.resolve() / path.name)] = False
+        found[str(real)] = real.is_dir()
+    return list(found.items())

@@ -1,0 +1,64 @@
+"""Trying again what a network, a reboot or a full disc has cut off."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from byteback.errors import UnreachableError
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+GROWTH = 1.5
+LONGEST_PAUSE_S = 3600.0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often to try again after a failure, and how long to pause first."""
+
+    number: int = 3
+    delay_s: float = 300.0
+
+    def pause_s(self, attempt: int) -> float:
+        """The pause after failed attempt ``attempt`` (from 1): growing, and jittered.
+
+        The jitter keeps a thousand clients from knocking at once when their server
+        is back from a reboot.
+        """
+        grown = min(self.delay_s * GROWTH ** (attempt - 1), LONGEST_PAUSE_S)
+        return grown * random.uniform(0.75, 1.25)  # noqa: S311 # no secret
+
+
+def retrying(
+    action: Callable[[], Value],
+    policy: RetryPolicy,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Value:
+    """What ``action`` returns, tried again for as long as it is UnreachableError.
+
+    Raises the last UnreachableError when there is no attempt left; everything else
+    at once, a user's interrupt included.
+    """
+    attempts = policy.number + 1
+    for attempt in range(1, attempts):
+        try:
+            return action()
+        except UnreachableError as error:
+            pause_s = policy.pause_s(attempt)
+            logger.warning(
+                "attempt %d of %d failed: %s; trying again in %.0f seconds",
+                attempt,
+                attempts,
+                error.message,
+                pause_s,
+            )
+            sleep(pause_s)
+    return action()
