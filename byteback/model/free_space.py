@@ -9,6 +9,9 @@ from dataclasses import dataclass
 # Room for metadata beyond this counts for nothing: no single backup needs more, and
 # a large store would otherwise give up history for gigabytes that stay unused.
 METADATA_CAP = 20 * 2**30
+# The kernel sets room aside for each change before it makes it, so that files can no
+# longer be made while some is left: 4 MiB of 57 were, on a volume full of names.
+METADATA_MARGIN = 16 * 2**20
 
 _BLOCK_GROUP = re.compile(r"^Metadata,(\S+?): Size:(\d+), Used:(\d+)", re.MULTILINE)
 _UNALLOCATED = re.compile(r"^\s+Device unallocated:\s+(\d+)", re.MULTILINE)
@@ -36,9 +39,10 @@ class MetadataRoom:
     @property
     def free_percent(self) -> float:
         """The share that is left for new metadata, between 0 and 100."""
-        capacity = min(self.size + self.unallocated, METADATA_CAP)
-        left = self.size - self.used - self.reserve + self.unallocated
-        return _percent(left, capacity)
+        whole = self.size + self.unallocated
+        margin = min(METADATA_MARGIN, whole // 8)
+        left = whole - self.used - self.reserve - margin
+        return _percent(left, min(whole, METADATA_CAP))
 
 
 @dataclass(frozen=True)

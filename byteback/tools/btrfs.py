@@ -20,11 +20,13 @@ SUBVOLUME_INODE = 256  # the root directory of each subvolume, see btrfs(5)
 DELETE_TRIES = 4
 RETRY_DELAY_S = 1.0
 
-# Watching free space settle: one reading every SETTLE_POLL_S, done when the last
-# SETTLE_WINDOW of them grew by no more than this share of the file system.
+# Watching free space settle: one reading every SETTLE_POLL_S, done when it grew over
+# SETTLE_WINDOW of them by no more than one in SETTLE_SHARE, and SETTLE_BYTES at most.
+# On a large store even a slow cleaner returns more than that in the time.
 SETTLE_POLL_S = 1.0
 SETTLE_WINDOW = 8
 SETTLE_SHARE = 2000
+SETTLE_BYTES = 16 * 2**20
 
 
 def is_subvolume(path: Path) -> bool:
@@ -157,7 +159,8 @@ def _watch_settling(path: Path, deadline: float) -> bool:
         _try_sync(path)
         view = os.statvfs(path)
         readings.append(view.f_bfree * view.f_frsize)
-        tolerance = view.f_blocks * view.f_frsize // SETTLE_SHARE
+        total = view.f_blocks * view.f_frsize
+        tolerance = min(total // SETTLE_SHARE, SETTLE_BYTES)
         if has_settled(readings, SETTLE_WINDOW, tolerance):
             return True
         if time.monotonic() >= deadline:

@@ -1,0 +1,335 @@
+"""byteback-prune on a real btrfs volume, as root and as the store's own user."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from byteback.model.snapshot import format_snapshot_name
+from tests.integration.conftest import MOUNT_OPTIONS, ServerUser, unmount
+from tests.integration.programs import Outcome, require_program, run_program
+
+BTRFS_STAND_IN = Path("/usr/local/sbin/btrfs")
+MIB = 2**20
+FULL = ("--prune", "--minpercent", "99.5", "--maxpercent", "100")  # always short
+FORCE = ("--prune-force",)
+
+as_root_or_user = pytest.mark.parametrize(
+    "as_root", [True, False], ids=["root", "user"]
+)
+
+
+@pytest.fixture
+def btrfs_volume() -> Iterator[Path]:
+    """A volume of 1 GiB: small enough to be filled to the last byte."""
+    require_program("mkfs.btrfs")
+    with tempfile.TemporaryDirectory(prefix="volume-", dir="/srv") as directory:
+        volume = Path(directory)
+        volume.chmod(0o755)
+        with tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
+            image.truncate(1 << 30)
+            run_program(["mkfs.btrfs", "--quiet", image.name])
+            run_program(["mount", "-o", MOUNT_OPTIONS, image.name, volume])
+        try:
+            yield volume
+        finally:
+            unmount(volume)
+
+
+class PruneStore:
+    """A store on a small volume, and byteback-prune as this server has it."""
+
+    def __init__(self, user: ServerUser, bin_directory: Path) -> None:
+        self.user = user
+        self.root = user.home
+        self.program = bin_directory / "byteback-prune"
+        state = self.root / ".byteback"
+        state.mkdir(mode=0o700, exist_ok=True)
+        os.chown(state, user.uid, user.gid)
+
+    def as_user(self, *argv: str | Path) -> Outcome:
+        return run_program([*self._become(), *argv])
+
+    def prune(self, *options: str, as_root: bool = True) -> Outcome:
+        become = [] if as_root else self._become()
+        return run_program([*become, self.program, *options], check=False)
+
+    def client(self, host: str) -> Path:
+        directory = self.root / host
+        self.as_user("mkdir", directory)
+        self.as_user("btrfs", "subvolume", "create", directory / "current")
+        return directory
+
+    def snapshot(
+        self, host: str, days_old: int, megabytes: int = 0, names: int = 0
+    ) -> Path:
+        """A read-only snapshot of the store's user that alone holds what is in it."""
+        time = datetime.now(UTC) - timedelta(days=days_old)
+        path = self.root / host / format_snapshot_name(time)
+        self.as_user("btrfs", "subvolume", "create", path)
+        if megabytes:
+            (path / "data").write_bytes(os.urandom(megabytes * MIB))
+        for number in range(names):
+            (path / long_name(number)).touch()
+        self.as_user("btrfs", "property", "set", "-t", "subvol", path, "ro", "true")
+        return path
+
+    def history(
+        self, host: str, *days_old: int, megabytes: int = 0, names: int = 0
+    ) -> list[Path]:
+        self.client(host)
+        made = [self.snapshot(host, days, megabytes, names) for days in days_old]
+        self.commit()
+        return made
+
+    def commit(self) -> None:
+        run_program(["btrfs", "filesystem", "sync", self.root])
+
+    def free_percent(self) -> float:
+        self.commit()
+        view = os.statvfs(self.root)
+        return 100 * view.f_bavail / view.f_blocks
+
+    def generation(self) -> str:
+        shown = run_program(["btrfs", "subvolume", "find-new", self.root, "9999999"])
+        return shown.stdout
+
+    def _become(self) -> list[str | Path]:
+        ids = ["--reuid", str(self.user.uid), "--regid", str(self.user.gid)]
+        return ["setpriv", *ids, "--clear-groups", "env", f"HOME={self.root}"]
+
+
+@pytest.fixture
+def store(installed: Path, server_user: ServerUser) -> PruneStore:
+    """An empty store on a small volume."""
+    return PruneStore(server_user, installed)
+
+
+@pytest.fixture
+def btrfs_stand_in() -> Iterator[Path]:
+    """Where to put a script that is found before the real btrfs."""
+    BTRFS_STAND_IN.parent.mkdir(parents=True, exist_ok=True)
+    yield BTRFS_STAND_IN
+    BTRFS_STAND_IN.unlink(missing_ok=True)
+
+
+def stand_in(path: Path, condition: str, action: str) -> None:
+    """Make a btrfs that does ``action`` for some calls and else the real thing."""
+    path.write_text(
+        f'#!/bin/sh\ncase "$*" in {condition}) {action} ;; esac\n'
+        'exec /usr/bin/btrfs "$@"\n'
+    )
+    path.chmod(0o755)
+
+
+def limits_above(percent: float, wanted: float) -> tuple[str, ...]:
+    """Limits by which ``percent`` free is a shortage, to be raised by ``wanted``."""
+    low, high = percent + wanted / 2, percent + wanted
+    return ("--minpercent", f"{low:.2f}", "--maxpercent", f"{high:.2f}")
+
+
+def test_deletes_the_last_of_the_order_until_there_is_room(store: PruneStore) -> None:
+    store.history("a", 0, 10, 20, 30, 40, 50, megabytes=80)
+    listed = [line.split()[0] for line in store.prune("--list").stdout.splitlines()]
+    limits = limits_above(store.free_percent(), 12)
+    outcome = store.prune("--prune", *limits)
+    assert outcome == Outcome(0, "", "")
+    left = {str(p.relative_to(store.root)) for p in (store.root / "a").glob("20*")}
+    # 80 MiB are 7.8 percent of the volume: twelve percent take two.
+    assert left == set(listed[:4])
+    assert store.free_percent() >= float(limits[3])
+    assert not (store.root / ".byteback" / "pruning").exists()
+
+
+@as_root_or_user
+def test_a_tick_with_nothing_to_do_writes_nothing(
+    store: PruneStore, as_root: bool
+) -> None:
+    store.history("a", 0, 10, 20)
+    before = store.generation()
+    assert store.prune("--prune", as_root=as_root) == Outcome(0, "", "")
+    assert store.prune("--list", as_root=as_root).stderr == ""
+    store.commit()
+    assert store.generation() == before
+    assert list((store.root / ".byteback").iterdir()) == []
+
+
+def test_each_deletion_is_one_line(store: PruneStore) -> None:
+    store.history("a", 0, 10, 20, megabytes=80)
+    limits = limits_above(store.free_percent(), 5)
+    outcome = store.prune("--prune", "--verbose", *limits)
+    told = [line for line in outcome.stderr.splitlines() if "deleted a/" in line]
+    assert len(told) == 1
+    assert "free space was" in told[0]
+
+
+def test_foreign_young_newest_and_linked_stay(store: PruneStore) -> None:
+    made = store.history("a", 1, 6)
+    dormant = store.history("dormant", 700)
+    outside = store.root / "outside"
+    store.as_user("btrfs", "subvolume", "create", outside)
+    saved = store.root / "a" / "saved-do-not-delete"
+    store.as_user("btrfs", "subvolume", "create", saved)
+    link = store.root / "a" / "2019-01-01T00:00+0000"
+    link.symlink_to(outside)
+    plain = store.root / "a" / "2019-01-02T00:00+0000"
+    plain.mkdir()
+    outcome = store.prune(*FULL)
+    assert outcome == Outcome(0, "", "")
+    for path in [*made, *dormant, outside, saved, link, plain]:
+        assert path.exists(), path
+    assert (store.root / "a" / "current").is_dir()
+
+
+def test_force_deletes_one_at_a_time_and_the_newest_last(store: PruneStore) -> None:
+    made = store.history("a", 0, 1, 2)
+    for left in (2, 1, 0):
+        assert store.prune("--prune-force").status == 0
+        assert [path.exists() for path in made].count(True) == left
+        assert made[0].exists() == (left > 0)
+    assert store.prune("--prune-force").status == 0
+
+
+def test_a_snapshot_of_roots_needs_root(store: PruneStore) -> None:
+    made = store.history("a", 0, 10)
+    run_program(["btrfs", "property", "set", "-t", "subvol", made[1], "ro", "false"])
+    os.chown(made[1], 0, 0)
+    run_program(["btrfs", "property", "set", "-t", "subvol", made[1], "ro", "true"])
+    outcome = store.prune("--prune-force", as_root=False)
+    assert outcome.status == 13
+    assert "run this as root" in outcome.stderr
+    assert made[1].exists()
+    assert store.prune("--prune-force").status == 0
+    assert not made[1].exists()
+
+
+def test_an_overlapping_run_ends_quietly(store: PruneStore) -> None:
+    made = store.history("a", 0, 10)
+    descriptor = os.open(store.root, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        assert store.prune(*FULL, as_root=False) == Outcome(0, "", "")
+        assert store.prune("--prune-force").status == 11
+        assert len(store.prune("--list").stdout.splitlines()) == 2
+    finally:
+        os.close(descriptor)
+    assert all(path.exists() for path in made)
+
+
+@pytest.mark.parametrize(
+    ("moment", "options", "as_root"),
+    [
+        ("*'property set'*", FULL, True),
+        # Forced, for that needs no waiting first, which takes the user its time.
+        ("*'property set'*", FORCE, False),
+        ("*'subvolume delete'*", FULL, True),
+        ("*'subvolume sync'*", FULL, True),
+    ],
+)
+def test_killed_at_any_step_the_next_run_finishes(
+    store: PruneStore,
+    btrfs_stand_in: Path,
+    moment: str,
+    options: tuple[str, ...],
+    as_root: bool,
+) -> None:
+    made = store.history("a", 0, 10)
+    # The step itself is still done, after the death of the one who asked for it.
+    stand_in(btrfs_stand_in, moment, "kill -KILL $PPID")
+    assert store.prune(*options, as_root=as_root).status == -9
+    btrfs_stand_in.unlink()
+    assert store.prune(*options, as_root=as_root).status == 0
+    assert [path.exists() for path in made] == [True, False]
+
+
+def test_a_failed_deletion_is_told_and_stays_read_only(
+    store: PruneStore, btrfs_stand_in: Path
+) -> None:
+    made = store.history("a", 0, 10, 20)
+    fail = "echo 'ERROR: no such luck' >&2; exit 1"
+    stand_in(btrfs_stand_in, f"*'subvolume delete'*{made[2].name}", fail)
+    outcome = store.prune(*FULL)
+    assert outcome.status == 13
+    assert "no such luck" in outcome.stderr
+    assert [path.exists() for path in made] == [True, False, True]
+    with pytest.raises(OSError, match="Read-only") as caught:
+        (made[2] / "file").touch()
+    assert caught.value.errno == errno.EROFS
+
+
+def long_name(number: int) -> str:
+    """A name that takes much metadata, and no data at all."""
+    return f"{number:0200d}"
+
+
+def fill_with_data(directory: Path) -> None:
+    """Write until not a byte more goes in."""
+    for size in (MIB, 4096, 100):
+        with (directory / f"fill-{size}").open("wb", buffering=0) as file:
+            write_until_full(file, size)
+
+
+def write_until_full(file: io.FileIO, size: int) -> None:
+    """Write pieces of ``size`` bytes until the disc takes no more."""
+    try:
+        while True:
+            file.write(os.urandom(size))
+            if size < MIB:
+                os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
+def fill_with_names(directory: Path) -> None:
+    """Make empty files until there is no room for one more."""
+    try:
+        for number in itertools.count():
+            (directory / long_name(number)).touch()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
+@pytest.mark.parametrize(
+    ("fill", "as_root"), [(fill_with_data, False), (fill_with_names, True)]
+)
+def test_a_disc_filled_to_the_last_byte_heals(
+    store: PruneStore, fill: Callable[[Path], None], as_root: bool
+) -> None:
+    made = store.history("a", 0, 10, 20, 30, megabytes=200, names=6000)
+    fill(store.root / "a" / "current")
+    store.commit()
+    with pytest.raises(OSError, match="No space"):
+        (store.root / "probe").write_bytes(os.urandom(MIB))
+    outcome = store.prune("--prune", as_root=as_root)
+    assert outcome == Outcome(0, "", "")
+    assert made[0].exists()
+    assert not made[3].exists()
+    (store.root / "a" / "current" / "afterwards").write_bytes(os.urandom(MIB))
+    assert store.free_percent() >= 10
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--list", "--prune"),
+        ("--list", "--prune-force"),
+        ("--prune", "-m", "10", "-a", "5"),
+        ("--prune", "--order", "size"),
+    ],
+)
+def test_contradictions_are_usage_errors(
+    store: PruneStore, options: tuple[str, ...]
+) -> None:
+    assert store.prune(*options).status == 2
