@@ -14,7 +14,6 @@ from typing import NoReturn
 from byteback import log
 from byteback.cli import _boundary
 from byteback.errors import (
-    BusyError,
     BytebackError,
     InterruptedBySignalError,
     RefusedError,
@@ -67,8 +66,8 @@ def _serve(host: str) -> int:
             exit=error.exit_status,
         )
         if not isinstance(error, InterruptedBySignalError):
-            # A client's rsync passes these lines on, and it is by their first words that
-            # the client knows a refusal from "come back later".
+            # A client's rsync passes these lines on, and it is by their first words
+            # that the client knows a refusal from "come back later".
             _boundary.print_error(PROGRAM, error)
         return error.exit_status
     except BrokenPipeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from byteback.client.settings import (
     read_destination,
     read_io_timeout,
 )
-from byteback.errors import BytebackError, IncompleteBackupError, escape
+from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_size
 from byteback.tools.rsync import PARTIAL, Outcome, Progress
@@ -87,6 +88,10 @@ def run_backup(options: Options) -> Summary:
     and other BytebackErrors when the backup failed. The finally-hooks have run by
     then in every case, an interrupt included.
     """
+    if os.geteuid() != 0:
+        raise UsageError(
+            "only root can read a whole machine", hint="run byteback-backup with sudo"
+        )
     with locking.hold(RUN_DIRECTORY / "backup.lock"):
         job = prepare(options)
         if options.dry_run:

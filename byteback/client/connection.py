@@ -133,7 +133,6 @@ class Connection:
                 "set-up: somebody may be listening in",
                 hint="find out whether the server was reinstalled; only then run "
                 "byteback-setup-client again",
-                details=details,
             )
         if "Permission denied" in text:
             return RefusedError(

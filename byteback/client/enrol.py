@@ -49,7 +49,7 @@ def set_up_client(
     old_name = former if former != name and options.key.exists() else None
     path = options.key
     if old_name is not None:
-        path = path.with_name(f"{path.name}.new")
+        path = path.with_name(f"{path.name}.{name}.new")
     key = client_key.ensure_key(path, name)
     applicant = Applicant(files, destination, name, path, key)
     introduction = Introduction(applicant, options, questions)

@@ -19,8 +19,7 @@ PROGRAM = "rsync"
 # Missing on purpose: s (secluded arguments: the real ones would arrive on stdin, past
 # this table), k K L (follow links), b (backup files next to the real ones), y (fuzzy),
 # a, h and the like (never sent to a server).
-COMMON_LETTERS = frozenset("lHogDtpAXrRzvqcnWUNdmuOJEx")
-PUSH_LETTERS = COMMON_LETTERS | frozenset("SI")
+LETTERS = frozenset("lHogDtpAXrRzvqcnWUNdmuOJExSI")
 
 # What rsync can do, told to the other side behind the letter e: -e31.2LsfxCIvu
 _CAPABILITIES = re.compile(r"e[0-9]*\.?[A-Za-z0-9.]*", re.ASCII)
@@ -123,7 +122,7 @@ def build_push(words: Sequence[str], io_timeout_s: int) -> ServerCommand:
     if "." not in words:
         raise RefusedError("the rsync request has no '.' before its path")
     options = list(words[: list(words).index(".")])
-    read = _read(options, PUSH_LETTERS, PUSH_OPTIONS)
+    read = _read(options, PUSH_OPTIONS)
     if read.is_sender:
         raise RefusedError(
             "rsync cannot read from here directly", hint="use byteback-restore"
@@ -155,10 +154,10 @@ def build_pull(
                 hint="on the server, install bubblewrap or use a kernel with Landlock",
             )
         options.remove(FILES_FROM)
-        read = _read(options, COMMON_LETTERS, PULL_OPTIONS)
+        read = _read(options, PULL_OPTIONS)
         read.options.append(FILES_FROM)
     else:
-        read = _read(options, COMMON_LETTERS, PULL_OPTIONS)
+        read = _read(options, PULL_OPTIONS)
         # The implied top of what the old clients pull is not theirs to change.
         read.options.append("--exclude=.")
     if not read.is_sender:
@@ -188,7 +187,6 @@ def _build(read: _Words, io_timeout_s: int, paths: Sequence[str]) -> ServerComma
 
 def _read(
     words: Sequence[str],
-    letters: frozenset[str],
     options: dict[str, re.Pattern[str] | None],
 ) -> _Words:
     read = _Words()
@@ -202,7 +200,7 @@ def _read(
         elif word.startswith("--"):
             _read_option(read, word, options)
         elif word.startswith("-") and len(word) > 1:
-            _read_letters(read, word, letters)
+            _read_letters(read, word)
         else:
             raise _refused(word)
     return read
@@ -226,7 +224,7 @@ def _read_option(
         read.options.append(word)
 
 
-def _read_letters(read: _Words, word: str, letters: frozenset[str]) -> None:
+def _read_letters(read: _Words, word: str) -> None:
     block = _BLOCK_SIZE.fullmatch(word)
     if block or _MODIFY_WINDOW.fullmatch(word):
         if block and not 0 < int(block[1]) <= MAX_BLOCK_SIZE:
@@ -235,7 +233,7 @@ def _read_letters(read: _Words, word: str, letters: frozenset[str]) -> None:
         return
     plain, e, rest = word[1:].partition("e")
     for letter in plain:
-        if letter not in letters:
+        if letter not in LETTERS:
             raise _refused(f"-{letter}")
     if e:
         if not _CAPABILITIES.fullmatch(e + rest):

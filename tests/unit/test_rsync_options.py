@@ -1,0 +1,170 @@
+"""Words of real rsyncs are understood; everything else is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteback.errors import RefusedError
+from byteback.server.rsync_options import build_pull, build_push
+from byteback.wire.requests import Pull, Push, parse_request
+
+CAP = "e.iLsfxCIvu"
+TIMEOUT = 10800
+RECORDED = [
+    line.split("\t")[1]
+    for line in Path(__file__).with_name("rsync_requests.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize("command", RECORDED)
+def test_what_real_rsyncs_send_is_served(command: str) -> None:
+    request = parse_request(command.encode())
+    if isinstance(request, Push):
+        argv = build_push(request.words, TIMEOUT).argv
+        assert argv[:2] == ("rsync", "--server")
+        assert argv[-3:] == ("--fake-super", ".", "./")
+    else:
+        assert isinstance(request, Pull)
+        argv = build_pull(request.words, TIMEOUT, ["./x"], is_confined=True).argv
+        assert argv[:3] == ("rsync", "--server", "--sender")
+        assert argv[-3:] == ("--fake-super", ".", "./x")
+
+
+BASE = f"--server -lHogDtpAXrR{CAP}"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "-s",
+        "-lrs",
+        "-L",
+        "-k",
+        "-K",
+        "-b",
+        "-y",
+        "--super",
+        "--no-fake-super",
+        "--sender",
+        "--daemon",
+        "--config=/tmp/x",
+        "--log-file=/srv/x",
+        "--log-file",
+        "--files-from=/etc/passwd",
+        "--files-from=-",
+        "--temp-dir=/srv",
+        "--partial-dir=x",
+        "--backup-dir=../x",
+        "--link-dest=/x",
+        "--copy-dest=/x",
+        "--compare-dest=/x",
+        "--only-write-batch=x",
+        "--write-devices",
+        "--copy-devices",
+        "--copy-unsafe-links",
+        "--insecure-links",
+        "--remove-source-files",
+        "--remove-sent-files",
+        "--usermap=*:0",
+        "--groupmap=*:0",
+        "--preallocate",
+        "--max-alloc=0",
+        "--debug=ALL",
+        "--rsh=x",
+        "-efoo/../bar x",
+        "--timeout",
+        "--timeout=x",
+        "--inplace=1",
+        "--bwlimit=$(id)",
+        "--iconv=../../x",
+        "--info=NAME;id",
+        "-B99999999",
+        "-B0",
+        "--",
+        "-",
+        "x:y",
+        "",
+    ],
+)
+def test_other_words_are_refused_by_name(word: str) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        build_push([*BASE.split(), word, ".", "."], TIMEOUT)
+    assert refusal.value.message
+
+
+def test_a_push_cannot_name_its_path() -> None:
+    argv = build_push([*BASE.split(), ".", "/etc", "../other", "--daemon"], 9).argv
+    assert argv[-2:] == (".", "./")
+    assert not {"/etc", "../other", "--daemon"} & set(argv)
+
+
+def test_sparse_goes_where_inplace_is() -> None:
+    words = [*f"--server -lrS{CAP}".split(), "--inplace", ".", "."]
+    assert f"-lr{CAP}" in build_push(words, TIMEOUT).argv
+    words.remove("--inplace")
+    assert f"-lrS{CAP}" in build_push(words, TIMEOUT).argv
+
+
+@pytest.mark.parametrize(
+    ("asked", "given_"), [("99999", 600), ("30", 30), ("0", 600), ("-5", 600)]
+)
+def test_the_server_caps_the_time_out(asked: str, given_: int) -> None:
+    words = [*BASE.split(), f"--timeout={asked}", ".", "."]
+    assert f"--timeout={given_}" in build_push(words, 600).argv
+
+
+def test_a_push_must_be_a_server() -> None:
+    with pytest.raises(RefusedError, match="--server"):
+        build_push(["-lr", ".", "."], TIMEOUT)
+
+
+def test_a_pull_must_be_a_sender() -> None:
+    with pytest.raises(RefusedError, match="--sender"):
+        build_pull(["--server", "-lr"], TIMEOUT, ["./x"], is_confined=True)
+
+
+@pytest.mark.parametrize(
+    "word", ["--delete", "--delete-during", "--remove-source-files", "--force"]
+)
+def test_a_pull_has_nothing_that_writes(word: str) -> None:
+    words = ["--server", "--sender", "-lr", word]
+    with pytest.raises(RefusedError):
+        build_pull(words, TIMEOUT, ["./x"], is_confined=True)
+
+
+def test_names_inside_the_protocol_need_confinement() -> None:
+    words = ["--server", "--sender", "-lr", "--files-from=-", "--from0"]
+    assert "--files-from=-" in build_pull(words, 9, ["./"], is_confined=True).argv
+    with pytest.raises(RefusedError, match="confine"):
+        build_pull(words, 9, ["./"], is_confined=False)
+
+
+def test_a_dry_run_is_known_as_one() -> None:
+    assert build_push([*f"--server -nlr{CAP}".split(), ".", "."], 9).is_dry_run
+    assert not build_push([*BASE.split(), ".", "."], 9).is_dry_run
+
+
+WORD = st.one_of(
+    st.sampled_from(sorted({word for line in RECORDED for word in line.split()})),
+    st.text(alphabet="-=./abcdeLKsSnrl@B019,", max_size=12),
+)
+
+
+@given(st.lists(WORD, max_size=8))
+def test_whatever_is_accepted_stays_inside_the_table(words: list[str]) -> None:
+    try:
+        argv = build_push([*words, "--server", ".", "x"], TIMEOUT).argv
+    except RefusedError:
+        return
+    assert argv[:2] == ("rsync", "--server")
+    assert argv[-3:] == ("--fake-super", ".", "./")
+    assert argv.count("--fake-super") == 1
+    for word in argv[2:-3]:
+        assert word.startswith("-")
+        assert "/" not in word
+        assert ".." not in word.replace("e.", "", 1)
