@@ -1,0 +1,49 @@
+"""Files of the system's configuration, replaced whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Put ``content`` at ``path`` so that no reader and no crash sees half of it.
+
+    A file that is there keeps its mode and owner; a link to a file stays a link.
+    Raises OSError.
+    """
+    target = Path(os.path.realpath(path))
+    fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            _take_over_attributes(file.fileno(), target, mode)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+    sync_directory(target.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _take_over_attributes(fd: int, target: Path, mode: int) -> None:
+    try:
+        status = target.stat()
+    except FileNotFoundError:
+        os.fchmod(fd, mode)
+        return
+    os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, status.st_mode & 0o7777)
