@@ -56,6 +56,12 @@ class IncompleteBackupError(BytebackError):
     level = "warning"
 
 
+class IncompleteRestoreError(BytebackError):
+    """The restore is done, but some files could not be restored."""
+
+    exit_status = 3
+
+
 class RefusedError(BytebackError):
     """The server will not serve this request; asking again will not help."""
 

@@ -1,0 +1,215 @@
+"""byteback-restore: list, find and restore files from the backups."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from byteback import log
+from byteback.cli import _boundary
+from byteback.cli._options import (
+    CONTEXT,
+    exit_status_help,
+    verbose_option,
+    version_option,
+)
+from byteback.cli._progress import ProgressLine
+from byteback.client import restore
+from byteback.client.find import Found, Query, Server, list_files
+from byteback.client.restore_plan import choose_layout
+from byteback.errors import UsageError
+from byteback.model import listing
+
+PROGRAM = "byteback-restore"
+RESTORE_ONLY = ("to", "in_place", "yes", "overwrite", "dry_run")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line, as click read it."""
+
+    patterns: tuple[str, ...]
+    as_list: bool
+    as_restore: bool
+    snapshot: str
+    destination: str | None
+    io_timeout: int | None
+    ssh_key: Path | None
+    every_version: bool
+    to: Path | None
+    in_place: bool
+    yes: bool
+    overwrite: bool
+    dry_run: bool
+    as_json: bool
+    human_readable: bool
+    verbose: bool
+
+    @property
+    def server(self) -> Server:
+        """Where the backups are."""
+        return Server(self.destination, self.ssh_key, self.io_timeout)
+
+    @property
+    def query(self) -> Query:
+        """What is looked for. Only a listing can show every copy."""
+        scope = "versions" if self.every_version else "newest"
+        if self.verbose and not self.as_restore:
+            scope = "copies"
+        return Query(self.patterns, self.snapshot, scope)
+
+
+@click.command(
+    PROGRAM,
+    context_settings=CONTEXT,
+    epilog=exit_status_help(0, 1, 2, 3, 9, 10, 12, 13, 70),
+)
+@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
+@click.option("-l", "--list", "as_list", is_flag=True, help="List files (the default).")
+@click.option("-r", "--restore", "as_restore", is_flag=True, help="Restore files.")
+@click.option(
+    "-s",
+    "--snapshot",
+    default="*",
+    show_default=True,
+    metavar="NAME",
+    help="Look in this snapshot only; '*' stands for any characters.",
+)
+@click.option(
+    "-a",
+    "--all",
+    "every_version",
+    is_flag=True,
+    help="Every distinct version of each file, not only the newest.",
+)
+@click.option("-d", "--destination", metavar="[USER@]HOST[:]", help="The server.")
+@click.option(
+    "-i",
+    "--io-timeout",
+    type=click.IntRange(min=1),
+    help="Seconds of silence after which a transfer is given up."
+    f"  [default: {restore.DEFAULT_IO_TIMEOUT_S}]",
+)
+@click.option(
+    "-k",
+    "--ssh-key",
+    type=click.Path(path_type=Path),
+    help="This machine's private key.  [default: /etc/byteback/key]",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Restore below DIR, without a directory named after the snapshot.",
+)
+@click.option("--in-place", is_flag=True, help="Restore to where the files were.")
+@click.option("--yes", is_flag=True, help="Do not ask before --in-place.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="With --to or --in-place: replace files that are newer, too.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Show what --restore would change.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("-H", "--human-readable", is_flag=True, help="Sizes like 1.5K or 20M.")
+@verbose_option
+@version_option
+def command(**words: Any) -> None:
+    """List or restore files from this machine's backups.
+
+    PATTERNs are paths, with the wildcards *, ?, [set], {a,b} and **/ in quotes; they
+    start where you are unless they begin with a slash. The newest copy of each file
+    counts, --all means each version of it. What is restored goes to a directory named
+    after its snapshot, below the one you are in. With --list, --verbose shows every
+    copy in every snapshot.
+    """
+    options = Options(**words)
+    _check(options)
+    log.set_up(PROGRAM, verbose=options.verbose and options.as_restore)
+    if options.as_restore:
+        _restore(options)
+    else:
+        found = list_files(options.server, options.query)
+        _show(found, options)
+
+
+def _check(options: Options) -> None:
+    if options.as_list and options.as_restore:
+        raise UsageError("--list and --restore contradict each other")
+    if not options.as_restore:
+        for name in RESTORE_ONLY:
+            if getattr(options, name):
+                word = "--" + name.replace("_", "-")
+                raise UsageError(
+                    f"{word} belongs to --restore", hint="add --restore (-r)"
+                )
+
+
+def _show(found: Found, options: Options) -> None:
+    _remark(found)
+    lines: Iterable[str]
+    if options.as_json:
+        lines = (listing.format_json(entry) for entry in found.entries)
+    else:
+        lines = listing.format_table(
+            found.entries,
+            human=options.human_readable,
+            first_seen=options.query.scope == "versions",
+        )
+    for line in lines:
+        click.echo(line)
+
+
+def _restore(options: Options) -> None:
+    layout = choose_layout(
+        Path.cwd(),
+        to=options.to,
+        in_place=options.in_place,
+        overwrite=options.overwrite,
+        every_version=options.every_version,
+    )
+    must_ask = options.in_place and not (options.yes or options.dry_run)
+    if must_ask and not sys.stdin.isatty():
+        raise UsageError(
+            "--in-place replaces files of this machine and nobody is there to ask",
+            hint="add --yes if that is what you want",
+        )
+    with _progress(options) as line:
+        wish = restore.Wish(
+            layout, options.dry_run, _confirm if must_ask else None, line
+        )
+        done = restore.restore_files(options.server, options.query, wish)
+    _remark(done.found)
+    if options.as_json:
+        for entry in done.found.entries:
+            click.echo(listing.format_json(entry))
+    for change in done.changes:
+        click.echo(f"{change.action:<8}{_boundary.escape_line(change.name)}")
+
+
+@contextlib.contextmanager
+def _progress(options: Options) -> Iterator[ProgressLine | None]:
+    line = None if options.dry_run else ProgressLine.for_terminal()
+    with line or contextlib.nullcontext():
+        yield line
+
+
+def _confirm(what: str) -> bool:
+    click.echo(f"To be restored to where it was on this machine:\n{what}", err=True)
+    return click.confirm("Go on?", default=False, err=True)
+
+
+def _remark(found: Found) -> None:
+    if found.remark:
+        click.echo(f"{PROGRAM}: note: {found.remark}", err=True)
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    _boundary.run(command)

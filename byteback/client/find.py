@@ -1,0 +1,152 @@
+"""Asks the server which files are in the backups: what byteback-restore lists."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from byteback.client.connection import Connection, connect
+from byteback.client.settings import Files, check_key, read_destination
+from byteback.errors import (
+    BytebackError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+    quote,
+)
+from byteback.model import listing
+from byteback.model.listing import Entry
+from byteback.model.pattern import make_absolute
+from byteback.model.snapshot import CURRENT
+from byteback.wire import replies, requests
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the backups are; None where a file or default decides."""
+
+    destination: str | None = None
+    key: Path | None = None
+    io_timeout_s: int | None = None
+    files: Files = field(default_factory=Files)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for."""
+
+    patterns: Sequence[str]
+    snapshot: str = "*"
+    scope: str = "newest"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the server answered, sorted by path."""
+
+    entries: tuple[Entry, ...]
+    current_is_whole: bool
+    asks_for_current: bool  # whether the query's snapshots include current
+
+    @property
+    def remark(self) -> str | None:
+        """What the reader must know about the copies that are shown."""
+        if self.current_is_whole or not self.asks_for_current:
+            return None
+        return (
+            "the last backup never finished: its files in 'current' may be "
+            "incomplete, and the newest snapshot comes before it"
+        )
+
+
+def list_files(server: Server, query: Query) -> Found:
+    """Find what matches. Raises BytebackError if nothing does, or as Connection."""
+    with connected(server) as connection:
+        return find(connection, query)
+
+
+@contextlib.contextmanager
+def connected(server: Server) -> Iterator[Connection]:
+    """A Connection for the length of the block; see connect for what it raises."""
+    key = check_key(server.key or server.files.key)
+    destination = read_destination(server.files, server.destination)
+    with connect(destination, key, server.files.known_hosts) as connection:
+        yield connection
+
+
+def find(connection: Connection, query: Query) -> Found:
+    """What matches; relative patterns start in the working directory.
+
+    Raises BytebackError if nothing matches, else as Connection.request.
+    """
+    directory = _working_directory()
+    patterns = [
+        absolute
+        for text in query.patterns
+        for absolute in make_absolute(text, directory)
+    ]
+    if not patterns:
+        raise UsageError("no pattern was given", hint="name the files to look for")
+    found = ask(connection, query, patterns)
+    if not found.entries:
+        raise BytebackError(
+            "nothing in the backups matches "
+            + ", ".join(quote(text) for text in query.patterns),
+            hint=None
+            if query.snapshot == "*"
+            else f"that is, in snapshot {quote(query.snapshot)}; leave --snapshot out "
+            "to look in all of them",
+        )
+    return found
+
+
+def ask(connection: Connection, query: Query, patterns: Sequence[str]) -> Found:
+    """What absolute ``patterns`` match, even if that is nothing."""
+    try:
+        snapshot = requests.check_snapshot(query.snapshot)
+    except RefusedError as error:
+        raise UsageError(error.message) from None
+    stdin = b"".join(p.encode("utf-8", "surrogateescape") + b"\0" for p in patterns)
+    try:
+        answer = connection.request(
+            requests.Find(snapshot, query.scope), stdin=stdin
+        ).stdout
+    except RefusedError:
+        connection.ping()  # says so if the server is too old to know the request
+        raise
+    entries, end = _parse_answer(answer, connection)
+    return Found(
+        tuple(entries), end.current_is_whole, fnmatch.fnmatchcase(CURRENT, snapshot)
+    )
+
+
+def _parse_answer(
+    answer: bytes, connection: Connection
+) -> tuple[list[Entry], replies.End]:
+    entries: list[Entry] = []
+    for line in answer.splitlines():
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            fields = None
+        end = replies.parse_end(fields) if isinstance(fields, dict) else None
+        if end is not None and end.found == len(entries):
+            return entries, end
+        entry = listing.parse_entry(fields)
+        requests.check_snapshot(entry.snapshot)
+        entries.append(entry)
+    raise UnreachableError(f"the listing from {connection.name} was cut off")
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        raise UsageError(
+            f"cannot tell the working directory: {error.strerror}",
+            hint="change to a directory that exists",
+        ) from None

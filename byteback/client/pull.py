@@ -1,0 +1,194 @@
+"""The transfer of a restore: rsync's command line, and what its end means."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from byteback.client.connection import Connection
+from byteback.client.retry import RetryPolicy, retrying
+from byteback.errors import ToolError, UnreachableError
+from byteback.tools import rsync
+from byteback.tools.rsync import Outcome, Progress
+from byteback.wire import requests
+
+# Files are written beside the old ones and take their place when they are whole, so
+# that a restore that is cut off leaves no live file in pieces; what had come of a
+# large one is kept in PARTIAL_DIRECTORY and used by the next attempt. Without
+# --inplace, --sparse is safe, and files get their holes back.
+PARTIAL_DIRECTORY = ".byteback-partial"
+OPTIONS = (
+    "--archive",
+    "--acls",
+    "--xattrs",
+    "--hard-links",
+    "--numeric-ids",
+    "--sparse",
+    f"--partial-dir={PARTIAL_DIRECTORY}",
+    "--relative",
+    "--from0",
+    "--no-protect-args",  # the server must see what is asked for
+    "--stats",
+    "--no-human-readable",
+)
+RETRIES = RetryPolicy(number=3, delay_s=5.0)
+
+# Options of rsync_flags that would delete or move files where a restore goes to, or
+# that contradict our own. Those in the second set are followed by a value.
+_UNWANTED = ("--del", "--remove", "--inplace", "--append", "--force", "--prune-empty")
+_UNWANTED_WITH_VALUE = ("--partial-dir", "--max-delete", "--files-from", "--backup-dir")
+
+_KEPT = re.compile(r"(.+) is newer")
+_CHANGE = re.compile(r"(?:\*(\w+)|([<>ch.])[fdLDS](\S{9})) +(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of a dry run."""
+
+    action: str  # "create", "replace" or "adjust" (owner, mode, times)
+    name: str  # as rsync writes it, special characters escaped as \#ooo
+
+
+@dataclass(frozen=True)
+class Pull:
+    """All that one rsync needs to know."""
+
+    connection: Connection
+    snapshot: str
+    directory: Path
+    io_timeout_s: int
+    flags: Sequence[str] = ()  # of rsync_flags
+    keeps_newer: bool = False
+    is_dry_run: bool = False
+    # Whether directories above what is asked for are made as they were backed up.
+    with_parents: bool = True
+
+
+@dataclass
+class Heard:
+    """What rsync said about single files."""
+
+    kept: list[str] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+    def take(self, line: str) -> None:
+        """Read one line of rsync's standard output."""
+        kept = _KEPT.fullmatch(line)
+        if kept:
+            self.kept.append(kept[1])
+            return
+        change = parse_change(line)
+        if change is not None:
+            self.changes.append(change)
+
+
+def safe_flags(flags: Sequence[str]) -> list[str]:
+    """``flags`` without what only a backup may do: they serve the backup as well."""
+    kept: list[str] = []
+    words = iter(flags)
+    for word in words:
+        if word in _UNWANTED_WITH_VALUE:
+            next(words, None)
+        elif not word.startswith((*_UNWANTED, *_UNWANTED_WITH_VALUE)):
+            kept.append(word)
+    return kept
+
+
+def parse_change(line: str) -> Change | None:
+    """Read a line of --itemize-changes (rsync(1)); None for any other line."""
+    match = _CHANGE.fullmatch(line)
+    if match is None or match[1]:
+        return None
+    kind, attributes, name = match[2], match[3], match[4]
+    if set(attributes) == {"+"}:
+        return Change("create", name)
+    return Change("adjust" if kind == "." else "replace", name)
+
+
+def run_pull(
+    pull: Pull,
+    names: Sequence[str],
+    *,
+    recursive: bool = True,
+    on_progress: Callable[[Progress], None] | None = None,
+    heard: Heard | None = None,
+) -> Outcome:
+    """Fetch ``names`` from one snapshot, continuing after failures that can pass.
+
+    Without ``recursive`` a directory comes without what is in it. The outcome is a
+    success, or partial: all is there but what rsync complained about.
+    Raises UnreachableError when no attempt is left, the server's own error if it
+    refuses, and ToolError for failures that trying again does not mend.
+    """
+    with tempfile.NamedTemporaryFile(prefix="byteback-restore-") as file:
+        for name in names:
+            file.write(name.encode("utf-8", "surrogateescape") + b"\0")
+        file.flush()
+        argv = pull_argv(pull, file.name, recursive=recursive)
+        if on_progress is not None:
+            argv.insert(1, "--info=progress2")
+
+        def attempt() -> Outcome:
+            outcome = rsync.transfer(
+                argv, on_progress=on_progress, on_line=heard.take if heard else None
+            )
+            _check(outcome, pull.connection)
+            return outcome
+
+        return retrying(attempt, RETRIES)
+
+
+def pull_argv(pull: Pull, list_file: str, *, recursive: bool) -> list[str]:
+    """rsync's command line for one attempt."""
+    directory = str(pull.directory).rstrip("/")
+    return [
+        "rsync",
+        *OPTIONS,
+        f"--files-from={list_file}",
+        f"--timeout={pull.io_timeout_s}",
+        *(["--recursive"] if recursive else []),
+        *([] if pull.with_parents else ["--no-implied-dirs"]),
+        *(["--update", "--info=skip1"] if pull.keeps_newer else []),
+        *(["--dry-run", "--itemize-changes"] if pull.is_dry_run else []),
+        *safe_flags(pull.flags),
+        f"--rsync-path={requests.format_pull_program(pull.snapshot)}",
+        f"--rsh={pull.connection.remote_shell}",
+        "--",
+        f"{pull.connection.destination.rsync_host}:./",
+        f"{directory}/",
+    ]
+
+
+def _check(outcome: Outcome, connection: Connection) -> None:
+    """Raise the error that an outcome means; return for success and for partial."""
+    if outcome.is_success:
+        return
+    if any(line.startswith("byteback-receive: ") for line in outcome.complaint):
+        # rsync gives the other side's exit status on only sometimes.
+        status = outcome.status if outcome.status in _SERVER_STATUSES else 9
+        raise connection.failure(status, outcome.complaint)
+    if any("No space left on device" in line for line in outcome.complaint):
+        raise ToolError(
+            "the disc is full",
+            hint="make room, or restore elsewhere with --to; the same command "
+            "continues where this one stopped",
+            details=outcome.complaint,
+            status=outcome.status,
+        )
+    if outcome.status == rsync.PARTIAL:
+        return
+    message = f"the transfer from {connection.name} failed: {outcome.meaning}"
+    if outcome.is_retryable:
+        raise UnreachableError(
+            message,
+            hint="the same command continues where this one stopped",
+            details=outcome.complaint,
+        )
+    raise ToolError(message, details=outcome.complaint, status=outcome.status)
+
+
+_SERVER_STATUSES = frozenset({13, 14, 75})

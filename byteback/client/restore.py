@@ -1,0 +1,187 @@
+"""Restores files: what byteback-restore --restore does."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byteback.client import find, pull
+from byteback.client.connection import Connection
+from byteback.client.find import Found, Query, Server
+from byteback.client.restore_plan import (
+    Batch,
+    Layout,
+    directories_above,
+    plan_batches,
+)
+from byteback.client.settings import read_io_timeout, read_rsync_flags
+from byteback.errors import BytebackError, IncompleteRestoreError, escape, quote
+from byteback.model.listing import Entry
+from byteback.tools.rsync import SUCCESS, Progress
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_IO_TIMEOUT_S = 300
+PROBLEMS_SHOWN = 5
+# All that lies directly in the root, hidden or not.
+BELOW_ROOT = ("/*", "/.*")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How to restore what was found."""
+
+    layout: Layout
+    is_dry_run: bool = False
+    # Asked before anything is written; False ends the restore.
+    confirm: Callable[[str], bool] | None = None
+    on_progress: Callable[[Progress], None] | None = None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was done, or would be."""
+
+    found: Found
+    changes: tuple[pull.Change, ...]  # of a dry run
+    kept: int  # files that stayed because they are newer than their backup
+
+
+def restore_files(server: Server, query: Query, wish: Wish) -> Restored:
+    """Find what matches and restore it.
+
+    Raises BytebackError if nothing matches, IncompleteRestoreError if all is done
+    but some files could not be restored, else as Connection and run_pull.
+    """
+    flags = read_rsync_flags(server.files)
+    timeout_s = read_io_timeout(server.files, server.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
+    with find.connected(server) as connection:
+        found = find.find(connection, query)
+        batches = plan_batches(
+            _without_root(connection, found, wish.layout),
+            wish.layout,
+            current_is_whole=found.current_is_whole,
+        )
+        if wish.confirm is not None and not wish.confirm(_describe(batches)):
+            raise BytebackError("nothing was restored")
+        heard = pull.Heard()
+        problems: list[str] = []
+        for batch in batches:
+            job = pull.Pull(
+                connection,
+                batch.snapshot,
+                batch.directory,
+                timeout_s,
+                flags,
+                keeps_newer=wish.layout.keeps_newer,
+                is_dry_run=wish.is_dry_run,
+                with_parents=not wish.layout.is_live,
+            )
+            problems += _restore_batch(job, batch, heard, wish)
+        _report(found, problems, heard)
+        return Restored(found, tuple(heard.changes), len(heard.kept))
+
+
+def _without_root(
+    connection: Connection, found: Found, layout: Layout
+) -> tuple[Entry, ...]:
+    """The entries; where files are live, what is in the root instead of the root.
+
+    Else the root's owner, mode and times would be given to a directory of the user's.
+    """
+    if not layout.is_live or layout.by_snapshot:
+        return found.entries
+    entries = [entry for entry in found.entries if entry.path != "/"]
+    for root in found.entries:
+        if root.path == "/":
+            query = Query(BELOW_ROOT, root.snapshot)
+            entries += find.ask(connection, query, BELOW_ROOT).entries
+    return tuple(entries)
+
+
+def _restore_batch(
+    job: pull.Pull, batch: Batch, heard: pull.Heard, wish: Wish
+) -> list[str]:
+    """Fetch one snapshot's part; what rsync complained about."""
+    if not job.is_dry_run:
+        _make_directory(batch.directory, is_live=wish.layout.is_live)
+    missing = [] if job.with_parents else _missing_parents(batch)
+    # Directories on the way that are missing are made first, so that what was private
+    # is so from the start, and again at the end, for their times have changed since.
+    problems: list[str] = []
+    if missing and not job.is_dry_run:
+        problems += pull.run_pull(job, missing, recursive=False).problems
+    outcome = pull.run_pull(job, batch.names, on_progress=wish.on_progress, heard=heard)
+    problems += outcome.problems
+    if outcome.status != SUCCESS and not outcome.problems:
+        problems += outcome.complaint or (outcome.meaning,)
+    if missing and not job.is_dry_run:
+        problems += pull.run_pull(job, missing, recursive=False).problems
+    logger.info(
+        "%s %d files from %s below %s",
+        "would restore" if job.is_dry_run else "restored",
+        outcome.files_sent,
+        batch.snapshot,
+        quote(str(batch.directory)),
+    )
+    return problems
+
+
+def _missing_parents(batch: Batch) -> list[str]:
+    return [
+        name
+        for name in directories_above(batch.names)
+        if not os.path.lexists(batch.directory / name)
+    ]
+
+
+def _make_directory(directory: Path, *, is_live: bool) -> None:
+    """Make the directory to restore into.
+
+    One of ours, named after a snapshot, must not be a link: in a directory that
+    others can write to, they could have put it there to send us elsewhere.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        is_link = directory.is_symlink()
+    except OSError as error:
+        raise BytebackError(
+            f"cannot make the directory {quote(str(directory))}: {error.strerror}",
+            hint="choose another one with --to",
+        ) from None
+    if is_link and not is_live:
+        raise BytebackError(
+            f"{quote(str(directory))} is a symbolic link, and nothing is restored "
+            "through it",
+            hint="remove it, or choose another directory with --to",
+        )
+
+
+def _describe(batches: Sequence[Batch]) -> str:
+    lines = []
+    for batch in batches:
+        what = ", ".join(escape(entry.path) for entry in batch.entries[:3])
+        more = len(batch.entries) - 3
+        if more > 0:
+            what += f" and {more} more"
+        lines.append(f"{batch.snapshot}: {what}")
+    return "\n".join(lines)
+
+
+def _report(found: Found, problems: Sequence[str], heard: pull.Heard) -> None:
+    if heard.kept:
+        logger.info("%d files are newer than their backup: kept", len(heard.kept))
+    user = os.geteuid()
+    if user != 0 and any(entry.uid != user for entry in found.entries):
+        logger.warning(
+            "owners could not be restored: that takes root; the files are yours now"
+        )
+    if problems:
+        raise IncompleteRestoreError(
+            f"restored, but for {len(problems)} problems",
+            hint="the same command tries the rest again",
+            details=problems[:PROBLEMS_SHOWN],
+        )

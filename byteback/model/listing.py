@@ -1,0 +1,225 @@
+"""What a listing shows: entries, which copies of a path count, tables, JSON lines."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from byteback.errors import RefusedError, escape
+from byteback.model.snapshot import CURRENT, parse_snapshot_name
+
+HEADER = ("snapshot", "modestring", "size", "uid", "gid", "mtime", "path")
+GAP = "  "
+_NANOSECOND = 10**9
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One copy of one path, as it was on the client."""
+
+    snapshot: str
+    path: str  # absolute; bytes that are no UTF-8 are surrogates
+    mode: int  # the whole of st_mode, type included
+    size: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    target: str | None = None  # of a symbolic link
+    device: tuple[int, int] | None = None  # major and minor of a device
+    # The oldest snapshot that holds the same version, where versions were asked for.
+    first_seen: str | None = None
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether restoring it means restoring what is in it, too."""
+        return stat.S_ISDIR(self.mode)
+
+
+def rank_trees(names: Iterable[str], *, current_is_whole: bool) -> list[str]:
+    """A client's trees, newest first.
+
+    ``current`` and foreign names count as now, ``current`` before the others. If the
+    last transfer into ``current`` never finished, the newest snapshot comes before
+    all of these, because its files are known to be complete.
+    """
+    dated: list[tuple[datetime, str]] = []
+    undated = []
+    for name in names:
+        time = parse_snapshot_name(name)
+        if time is None:
+            undated.append(name)
+        else:
+            dated.append((time, name))
+    snapshots = [name for _, name in sorted(dated, reverse=True)]
+    undated.sort(key=lambda name: (name != CURRENT, name))
+    if current_is_whole:
+        return undated + snapshots
+    return snapshots[:1] + undated + snapshots[1:]
+
+
+def format_table(
+    entries: Sequence[Entry], *, human: bool = False, first_seen: bool = False
+) -> Iterator[str]:
+    """The lines of a table: the header, one dashed line, a line for each entry.
+
+    ``human`` writes sizes with units, ``first_seen`` adds the snapshot in which each
+    version appeared. Names are escaped: they can hold what drives a terminal.
+    """
+    header = ("since", *HEADER) if first_seen else HEADER
+    rows = [_format_row(entry, human=human, first_seen=first_seen) for entry in entries]
+    # The path comes last and needs no width.
+    widths = [
+        max(len(row[column]) for row in [header, *rows])
+        for column in range(len(header) - 1)
+    ]
+    longest = max(len(row[-1]) for row in [header, *rows])
+    yield _align(header, widths)
+    yield "-" * (sum(widths) + len(GAP) * len(widths) + longest)
+    for row in rows:
+        yield _align(row, widths)
+
+
+def format_json(entry: Entry) -> str:
+    """One line of JSON in plain ASCII, without the newline.
+
+    A byte of a name that is no UTF-8 is written as the escape of a lone surrogate,
+    ``\\udcXX``, as Python's surrogateescape has it.
+    """
+    import json
+
+    fields: dict[str, Any] = {
+        "snapshot": entry.snapshot,
+        "path": entry.path,
+        "mode": entry.mode,
+        "size": entry.size,
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "mtime_ns": entry.mtime_ns,
+        "target": entry.target,
+        "device": entry.device,
+    }
+    if entry.first_seen is not None:
+        fields["first_seen"] = entry.first_seen
+    return json.dumps(fields)
+
+
+def parse_entry(fields: object) -> Entry:
+    """The Entry that a decoded line of format_json holds; unknown keys are ignored.
+
+    Raises RefusedError if it is none, or if its path could lead anywhere but below
+    the root: a server may be hostile, too.
+    """
+    if not isinstance(fields, dict):
+        raise _not_understood()
+    snapshot, path = fields.get("snapshot"), fields.get("path")
+    target, first_seen = fields.get("target"), fields.get("first_seen")
+    numbers = [fields.get(k) for k in ("mode", "size", "uid", "gid", "mtime_ns")]
+    if not (
+        isinstance(snapshot, str)
+        and isinstance(path, str)
+        and _is_plain_path(path)
+        and all(type(number) is int for number in numbers)
+        and (target is None or isinstance(target, str))
+        and (first_seen is None or isinstance(first_seen, str))
+    ):
+        raise _not_understood()
+    mode, size, uid, gid, mtime_ns = (int(number or 0) for number in numbers)
+    return Entry(
+        snapshot,
+        path,
+        mode,
+        size,
+        uid,
+        gid,
+        mtime_ns,
+        target,
+        _parse_device(fields.get("device")),
+        first_seen,
+    )
+
+
+def parse_json(line: str) -> Entry:
+    """Read what format_json wrote; raises RefusedError as parse_entry does."""
+    import json
+
+    try:
+        return parse_entry(json.loads(line))
+    except ValueError:
+        raise _not_understood() from None
+
+
+def format_mtime(mtime_ns: int) -> str:
+    """``YYYY-mm-dd HH:MM:SS +zzzz`` in the zone of this machine."""
+    try:
+        time = (_EPOCH + timedelta(seconds=mtime_ns // _NANOSECOND)).astimezone()
+    except OverflowError:  # a time that no calendar holds
+        return f"@{mtime_ns // _NANOSECOND}"
+    return f"{time:%Y-%m-%d %H:%M:%S %z}"
+
+
+def format_human_size(size: int) -> str:
+    """A size as ``ls -h`` writes it: ``512``, ``1.5K``, ``20M``."""
+    value, unit = float(size), ""
+    for larger in "KMGTPE":
+        if value < 1023.5:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}"
+
+
+def _format_row(entry: Entry, *, human: bool, first_seen: bool) -> tuple[str, ...]:
+    size = format_human_size(entry.size) if human else str(entry.size)
+    if entry.device is not None:
+        size = f"{entry.device[0]},{entry.device[1]}"
+    path = escape(entry.path)
+    if entry.target is not None:
+        path += f" -> {escape(entry.target)}"
+    row = (
+        escape(entry.snapshot),
+        stat.filemode(entry.mode),
+        size,
+        str(entry.uid),
+        str(entry.gid),
+        format_mtime(entry.mtime_ns),
+        path,
+    )
+    return (escape(entry.first_seen or entry.snapshot), *row) if first_seen else row
+
+
+def _align(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+    return GAP.join([*cells, row[-1]])
+
+
+def _is_plain_path(path: str) -> bool:
+    if path == "/":
+        return True
+    parts = path.split("/")
+    try:
+        path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return False
+    return parts[0] == "" and not {"", ".", ".."} & set(parts[1:]) and "\0" not in path
+
+
+def _parse_device(value: object) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(number) is int for number in value)
+    ):
+        raise _not_understood()
+    return value[0], value[1]
+
+
+def _not_understood() -> RefusedError:
+    return RefusedError(
+        "the server's listing cannot be read",
+        hint="upgrade the byteback package on both sides to the same version",
+    )

@@ -1,0 +1,144 @@
+"""Finds what patterns match in a client's snapshots, for a client that may be hostile.
+
+All snapshots are walked together, one directory after the other, and all patterns at
+once: what is found comes sorted by path, without being collected first.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import resource
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from byteback.errors import RefusedError, quote
+from byteback.model import listing, pattern
+from byteback.model.listing import Entry
+from byteback.server import walk
+from byteback.server.store import Store
+from byteback.wire import requests
+
+# Where a search ends that finds too much or takes too long. The client gives a
+# request up after five minutes of silence.
+MAX_RESULTS = 1_000_000
+MAX_SECONDS = 240.0
+# Linux takes up to 2 MiB of arguments, the environment and pointers included.
+MAX_ARGUMENTS = 1_000_000  # bytes
+CHUNK = 1 << 20
+
+
+def find(
+    store: Store,
+    host: str,
+    snapshot: str,
+    scope: str,
+    patterns: Sequence[str],
+    *,
+    current_is_whole: bool,
+) -> Iterator[Entry]:
+    """What the patterns match in the trees of ``host`` that ``snapshot`` names.
+
+    Sorted by path. Scope "newest" gives the newest copy of each path, "versions" each
+    distinct (path, mtime, size), newest first and of each the newest copy, and
+    "copies" every copy, oldest first.
+    Raises RefusedError if no tree has such a name, and, while it is being read,
+    if the search finds too much or takes too long.
+    """
+    trees = _choose_trees(store, host, snapshot, current_is_whole=current_is_whole)
+    compiled = pattern.compile_patterns(patterns)
+    limits = walk.Limits.start(MAX_RESULTS, MAX_SECONDS)
+    _allow_open_files()
+    return walk.walk(store.host_directory(host), trees, compiled, scope, limits)
+
+
+def read_patterns(stream: BinaryIO) -> list[str]:
+    """NUL-terminated patterns from a new client's standard input.
+
+    Raises RefusedError for more than a request may bring, or for none at all.
+    """
+    data = bytearray()
+    while chunk := stream.read(CHUNK):
+        data += chunk
+        if len(data) > requests.MAX_PATTERN_INPUT:
+            raise RefusedError("the request brings too many patterns")
+    if data and not data.endswith(b"\0"):
+        raise RefusedError("the request was cut off in its last pattern")
+    patterns = bytes(data).decode("utf-8", "surrogateescape").split("\0")[:-1]
+    if not patterns:
+        raise RefusedError("no pattern was given", hint="name the files to find")
+    if any(len(text) > requests.MAX_WORD for text in patterns):
+        raise RefusedError(f"a pattern is longer than {requests.MAX_WORD} characters")
+    return patterns
+
+
+def resolve(
+    store: Store, host: str, request: requests.Pull, *, current_is_whole: bool
+) -> list[str]:
+    """Names for rsync's arguments, relative to ``HOST/``: ``./SNAPSHOT/etc/hosts``.
+
+    What lies in a directory that is named is left out, for rsync sends it anyway.
+    Raises RefusedError if nothing matches, or more than fits in a command line.
+    """
+    entries = find(
+        store,
+        host,
+        request.snapshot,
+        "versions" if request.every_version else "newest",
+        request.patterns,
+        current_is_whole=current_is_whole,
+    )
+    names: list[str] = []
+    covered: set[tuple[str, str]] = set()
+    size = 0
+    for entry in entries:
+        if _is_covered(entry, covered):
+            continue
+        if entry.is_directory:
+            covered.add((entry.snapshot, entry.path.rstrip("/")))
+        name = f"./{entry.snapshot}{entry.path}"
+        size += len(name.encode("utf-8", "surrogateescape")) + 1
+        if size > MAX_ARGUMENTS:
+            raise RefusedError(
+                "too many files match for one restore", hint=pattern.NARROW
+            )
+        names.append(name)
+    if not names:
+        raise RefusedError(
+            "nothing in the backups matches",
+            hint="look with byteback-restore --list first",
+        )
+    return names
+
+
+def _is_covered(entry: Entry, covered: set[tuple[str, str]]) -> bool:
+    above = entry.path
+    while above:
+        above = above.rpartition("/")[0]
+        if (entry.snapshot, above) in covered and entry.path != "/":
+            return True
+    return False
+
+
+def _choose_trees(
+    store: Store, host: str, snapshot: str, *, current_is_whole: bool
+) -> list[str]:
+    ranked = listing.rank_trees(store.trees(host), current_is_whole=current_is_whole)
+    # Only "*" is special; check_snapshot has let through neither "?" nor "[".
+    wanted = re.compile(fnmatch.translate(requests.check_snapshot(snapshot)))
+    trees = [name for name in ranked if wanted.match(name) and not name.startswith(".")]
+    if not trees:
+        raise RefusedError(
+            f"there is no snapshot {quote(snapshot)}"
+            if ranked
+            else f"there is no backup of {quote(host)} yet",
+            hint="byteback-restore --verbose / lists all snapshots" if ranked else None,
+        )
+    return trees
+
+
+def _allow_open_files() -> None:
+    """Open as many files as the system lets us: a directory of each snapshot."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,70 @@
+"""What rsync --fake-super notes in an extended attribute: owner, mode, device."""
+
+from __future__ import annotations
+
+import errno
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+ATTRIBUTE = "user.rsync.%stat"
+MAX_ID = 2**32 - 1
+
+# OCTALMODE MAJOR,MINOR UID:GID; see set_stat_xattr in rsync's xattrs.c.
+_FORM = re.compile(rb"([0-7]{1,7}) (\d{1,10}),(\d{1,10}) (\d{1,10}):(\d{1,10})\0?")
+
+
+@dataclass(frozen=True)
+class FakeStat:
+    """A file's true owner and mode. ``device`` means something for devices only."""
+
+    mode: int  # the whole of st_mode
+    device: tuple[int, int]  # major, minor
+    uid: int
+    gid: int
+
+
+def read_fake_stat(file: int | Path) -> FakeStat | None:
+    """What rsync noted about an open file, or about a path without following a link.
+
+    None where there is nothing: rsync leaves the attribute out when a file's own owner
+    and mode are right already, so that this is nothing out of the ordinary. The same
+    for what no rsync wrote, and for a file that is gone.
+    """
+    import xattr
+
+    try:
+        if isinstance(file, int):
+            value = xattr.getxattr(file, ATTRIBUTE)
+        else:
+            value = xattr.getxattr(str(file), ATTRIBUTE, symlink=True)
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return None
+        raise
+    return parse_fake_stat(value)
+
+
+def parse_fake_stat(value: bytes) -> FakeStat | None:
+    """Read the attribute's value; None if it is not of rsync's form."""
+    found = _FORM.fullmatch(value)
+    if found is None:
+        return None
+    mode = int(found[1], 8)
+    major, minor, uid, gid = (int(number) for number in found.groups()[1:])
+    if max(major, minor, uid, gid) > MAX_ID or stat.S_IFMT(mode) not in _TYPES:
+        return None
+    return FakeStat(mode, (major, minor), uid, gid)
+
+
+_TYPES = frozenset(
+    {
+        *(stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR),
+        *(stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK),
+    }
+)
+# EPERM: devices, fifos and links cannot have attributes of users (xattr(7)).
+_NOTHING_THERE = frozenset(
+    {errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM, errno.ENOENT, errno.EACCES}
+)
