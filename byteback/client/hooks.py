@@ -57,6 +57,8 @@ def _run(hook: Path, environment: Mapping[str, str]) -> None:
         ) from None
     finally:
         process.stop_group(running)
+        if running.stdout is not None:
+            running.stdout.close()
     for line in output.decode("utf-8", "surrogateescape").splitlines():
         logger.info("%s: %s", hook.name, escape(line))
     if running.returncode != 0:

@@ -1,0 +1,295 @@
+"""What a backup decides before and after its transfer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from byteback.cli.backup import spread_greedy
+from byteback.client import backup, excludes, hooks, push
+from byteback.client.connection import Connection
+from byteback.client.retry import RetryPolicy, retrying
+from byteback.client.settings import (
+    Files,
+    check_key,
+    read_destination,
+    read_io_timeout,
+    read_rsync_flags,
+)
+from byteback.errors import (
+    BytebackError,
+    IncompleteBackupError,
+    NotSetUpError,
+    PolicyError,
+    RefusedError,
+    ToolError,
+    UnreachableError,
+    UsageError,
+)
+from byteback.model.destination import Destination
+from byteback.tools.host import Mount
+from byteback.tools.rsync import Outcome
+from byteback.wire.replies import Completion
+
+
+@pytest.mark.parametrize(
+    ("words", "spread"),
+    [
+        (["--source", "/etc", "/home", "-v"], "--source /etc --source /home -v"),
+        (["-x", "a", "b", "-s", "/c"], "-x a -x b -s /c"),
+        (["--source=/etc", "/home"], "--source=/etc --source /home"),
+        (["-d", "host", "stray"], "-d host stray"),
+        (["-s", "/etc", "--", "/home"], "-s /etc -- /home"),
+        (["-v"], "-v"),
+    ],
+)
+def test_greedy_options_of_old_scripts(words: list[str], spread: str) -> None:
+    assert " ".join(spread_greedy(words)) == spread
+
+
+def mount(point: str, fs_type: str) -> Mount:
+    return Mount("dev", point, fs_type, ())
+
+
+def test_what_is_on_no_disc_of_ours_is_left_out() -> None:
+    mounts = [
+        mount("/", "overlay"),
+        mount("/home", "ext4"),
+        mount("/proc", "proc"),
+        mount("/mnt/nfs share", "nfs4"),
+        mount("/boot/efi", "vfat"),
+        mount("/srv", "ext4"),
+        mount("/srv", "fuse.sshfs"),  # mounted over it: this is what can be seen
+        mount("/data", "tmpfs"),
+        mount("/data", "btrfs"),
+        mount("/var/lib/docker/overlay2/x/merged", "overlay"),
+    ]
+    assert set(excludes.foreign_mount_points(mounts)) == {
+        *("/proc", "/mnt/nfs share", "/boot/efi", "/srv"),
+        "/var/lib/docker/overlay2/x/merged",
+    }
+
+
+def test_automatic_excludes_keep_the_directories_themselves() -> None:
+    rules = excludes.automatic_excludes([mount("/proc", "proc")])
+    assert "/proc/*" in rules
+    assert "/tmp/*" in rules
+    assert "/proc" not in rules
+
+
+def files(tmp_path: Path, **contents: str | bytes) -> Files:
+    for name, content in contents.items():
+        data = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(data)
+    return Files(tmp_path)
+
+
+def test_the_command_line_beats_the_file(tmp_path: Path) -> None:
+    there = files(tmp_path, destination="byteback@file:\n", io_timeout="60\n")
+    assert read_destination(there, None).host == "file"
+    assert read_destination(there, "given").host == "given"
+    assert read_io_timeout(there, None, 9) == 60
+    assert read_io_timeout(there, 5, 9) == 5
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\n"])
+def test_an_empty_destination_is_not_set_up(tmp_path: Path, content: str) -> None:
+    with pytest.raises(NotSetUpError, match="empty"):
+        read_destination(files(tmp_path, destination=content), None)
+
+
+def test_a_missing_destination_is_not_set_up(tmp_path: Path) -> None:
+    with pytest.raises(NotSetUpError, match="missing"):
+        read_destination(Files(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\0\1\2", b"\xff\xfe", b"a b c", b"host1:\nhost2:", b"x" * 2_000_000]
+)
+def test_a_broken_destination_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UsageError):
+        read_destination(files(tmp_path, destination=content), None)
+
+
+@pytest.mark.parametrize("content", ["soon", "-5", "0", "1e9", "99999999999", "٣"])
+def test_a_wrong_time_out_file_is_named(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UsageError, match="io_timeout"):
+        read_io_timeout(files(tmp_path, io_timeout=content), None, 9)
+
+
+def test_rsync_flags_in_all_their_spellings(tmp_path: Path) -> None:
+    text = "--bwlimit=5 --one-file-system\n\n# remark\n--exclude 'a b'\n"
+    flags = read_rsync_flags(files(tmp_path, rsync_flags=text))
+    assert flags == ["--bwlimit=5", "--one-file-system", "--exclude", "a b"]
+    with pytest.raises(UsageError, match="rsync_flags"):
+        read_rsync_flags(files(tmp_path, rsync_flags="--exclude 'a"))
+
+
+def test_a_missing_or_empty_key_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NotSetUpError) as missing:
+        check_key(tmp_path / "key")
+    assert "byteback-setup-client" in (missing.value.hint or "")
+    with pytest.raises(NotSetUpError, match="empty"):
+        check_key(files(tmp_path, key="").key)
+
+
+CONNECTION = Connection(Destination("byteback", "server"), Path("key"), None, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "details", "kind"),
+    [
+        (
+            255,
+            ("ssh: connect to host x port 22: Connection refused",),
+            UnreachableError,
+        ),
+        (-9, (), UnreachableError),
+        (255, ("byteback@x: Permission denied (publickey).",), RefusedError),
+        (255, ("Host key verification failed.",), RefusedError),
+        (9, ("byteback-receive: error: no",), RefusedError),
+        (14, ("byteback-receive: error: too soon",), PolicyError),
+        (13, ("byteback-receive: error: btrfs failed", "  ERROR: x"), ToolError),
+        (75, ("byteback-receive: busy: full house", "  hint: later"), UnreachableError),
+        (127, ("sh: 1: byteback-receive: not found",), RefusedError),
+        (1, (), RefusedError),
+    ],
+)
+def test_how_a_session_failed(
+    status: int, details: tuple[str, ...], kind: type[BytebackError]
+) -> None:
+    error = CONNECTION.failure(status, details)
+    assert type(error) is kind
+    assert "byteback-receive: " not in error.message or status == 127
+
+
+def outcome(status: int, *problems: str, complaint: tuple[str, ...] = ()) -> Outcome:
+    return Outcome(status, problems=problems, complaint=complaint or problems)
+
+
+@pytest.mark.parametrize("status", [0, 23, 24])
+def test_a_transfer_that_is_done(status: int) -> None:
+    push._check(outcome(status), CONNECTION)
+
+
+@pytest.mark.parametrize("status", [5, 10, 11, 12, 21, 22, 30, 35, 255, -9, -15])
+def test_a_transfer_that_is_worth_another_attempt(status: int) -> None:
+    with pytest.raises(UnreachableError):
+        push._check(outcome(status), CONNECTION)
+
+
+@pytest.mark.parametrize("status", [1, 2, 3, 4, 6, 14, 20, 25, 127])
+def test_a_transfer_that_another_attempt_does_not_mend(status: int) -> None:
+    with pytest.raises(ToolError):
+        push._check(outcome(status), CONNECTION)
+
+
+def test_a_full_disc_is_no_unreadable_file() -> None:
+    full = '[receiver] write failed on "/x": No space left on device (28)'
+    with pytest.raises(UnreachableError, match="failed"):
+        push._check(outcome(23, full), CONNECTION)
+
+
+def test_the_servers_word_decides_whether_to_come_back() -> None:
+    refused = outcome(12, complaint=("byteback-receive: error: no", "rsync error"))
+    with pytest.raises(RefusedError, match=r"no$"):
+        push._check(refused, CONNECTION)
+    busy = outcome(12, complaint=("byteback-receive: busy: later", "rsync error"))
+    with pytest.raises(UnreachableError, match=r"later$"):
+        push._check(busy, CONNECTION)
+
+
+def test_names_of_unread_files_are_told_once_each() -> None:
+    problems = (
+        '[sender] send_files failed to open "/a b": Permission denied (13)',
+        'opendir "/c" failed: Input/output error (5)',
+        '[sender] send_files failed to open "/a b": Permission denied (13)',
+    )
+    assert push.unread_names(outcome(23, *problems)) == ["/a b", "/c"]
+
+
+def test_retries_pause_longer_each_time_and_then_give_up() -> None:
+    pauses: list[float] = []
+    tries = 0
+
+    def fail() -> None:
+        nonlocal tries
+        tries += 1
+        raise UnreachableError("away")
+
+    with pytest.raises(UnreachableError):
+        retrying(fail, RetryPolicy(3, 100), sleep=pauses.append)
+    assert tries == 4
+    assert 75 <= pauses[0] <= 125
+    assert 112 <= pauses[1] <= 188
+    assert 168 <= pauses[2] <= 282
+
+
+def test_what_is_no_broken_line_is_not_retried() -> None:
+    def fail() -> None:
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError):
+        retrying(fail, RetryPolicy(3, 0), sleep=lambda _: pytest.fail("paused"))
+
+
+def test_hooks_are_chosen_as_run_parts_does(tmp_path: Path) -> None:
+    for name in ("20-b", "10_a", "30.bak", "40~", "x.sh", "README"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "README").chmod(0o644)
+    (tmp_path / "dir").mkdir()
+    assert [hook.name for hook in hooks.find_hooks(tmp_path)] == ["10_a", "20-b"]
+    assert hooks.find_hooks(tmp_path / "missing") == []
+
+
+def test_a_failing_hook_stops_those_behind_it(tmp_path: Path) -> None:
+    for name, text in (("a", "echo told; exit 7"), ("b", "touch $MARK")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(ToolError) as failure:
+        hooks.run_hooks(tmp_path, {"MARK": str(tmp_path / "mark")})
+    assert failure.value.details == ("told",)
+    assert failure.value.status == 7
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_hung_hook_is_ended_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text(
+        f"#!/bin/sh\nsleep 60 & echo $! >{tmp_path}/pid\nwait\n"
+    )
+    (tmp_path / "a").chmod(0o755)
+    monkeypatch.setattr(hooks, "TIME_LIMIT_S", 0.5)
+    with pytest.raises(ToolError, match="did not end"):
+        hooks.run_hooks(tmp_path, {})
+    child = Path("/proc") / (tmp_path / "pid").read_text().strip()
+    state = (child / "stat").read_text().split()[2] if child.exists() else "gone"
+    assert state in ("gone", "Z")
+
+
+@pytest.mark.parametrize(
+    ("completion", "words"),
+    [
+        (Completion("2026-01-01T00:00+0000", None), "snapshot 2026-01-01T00:00+0000"),
+        (Completion(None, "2026-01-01T00:00+0000"), "no new snapshot was due"),
+        (None, "nothing was changed"),
+    ],
+)
+def test_the_summary(completion: Completion | None, words: str) -> None:
+    summary = backup.Summary(Outcome(0, 10, 2, 2048), 3.0, completion)
+    assert words in summary.sentence()
+    assert "2 of 10 files sent (2 KiB) in 3 seconds" in summary.sentence()
+
+
+def test_finally_hooks_are_told_how_it_ended() -> None:
+    told = backup._told_of(IncompleteBackupError("x"))
+    assert (told["BYTEBACK_RESULT"], told["BYTEBACK_EXIT_STATUS"]) == (
+        "incomplete",
+        "3",
+    )
+    assert backup._told_of(KeyboardInterrupt())["BYTEBACK_EXIT_STATUS"] == "130"
+    assert backup._told_of(UnreachableError("x"))["BYTEBACK_EXIT_STATUS"] == "12"
+    assert backup._told_of(ZeroDivisionError())["BYTEBACK_RESULT"] == "failure"

@@ -1,0 +1,70 @@
+"""rsync's own output is read for what it says, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from byteback.cli._progress import format_progress
+from byteback.tools.openssh import join_for_rsync
+from byteback.tools.rsync import Progress, parse_progress, transfer
+
+PRINTS = """
+import sys
+sys.stdout.write("\\r      1,234  12%    1.50MB/s    0:00:07 (xfr#1, to-chk=9/10)")
+sys.stdout.write("\\r  5,000,000 100%   20.00kB/s    1:00:00 (xfr#2, to-chk=0/10)\\n")
+sys.stdout.write("Number of files: 1,248 (reg: 328, dir: 153)\\n")
+sys.stdout.write("Number of regular files transferred: 328\\n")
+sys.stdout.write("Total bytes sent: 33522312\\nTotal bytes received: 9,231\\n")
+sys.stdout.flush()
+for n in range(7):
+    sys.stderr.write(f'rsync: [sender] send_files failed to open "/{n}": no\\n')
+sys.stderr.write("rsync error: some files could not be transferred (code 23)\\n")
+sys.exit(23)
+"""
+
+
+def test_a_transfer_is_summed_up() -> None:
+    seen: list[Progress] = []
+    outcome = transfer([sys.executable, "-c", PRINTS], on_progress=seen.append)
+    assert [p.percent for p in seen] == [12, 100]
+    assert seen[1] == Progress(5_000_000, 100, "20.00kB/s", "1:00:00")
+    assert (outcome.status, outcome.files, outcome.files_sent) == (23, 1248, 328)
+    assert (outcome.bytes_sent, outcome.bytes_received) == (33522312, 9231)
+    assert len(outcome.problems) == 7
+    assert len(outcome.complaint) == 5
+    assert outcome.complaint[-1].startswith("rsync error:")
+
+
+def test_a_killed_rsync_can_be_tried_again() -> None:
+    outcome = transfer(["sh", "-c", "kill -9 $$"])
+    assert outcome.status == -9
+    assert outcome.is_retryable
+
+
+def test_an_exception_stops_rsync(tmp_path: Path) -> None:
+    def stop(_line: str) -> None:
+        raise KeyboardInterrupt
+
+    script = f"echo $$ >{tmp_path}/pid; echo line; exec sleep 60"
+    with pytest.raises(KeyboardInterrupt):
+        transfer(["sh", "-c", script], on_line=stop)
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+@pytest.mark.parametrize("line", ["", "sending incremental file list", "a 5% b", "1%"])
+def test_other_lines_are_no_progress(line: str) -> None:
+    assert parse_progress(line) is None
+
+
+def test_the_bar_never_overflows() -> None:
+    for percent in (0, 50, 100, 140):
+        text = format_progress(Progress(10**15, percent, "1.00GB/s", "0:00:01"))
+        assert text.index("]") == 25
+        assert len(text) < 80
+
+
+def test_words_for_rsyncs_remote_shell() -> None:
+    assert join_for_rsync(["ssh", "-i", "/a b/k'ey", ""]) == "ssh -i '/a b/k''ey' ''"
