@@ -266,6 +266,19 @@ def test_a_failed_deletion_is_told_and_stays_read_only(
     assert caught.value.errno == errno.EROFS
 
 
+def test_a_deletion_that_finds_no_space_at_first_is_tried_again(
+    store: PruneStore, btrfs_stand_in: Path, tmp_path: Path
+) -> None:
+    made = store.history("a", 0, 10)
+    tried = tmp_path / "tried"
+    fail = "echo 'ERROR: Could not destroy: No space left on device' >&2; exit 1"
+    first_time = f"[ -e {tried} ] || {{ touch {tried}; {fail}; }}"
+    stand_in(btrfs_stand_in, "*'subvolume delete'*", first_time)
+    assert store.prune(*FULL) == Outcome(0, "", "")
+    assert tried.exists()
+    assert [path.exists() for path in made] == [True, False]
+
+
 def long_name(number: int) -> str:
     """A name that takes much metadata, and no data at all."""
     return f"{number:0200d}"

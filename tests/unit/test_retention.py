@@ -190,6 +190,23 @@ def test_nearest_that_is_newer_than_the_last_choice_gives_none() -> None:
     ]
 
 
+def test_of_two_equally_near_the_newer_is_chosen() -> None:
+    snapshots = [
+        snapshot("a", f"2026-11-23T{hour}:00+0000") for hour in ("09", "11", "13")
+    ]
+    first = retention.order_by_importance(snapshots, NOW, UTC)[0]
+    assert first.snapshot.name == "2026-11-23T13:00+0000"
+
+
+def test_a_twin_of_the_same_moment_is_not_older() -> None:
+    snapshots = [
+        snapshot("a", "2026-10-25T02:30+0100"),
+        snapshot("a", "2026-10-25T01:30+0000"),  # the clocks had been put back
+    ]
+    places = retention.order_by_importance(snapshots, NOW, UTC)
+    assert [p.reason == retention.NO_TARGET for p in places] == [False, True]
+
+
 def test_order_by_age_is_newest_first() -> None:
     snapshots = daily("a", 5) + daily("b", 3, NOW - timedelta(hours=2))
     places = retention.order_by_age(snapshots)
