@@ -100,8 +100,9 @@ def _prepare_directory(directory: Path) -> None:
         raise BytebackError(
             "only root can set this machine up as a client", hint="run this with sudo"
         )
-    # An existing directory keeps its mode: a server that backs itself up has its
-    # server.toml in there too, for the store's user to read.
+    # Only the key in it is secret. A user who restores reads the rest, and so does the
+    # store's user where a server backs itself up: its server.toml is in there, too.
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     locking.make_private_directory(directory)
 
 
