@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -210,16 +211,22 @@ def _provide(place: _Place) -> None:
 
 def _open(place: _Place) -> int:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    if place.is_file:
-        flags |= os.O_CREAT
-    else:
-        flags |= os.O_DIRECTORY
-        place.path.mkdir(mode=place.mode, exist_ok=True)
+    beneath = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+    path = place.path
     try:
-        return os.open(place.path, flags, 0o600)
+        # By the directory's descriptor: he could exchange .ssh for a link meanwhile.
+        parent = os.open(path.parent, beneath)
+        try:
+            if place.is_file:
+                return os.open(path.name, flags | os.O_CREAT, 0o600, dir_fd=parent)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path.name, place.mode, dir_fd=parent)
+            return os.open(path.name, beneath, dir_fd=parent)
+        finally:
+            os.close(parent)
     except OSError:
-        if place.path.is_symlink():
-            raise _suspicious(place.path) from None
+        if path.is_symlink() or path.parent.is_symlink():
+            raise _suspicious(path) from None
         raise
 
 

@@ -244,7 +244,8 @@ def _check_entry(mounted: host.Mount, hands: Hands) -> Iterator[Outcome]:
         return
     yield warning(
         f"{quote(str(fstab.PATH))} has no line for {quote(mounted.mount_point)}: make "
-        f"sure that it is mounted at boot, with {NEEDED}"
+        f"sure that it is mounted at boot, with {NEEDED}; for a store's own device or "
+        "image, naming it again adds the line"
     )
 
 

@@ -170,6 +170,15 @@ def test_sshd_obstacles(lines: list[str], words: list[str]) -> None:
     assert sorted(text.split()[0] for text in found) == sorted(words)
 
 
+def test_a_program_out_of_the_users_reach_is_told(tmp_path: Path) -> None:
+    program = tmp_path / "private" / "byteback-receive"
+    program.parent.mkdir(mode=0o700)
+    program.touch(mode=0o755)
+    outcomes = list(setup_checks.check_reach(program))
+    assert [each.kind for each in outcomes] == [Kind.WARNING]
+    assert list(setup_checks.check_reach(Path("/bin/sh"))) == []
+
+
 def test_a_key_file_may_hold_several_keys(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"# us\n\n{KEY}\n{KEY}2\n")
