@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 
 import click
@@ -31,12 +32,8 @@ class TerminalQuestions:
             return askpass.ask(prompt)
         if not on_terminal:
             return None
-        answer: str = click.prompt(
-            prompt.rstrip(),
-            prompt_suffix=" ",
-            hide_input=True,
-            default="",
-            show_default=False,
-            err=True,
-        )
-        return answer
+        try:
+            # Not click's prompt: it asks first and turns the echo off afterwards.
+            return getpass.getpass(prompt)
+        except EOFError:
+            return None

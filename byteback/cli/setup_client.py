@@ -20,6 +20,7 @@ from byteback.client import enrol
 from byteback.client.enrol import Outcome
 from byteback.client.introduction import Options
 from byteback.client.settings import Files, read_destination
+from byteback.errors import escape
 
 _DONE = {
     "enrolled": "This machine is now the client {host} of {server}.",
@@ -105,7 +106,7 @@ def format_outcome(outcome: Outcome) -> str:
             done.format(host=outcome.host, server=outcome.server),
             f"  its key:      {outcome.fingerprint}",
             f"  server's key: {outcome.server_fingerprint}",
-            f"  server runs:  byteback {outcome.server_version}",
+            f"  server runs:  byteback {escape(outcome.server_version)}",
             "The key was tried and works. Next: byteback-backup --verbose",
         ]
     )

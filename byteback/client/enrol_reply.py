@@ -100,7 +100,8 @@ def _failure(result: RemoteResult, server: str) -> BytebackError:
 
 def _own_words(stderr: str) -> tuple[str | None, str | None]:
     message, hint = None, None
-    for line in stderr.splitlines():
+    for raw in stderr.splitlines():
+        line = "".join(c if c.isprintable() else "?" for c in raw)
         if line.startswith(f"{PROGRAM}: error: "):
             message = line.partition(": error: ")[2]
         elif message is not None and line.strip().startswith("hint: "):

@@ -55,7 +55,10 @@ class Applicant:
         """
         known_hosts = self.files.known_hosts
         with connect(self.destination, self.key_path, known_hosts) as connection:
-            hello = connection.ping()
+            try:
+                hello = connection.ping()
+            except RefusedError as error:
+                raise self._explain(error) from None
         if hello.host != self.name:
             raise RefusedError(
                 f"{self.server} takes this machine's key for that of "
@@ -64,6 +67,16 @@ class Applicant:
                 "authorized_keys",
             )
         return hello
+
+    def _explain(self, error: RefusedError) -> RefusedError:
+        if not any("Permission denied" in line for line in error.details):
+            return error
+        return RefusedError(
+            f"{self.server} does not let this machine's own key alone in",
+            hint="the server's sshd log says why: wrong owners or modes above "
+            "authorized_keys, a key type or login that its sshd_config does not allow",
+            details=error.details,
+        )
 
 
 class Introduction:

@@ -40,7 +40,7 @@ class SshConfig:
 
 def resolve(destination: Destination, login: str) -> SshConfig:
     """Ask ssh how it would reach the server as user ``login``."""
-    argv = ["ssh", "-G", "-l", login]
+    argv = ["ssh", "-G", "-T", "-l", login]
     if destination.port is not None:
         argv += ["-p", str(destination.port)]
     shown = process.run([*argv, "--", destination.host], timeout_s=60)

@@ -1,0 +1,110 @@
+"""The name that a machine enrols under, and the key that goes with it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from byteback.client import client_key
+from byteback.client.enrol import choose_name
+from byteback.errors import NotSetUpError, ToolError, UsageError
+from byteback.model.public_key import parse_public_key
+from byteback.tools import host
+from tests.unit.test_authorized_keys import KEY
+from tests.unit.test_enrol_host_keys import Answers
+
+
+@pytest.mark.parametrize(
+    ("former", "given", "yes", "name"),
+    [
+        (None, None, None, "now.example"),
+        ("now.example", None, None, "now.example"),
+        (None, "given.example", None, "given.example"),
+        ("old.example", "given.example", None, "given.example"),
+        ("old.example", None, True, "now.example"),
+        ("old.example", None, False, "old.example"),
+    ],
+)
+def test_name(
+    monkeypatch: pytest.MonkeyPatch,
+    former: str | None,
+    given: str | None,
+    yes: bool | None,
+    name: str,
+) -> None:
+    monkeypatch.setattr(host, "full_host_name", lambda: "now.example")
+    answers = Answers(yes)
+    assert choose_name(former, given, answers) == name
+    assert len(answers.asked) == (yes is not None)
+
+
+def test_renamed_machine_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "full_host_name", lambda: "now.example")
+    with pytest.raises(UsageError) as caught:
+        choose_name("old.example", None, Answers())
+    assert "--hostname old.example" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["localhost", "localhost.localdomain", "a b", "-x"])
+def test_useless_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(host, "full_host_name", lambda: name)
+    with pytest.raises(UsageError):
+        choose_name(None, None, Answers(yes=True))
+
+
+def test_key_is_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    key = client_key.ensure_key(path, "a.example")
+    assert key.kind == "ssh-ed25519"
+    assert key.comment == "byteback client key a.example"
+    assert path.stat().st_mode & 0o777 == 0o600
+    secret = path.read_bytes()
+    assert client_key.ensure_key(path, "b.example") == key
+    assert path.read_bytes() == secret
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["key", "key.pub"]
+
+
+@pytest.mark.parametrize("stray", [None, f"{KEY.line}\n", "rubbish\n"])
+def test_public_half_follows_the_private_one(tmp_path: Path, stray: str | None) -> None:
+    path = tmp_path / "key"
+    key = client_key.ensure_key(path, "a.example")
+    public = tmp_path / "key.pub"
+    public.unlink()
+    if stray is not None:
+        public.write_text(stray)
+    path.chmod(0o644)
+    assert client_key.ensure_key(path, "a.example").blob == key.blob
+    assert parse_public_key(public.read_text()).blob == key.blob
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_lost_key_is_made_anew(tmp_path: Path) -> None:
+    key = client_key.ensure_key(tmp_path / "key", "a.example")
+    (tmp_path / "key").unlink()
+    assert client_key.ensure_key(tmp_path / "key", "a.example").blob != key.blob
+
+
+def test_unusable_keys(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.touch()
+    with pytest.raises(NotSetUpError):
+        client_key.ensure_key(path, "a.example")
+    path.unlink()
+    words = ["-t", "ed25519", "-N", "secret", "-f", path]
+    subprocess.run(["ssh-keygen", "-q", *words], check=True)
+    with pytest.raises(ToolError, match="passphrase"):
+        client_key.ensure_key(path, "a.example")
+
+
+def test_old_key_is_kept_beside_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    keys = [client_key.ensure_key(path, "old")]
+    for name in ("one", "two"):
+        new = tmp_path / f"key.{name}.new"
+        keys.append(client_key.ensure_key(new, name))
+        client_key.put_in_force(new, path, "old")
+    assert client_key.ensure_key(path, "two") == keys[2]
+    assert client_key.ensure_key(tmp_path / "key.old", "old") == keys[0]
+    assert client_key.ensure_key(tmp_path / "key.old.2", "one") == keys[1]
