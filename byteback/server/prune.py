@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pwd
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from byteback.model.free_space import FreeSpace, Limits, wants_pruning
 from byteback.model.retention import Place
 from byteback.model.snapshot import Snapshot, parse_snapshot_name
 from byteback.server import settings
-from byteback.server.store import Store, find_store
+from byteback.server.store import USER, Store, find_store
 from byteback.tools import btrfs
 from byteback.tools.host import LocalZone
 
@@ -46,8 +47,8 @@ def utc_now() -> datetime:
 def open_store() -> Store:
     """This machine's store, for a caller who may prune it.
 
-    Raises NotSetUpError if there is none, BytebackError for a caller who may not
-    read it.
+    Raises NotSetUpError if there is none, BytebackError for a caller who is neither
+    root nor its owner.
     """
     store = find_store()
     if not store.root.is_dir():
@@ -55,10 +56,10 @@ def open_store() -> Store:
             f"the store {quote(str(store.root))} is missing",
             hint="mount it, or make it with byteback-setup-server",
         )
-    if not os.access(store.root, os.R_OK | os.X_OK):
+    if os.geteuid() not in {0, pwd.getpwnam(USER).pw_uid}:
         raise BytebackError(
-            f"cannot read the store {quote(str(store.root))}",
-            hint="run this as root or as the byteback user",
+            f"only root and the user {quote(USER)} can look after the store",
+            hint="run this with sudo",
         )
     return store
 

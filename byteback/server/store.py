@@ -49,8 +49,13 @@ class Store:
         return self.host_directory(host) / CURRENT
 
     def is_client(self, host: str) -> bool:
-        """Whether ``host`` has a directory here with ``current`` inside."""
-        return is_host_name(host) and self.current(host).is_dir()
+        """Whether ``host`` has a directory here with ``current`` inside.
+
+        A directory that this user may not enter is none.
+        """
+        with contextlib.suppress(PermissionError):
+            return is_host_name(host) and self.current(host).is_dir()
+        return False
 
     def hosts(self) -> list[str]:
         """All clients, sorted. Links are no clients."""

@@ -332,6 +332,21 @@ def test_a_disc_filled_to_the_last_byte_heals(
     assert store.free_percent() >= 10
 
 
+def test_other_users_are_sent_away(store: PruneStore) -> None:
+    somebody = ["setpriv", "--reuid", "65534", "--clear-groups"]
+    for option in ("--list", "--prune", "--prune-force"):
+        outcome = run_program([*somebody, store.program, option], check=False)
+        assert (outcome.status, outcome.stdout) == (1, "")
+        assert "only root and the user 'byteback'" in outcome.stderr
+
+
+def test_a_directory_closed_to_the_user_stops_nothing(store: PruneStore) -> None:
+    store.history("a", 0, 10)
+    closed = store.root / "closed"
+    closed.mkdir(mode=0o700)
+    assert len(store.prune("--list", as_root=False).stdout.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     "options",
     [
