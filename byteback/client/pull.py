@@ -26,6 +26,9 @@ OPTIONS = (
     "--xattrs",
     "--hard-links",
     "--numeric-ids",
+    # Times to the nanosecond: else a file that is changed twice in one second passes
+    # for unchanged, and times that differ by less are not set (rsync(1)).
+    "--modify-window=-1",
     "--sparse",
     f"--partial-dir={PARTIAL_DIRECTORY}",
     "--relative",

@@ -27,6 +27,9 @@ OPTIONS = (
     "--xattrs",
     "--hard-links",
     "--numeric-ids",
+    # Times to the nanosecond: else a file that is changed twice in one second passes
+    # for unchanged, and times that differ by less are not set (rsync(1)).
+    "--modify-window=-1",
     "--delete-excluded",
     "--delete-during",
     "--inplace",
