@@ -209,7 +209,7 @@ def make_admin_key() -> Path:
 
 def forget_client() -> None:
     """Take away all that setting up a client leaves on a machine."""
-    for directory in (CONFIGURATION, Path("/root/.ssh"), Path("/var/lib/byteback")):
+    for directory in (CONFIGURATION, Path("/root/.ssh"), Path("/run/byteback")):
         shutil.rmtree(directory, ignore_errors=True)
 
 
