@@ -26,9 +26,6 @@ OPTIONS = (
     "--xattrs",
     "--hard-links",
     "--numeric-ids",
-    # Times to the nanosecond: else a file that is changed twice in one second passes
-    # for unchanged, and times that differ by less are not set (rsync(1)).
-    "--modify-window=-1",
     "--sparse",
     f"--partial-dir={PARTIAL_DIRECTORY}",
     "--relative",
@@ -37,6 +34,11 @@ OPTIONS = (
     "--stats",
     "--no-human-readable",
 )
+# Times to the nanosecond: else a file that differs from its backup by less than a
+# second passes for unchanged. With --update the same option would take a file that is
+# up to two seconds newer for an older one (rsync's generator.c), so never both.
+EXACT_TIMES = ("--modify-window=-1",)
+KEEP_NEWER = ("--update", "--info=skip1")
 RETRIES = RetryPolicy(number=3, delay_s=5.0)
 
 # Options of rsync_flags that would delete or move files where a restore goes to, or
@@ -155,7 +157,7 @@ def pull_argv(pull: Pull, list_file: str, *, recursive: bool) -> list[str]:
         f"--timeout={pull.io_timeout_s}",
         *(["--recursive"] if recursive else []),
         *([] if pull.with_parents else ["--no-implied-dirs"]),
-        *(["--update", "--info=skip1"] if pull.keeps_newer else []),
+        *(KEEP_NEWER if pull.keeps_newer else EXACT_TIMES),
         *(["--dry-run", "--itemize-changes"] if pull.is_dry_run else []),
         *safe_flags(pull.flags),
         f"--rsync-path={requests.format_pull_program(pull.snapshot)}",

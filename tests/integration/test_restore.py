@@ -1,0 +1,445 @@
+"""Files come back as they were: through a real sshd, confined, by real rsyncs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteback.model.listing import HEADER
+from tests.integration.conftest import EnrolledClient
+from tests.integration.programs import Outcome, require_program, run_program
+
+SOURCE = Path("/home/data")
+NAMES = [
+    b"plain",
+    b"with space",
+    b"new\nline",
+    b"-dash",
+    b"#hash",
+    b"\xff\xfe not utf-8",
+    "schön".encode(),
+    b"a*b",
+    b"[set]",
+    b"{a,b}",
+    b"back\\slash",
+    b"quo'\"te",
+    b"$(id)",
+    b"~tilde",
+    b"a:b",
+    b"..x",
+    b"trailing ",
+]
+LONG_AGO_NS = 981_173_106_123_456_789  # 2001, with nanoseconds
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """byteback-restore on the enrolled client."""
+
+    client: EnrolledClient
+    work: Path  # where it is run
+
+    def run(
+        self, *words: str | Path, check: bool = True, cwd: Path | None = None
+    ) -> Outcome:
+        """Run it and return how it ended."""
+        program = self.client.bin / "byteback-restore"
+        return run_program([program, *words], check=check, cwd=cwd or self.work)
+
+    def entries(self, *words: str | Path) -> list[dict[str, Any]]:
+        """What it lists, from --json."""
+        outcome = self.run("--json", *words)
+        return [json.loads(line) for line in outcome.stdout.splitlines()]
+
+    def backup(self) -> None:
+        """Back up SOURCE, and /etc/hosts."""
+        run_program(
+            [
+                *(self.client.bin / "byteback-backup", "--source", SOURCE),
+                *("--source", "/etc/hosts"),
+            ]
+        )
+
+    def snapshot(self, name: str) -> None:
+        """A snapshot of current with a name of the test's choice."""
+        current = self.client.current
+        run_program(
+            [
+                *("runuser", "-u", self.client.user.name, "--", "btrfs", "subvolume"),
+                *("snapshot", "-r", current, current.parent / name),
+            ]
+        )
+
+
+@pytest.fixture
+def source() -> Iterator[Path]:
+    """A tree with everything that is hard to restore."""
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    SOURCE.mkdir(parents=True)
+    try:
+        make_names(SOURCE / "names")
+        make_kinds(SOURCE / "kinds")
+        make_metadata(SOURCE / "metadata")
+        yield SOURCE
+    finally:
+        shutil.rmtree(SOURCE, ignore_errors=True)
+
+
+@pytest.fixture
+def restorer(enrolled_client: EnrolledClient, source: Path, tmp_path: Path) -> Restorer:
+    """A client whose tree has been backed up once, with one snapshot."""
+    work = tmp_path / "work"
+    work.mkdir(mode=0o711)
+    found = Restorer(enrolled_client, work)
+    found.backup()
+    return found
+
+
+def make_names(directory: Path) -> None:
+    """Files whose names break whatever splits at spaces or lines, or knows globs."""
+    directory.mkdir()
+    for name in NAMES:
+        (directory / os.fsdecode(name)).write_bytes(name)
+
+
+def make_kinds(directory: Path) -> None:
+    """One of each kind of file."""
+    directory.mkdir()
+    (directory / "file").write_bytes(b"x" * 100_000)
+    (directory / "empty").touch()
+    (directory / "hard").hardlink_to(directory / "file")
+    (directory / "link").symlink_to("file")
+    (directory / "dangling").symlink_to(os.fsdecode(b"no/such \xff\n"))
+    (directory / "emptydir").mkdir(mode=0o700)
+    os.mkfifo(directory / "fifo", 0o640)
+    os.mknod(directory / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(directory / "disc", stat.S_IFBLK | 0o660, os.makedev(7, 300))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "socket"))
+    with (directory / "sparse").open("wb") as file:
+        file.truncate(8 << 20)
+        file.seek(4 << 20)
+        file.write(b"in the middle")
+
+
+def make_metadata(directory: Path) -> None:
+    """Owners that the server does not know, odd modes, ACLs, attributes, times."""
+    directory.mkdir()
+    for name, mode in (("setuid", 0o4755), ("secret", 0o000), ("sticky", 0o3770)):
+        path = directory / name
+        path.mkdir() if name == "sticky" else path.write_text(name)
+        os.chown(path, 54321, 65432)
+        path.chmod(mode)
+    acl = directory / "acl"
+    acl.write_text("acl")
+    run_program(["setfacl", "-m", "u:12345:r--,g:54321:rw-", acl])
+    (directory / "inherit").mkdir()
+    run_program(["setfacl", "-d", "-m", "u:12345:rwx", directory / "inherit"])
+    os.setxattr(acl, "user.note", b"with\0nul")
+    os.setxattr(acl, "trusted.note", b"root's")
+    shutil.copy("/bin/true", directory / "capable")
+    run_program([require_program("setcap"), "cap_net_raw+ep", directory / "capable"])
+    old = directory / "old"
+    old.write_text("old")
+    for path in (old, directory / "sticky", directory):
+        os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
+
+
+def describe(top: Path) -> dict[str, dict[str, Any]]:
+    """All that can be known about each file below ``top``, by relative name."""
+    found = {}
+    links: dict[int, str] = {}
+    paths = [top, *(Path(d) / n for d, ds, fs in os.walk(top) for n in ds + fs)]
+    for path in sorted(paths):
+        status = path.lstat()
+        name = str(path.relative_to(top))
+        is_file = stat.S_ISREG(status.st_mode)
+        found[name] = {
+            "mode": oct(status.st_mode),
+            "owner": (status.st_uid, status.st_gid),
+            "mtime_ns": status.st_mtime_ns,
+            "device": status.st_rdev,
+            "target": str(path.readlink()) if path.is_symlink() else None,
+            "content": path.read_bytes() if is_file else None,
+            "same as": links.setdefault(status.st_ino, name),
+            "attributes": {
+                key: os.getxattr(path, key, follow_symlinks=False)
+                for key in os.listxattr(path, follow_symlinks=False)
+            },
+        }
+    return found
+
+
+def test_restores_every_kind_of_file_exactly(restorer: Restorer) -> None:
+    """Bytes, owners, modes, times, links, devices, ACLs and attributes."""
+    before = restorer.work.stat()
+    restorer.run("--restore", SOURCE)
+    after = restorer.work.stat()
+    restored = restorer.work / "current" / "home" / "data"
+    assert describe(restored) == describe(SOURCE)
+    assert (restored / "kinds/sparse").stat().st_blocks * 512 < 1 << 20
+    assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
+    above = restored.parent.stat()
+    original = SOURCE.parent.stat()
+    assert (above.st_mode, above.st_uid) == (original.st_mode, original.st_uid)
+
+
+def test_lists_what_was_backed_up(restorer: Restorer) -> None:
+    """Owner, mode, device and target as on the client, not as in the store."""
+    entries = {e["path"]: e for e in restorer.entries(f"{SOURCE}/**/{{*,.*}}")}
+    assert entries[f"{SOURCE}/kinds/null"]["device"] == [1, 3]
+    assert entries[f"{SOURCE}/kinds/link"]["target"] == "file"
+    assert entries[f"{SOURCE}/metadata/setuid"]["mode"] == stat.S_IFREG | 0o4755
+    assert entries[f"{SOURCE}/metadata/setuid"]["uid"] == 54321
+    assert entries[f"{SOURCE}/metadata/old"]["mtime_ns"] == LONG_AGO_NS
+    for path, entry in entries.items():
+        status = os.lstat(path)
+        assert entry["mode"] == status.st_mode, path
+        assert (entry["uid"], entry["gid"]) == (status.st_uid, status.st_gid), path
+        if not stat.S_ISDIR(status.st_mode):
+            assert entry["size"] == status.st_size, path
+    for name in NAMES:
+        assert f"{SOURCE}/names/{os.fsdecode(name)}" in entries
+    table = restorer.run("-H", f"{SOURCE}/names/*", f"{SOURCE}/kinds/*").stdout
+    assert "new\\nline" in table
+    assert "\\xff\\xfe" in table
+    header, dashes, *rows = table.splitlines()
+    assert header.split() == list(HEADER)
+    assert set(dashes) == {"-"}
+    assert {row[header.index("path")] for row in rows} == {"/"}
+
+
+def test_restores_single_files_of_any_name(restorer: Restorer) -> None:
+    """Each name alone, and many at once, are found and pass rsync's own check."""
+    words = [
+        "".join("\\" + c if c in "\\*?[]{}" else c for c in os.fsdecode(name))
+        for name in NAMES
+    ]
+    restorer.run("-r", "--", *(f"{SOURCE}/names/{word}" for word in words))
+    restored = restorer.work / "current/home/data/names"
+    assert {os.fsencode(path.name) for path in restored.iterdir()} == set(NAMES)
+    for name in NAMES:
+        assert (restored / os.fsdecode(name)).read_bytes() == name
+    assert restorer.run("-l", "./-dash", cwd=SOURCE / "names").status == 0
+
+
+def test_to_and_in_place_leave_directories_above_alone(restorer: Restorer) -> None:
+    """What exists keeps its owner and mode; what is missing is made as it was."""
+    target = restorer.work / "target"
+    (target / "home").mkdir(parents=True)
+    (target / "home").chmod(0o750)
+    os.chown(target / "home", 7, 7)
+    restorer.run("-r", "--to", target, f"{SOURCE}/metadata/old")
+    assert stat.S_IMODE((target / "home").stat().st_mode) == 0o750
+    assert (target / "home").stat().st_uid == 7
+    made = (target / "home/data/metadata").stat()
+    assert made.st_mtime_ns == LONG_AGO_NS
+    assert (target / "home/data/metadata/old").read_text() == "old"
+
+    shutil.rmtree(SOURCE / "metadata")
+    SOURCE.chmod(0o701)
+    restorer.run("-r", "--in-place", "--yes", f"{SOURCE}/metadata/{{old,setuid}}")
+    assert stat.S_IMODE(SOURCE.stat().st_mode) == 0o701
+    assert (SOURCE / "metadata").stat().st_mtime_ns == LONG_AGO_NS
+    assert stat.S_IMODE((SOURCE / "metadata/setuid").stat().st_mode) == 0o4755
+    assert sorted(p.name for p in (SOURCE / "metadata").iterdir()) == ["old", "setuid"]
+
+
+def test_in_place_asks_and_keeps_what_is_newer(restorer: Restorer) -> None:
+    """No file of the machine is replaced unasked, nor by an older one."""
+    refused = restorer.run("-r", "--in-place", "/etc/hosts", check=False)
+    assert refused.status == 2
+    assert "--yes" in refused.stderr
+    plain = SOURCE / "names/plain"
+    plain.write_text("newer than its backup")
+    later = time.time() + 10
+    os.utime(plain, (later, later))
+    kept = restorer.run("-v", "-r", "--in-place", "--yes", plain)
+    assert "1 files are newer than their backup: kept" in kept.stderr
+    assert plain.read_text() == "newer than its backup"
+    os.utime(plain, (1, 1))
+    dry = restorer.run("-r", "--in-place", "--dry-run", plain)
+    assert dry.stdout.split() == ["replace", "home/data/names/plain"]
+    assert plain.read_text() == "newer than its backup"
+    restorer.run("-r", "--in-place", "--yes", plain)
+    assert plain.read_text() == "plain"
+    plain.write_text("newer again")
+    restorer.run("-r", "--in-place", "--yes", "--overwrite", plain)
+    assert plain.read_text() == "plain"
+
+
+def test_the_root_itself_is_not_touched(restorer: Restorer) -> None:
+    """Restoring all of it gives no directory of the user's the root's metadata."""
+    target = restorer.work / "target"
+    target.mkdir(mode=0o700)
+    os.chown(target, 7, 7)
+    restorer.run("-r", "--to", target, "/")
+    assert (stat.S_IMODE(target.stat().st_mode), target.stat().st_uid) == (0o700, 7)
+    assert describe(target / "home/data") == describe(SOURCE)
+    assert (target / "etc/hosts").read_text() == Path("/etc/hosts").read_text()
+    restorer.run("-r", "/")
+    assert describe(restorer.work / "current/home/data") == describe(SOURCE)
+
+
+def test_versions_are_told_apart_and_restored(restorer: Restorer) -> None:
+    """--all finds each version, --snapshot one of them, and gone files are found."""
+    restorer.snapshot("2026-01-01T00:00+0000")
+    plain = SOURCE / "names/plain"
+    plain.write_text("second version")
+    (SOURCE / "names/a:b").unlink()
+    restorer.backup()
+    restorer.snapshot("2026-01-02T00:00+0000")
+
+    versions = restorer.entries("--all", plain)
+    assert [e["size"] for e in versions] == [len("second version"), len("plain")]
+    # Either the snapshot that the first backup took, or the test's: both hold it.
+    assert versions[1]["snapshot"] not in ("current", "2026-01-02T00:00+0000")
+    assert versions[1]["first_seen"] == "2026-01-01T00:00+0000"
+    copies = restorer.entries("--verbose", plain)
+    assert len(copies) >= 3
+    assert copies[-1]["snapshot"] == "current"
+    [gone] = restorer.entries(SOURCE / "names/a:b")
+    assert gone["snapshot"] not in ("current", "2026-01-02T00:00+0000")
+
+    restorer.run("-r", "-s", "2026-01-01T00:00+0000", plain)
+    restored = restorer.work / "2026-01-01T00:00+0000/home/data/names/plain"
+    assert restored.read_text() == "plain"
+    restorer.run("-r", "--all", "--to", "versions", plain)
+    found = sorted(
+        p.read_text() for p in (restorer.work / "versions").glob(f"*{plain}")
+    )
+    assert found == ["plain", "second version"]
+
+
+def test_an_unfinished_backup_is_not_the_newest_copy(restorer: Restorer) -> None:
+    """The newest snapshot comes first then, and the listing says why."""
+    restorer.snapshot("2099-01-01T00:00+0000")
+    [before] = restorer.entries("/etc/hosts")
+    assert before["snapshot"] == "current"
+    plain = SOURCE / "names/plain"
+    plain.write_bytes(os.urandom(30 << 20))
+    rsync_flags = restorer.client.configuration / "rsync_flags"
+    rsync_flags.write_text("--bwlimit=4M\n")
+    backup = run_program(
+        [
+            *("timeout", "-s", "KILL", "2"),
+            *(restorer.client.bin / "byteback-backup", "--source", SOURCE),
+        ],
+        check=False,
+    )
+    assert backup.status != 0
+    outcome = restorer.run("--json", "/etc/hosts")
+    assert json.loads(outcome.stdout)["snapshot"] == "2099-01-01T00:00+0000"
+    assert "never finished" in outcome.stderr
+
+
+def test_no_match_and_no_snapshot_are_failures(restorer: Restorer) -> None:
+    """They say so, and exit with a status that a script can test."""
+    nothing = restorer.run("/no/such/file", check=False)
+    assert nothing.status == 1
+    assert "nothing in the backups matches '/no/such/file'" in nothing.stderr
+    snapshot = restorer.run("-s", "2001*", "/etc/hosts", check=False)
+    assert snapshot.status == 9
+    assert "there is no snapshot '2001*'" in snapshot.stderr
+    odd = restorer.run("-s", "../x", "/etc/hosts", check=False)
+    assert odd.status == 2
+    assert list(restorer.work.iterdir()) == []
+
+
+def test_a_failed_transfer_is_a_failure(restorer: Restorer) -> None:
+    """A file that cannot be written gives status 3, a dead server 12."""
+    target = restorer.work / "target"
+    (target / "home/data/names/plain/in the way").mkdir(parents=True)
+    partial = restorer.run("-r", "--to", target, f"{SOURCE}/names/*", check=False)
+    assert partial.status == 3
+    assert "plain" in partial.stderr
+    assert (target / "home/data/names/a:b").read_text() == "a:b"
+    dead = restorer.run("-d", "ssh://127.0.0.1:1/", "/etc/hosts", check=False)
+    assert dead.status in (9, 12)
+
+
+def test_dangerous_flags_of_the_backup_are_left_out(restorer: Restorer) -> None:
+    """rsync_flags serves both: what deletes for a backup must not where we are."""
+    flags = restorer.client.configuration / "rsync_flags"
+    flags.write_text("--delete --delete-excluded --remove-source-files\n--inplace\n")
+    kept = restorer.work / "target/home/data/names/mine"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    restorer.run("-r", "--to", "target", SOURCE)
+    assert kept.read_text() == "mine"
+    assert restorer.entries(SOURCE / "names/plain")
+
+
+def test_a_cut_off_restore_continues(restorer: Restorer) -> None:
+    """What had come of a large file is used by the next attempt."""
+    large = SOURCE / "large"
+    large.write_bytes(os.urandom(24 << 20))
+    restorer.backup()
+    flags = restorer.client.configuration / "rsync_flags"
+    flags.write_text("--bwlimit=6M\n")
+    program = restorer.client.bin / "byteback-restore"
+    cut = run_program(
+        ["timeout", "-s", "TERM", "3", program, "-r", large],
+        check=False,
+        cwd=restorer.work,
+    )
+    assert cut.status != 0
+    target = restorer.work / "current/home/data/large"
+    partial = target.parent / ".byteback-partial/large"
+    assert not target.exists()
+    deadline = time.monotonic() + 10  # rsync's receiver puts it there when it ends
+    while not partial.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert partial.stat().st_size > 1 << 20
+    flags.unlink()
+    restorer.run("-r", large)
+    assert target.read_bytes() == large.read_bytes()
+    assert not partial.parent.exists()
+
+
+def test_thousands_of_matches(restorer: Restorer) -> None:
+    """More names than any command line holds."""
+    many = SOURCE / "many"
+    many.mkdir()
+    for number in range(4000):
+        (many / f"{'long name ' * 20}{number}").touch()
+    restorer.backup()
+    assert len(restorer.entries(f"{SOURCE}/many/*")) == 4000
+    restorer.run("-r", f"{SOURCE}/many/*")
+    assert len(list((restorer.work / "current/home/data/many").iterdir())) == 4000
+
+
+def test_an_ordinary_user_restores_what_is_his_to_have(restorer: Restorer) -> None:
+    """With a key of his own to read; owners stay his, and one line says so."""
+    key = restorer.work / "key"
+    shutil.copy(restorer.client.configuration / "key", key)
+    os.chown(restorer.work, 65534, 65534)
+    os.chown(key, 65534, 65534)
+    key.chmod(0o600)
+    for directory in restorer.work.parents:
+        directory.chmod(directory.stat().st_mode | 0o011)
+    outcome = run_program(
+        [
+            *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"),
+            *(restorer.client.bin / "byteback-restore", "-v", "-r", "-k", key),
+            *(f"{SOURCE}/names/*", f"{SOURCE}/metadata/old"),
+        ],
+        check=False,
+        cwd=restorer.work,
+        env={"HOME": "/nonexistent"},
+    )
+    assert outcome.status == 0, outcome.stderr
+    assert "owners could not be restored" in outcome.stderr
+    restored = restorer.work / "current/home/data/names/plain"
+    assert restored.read_text() == "plain"
+    assert restored.stat().st_uid == 65534
