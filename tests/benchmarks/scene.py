@@ -113,7 +113,7 @@ def ping_lines(there: Scene) -> list[str]:
         "SSH_CONNECTION": "127.0.0.1 1 127.0.0.1 2",
         "PATH": "/usr/bin:/bin",
     }
-    ping = [there.bin / "byteback-receive", "--host", "bench.example"]
+    ping: list[str | Path] = [there.bin / "byteback-receive", "--host", "bench.example"]
     bare, whole = [], []
     for _ in range(15):
         bare.append(_timed([INTERPRETER, "-c", "pass"], environment))
