@@ -102,7 +102,9 @@ def _prepare_directory(directory: Path) -> None:
         )
     # Only the key in it is secret. A user who restores reads the rest, and so does the
     # store's user where a server backs itself up: its server.toml is in there, too.
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        directory.chmod(0o755)  # whatever root's umask
     locking.make_private_directory(directory)
 
 

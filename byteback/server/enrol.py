@@ -81,7 +81,8 @@ def parse_forced(original_command: str | None) -> EnrolRequest:
             hint="use it with byteback-setup-client",
         )
     words = original_command.split()
-    if len(original_command) > MAX_REQUEST or not words or words[0] != ENROL:
+    is_sane = original_command.isprintable() and len(original_command) <= MAX_REQUEST
+    if not is_sane or words[:1] != [ENROL]:
         raise RefusedError(
             "this key can only enrol clients; "
             f"{quote(original_command[:80])} is not allowed",

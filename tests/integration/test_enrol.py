@@ -8,7 +8,9 @@ import pty
 import re
 import select
 import signal
+import socketserver
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,6 +101,13 @@ def open_server(server: Server) -> Server:
     return server
 
 
+class Chatterer(socketserver.BaseRequestHandler):
+    """A service that is no sshd."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"220 mail.example ESMTP\r\n")
+
+
 def make_key(path: Path, *options: str) -> Path:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     words = ["-t", "ed25519", "-N", "", *options]
@@ -116,7 +125,7 @@ def test_one_command_makes_a_client(open_server: Server) -> None:
     assert "byteback-backup --verbose" in outcome.stdout
     assert (ETC / "destination").read_text() == f"{open_server.destination}\n"
     assert (ETC / "hostname").read_text() == f"{HOST}\n"
-    assert owner_and_mode(ETC) == (0, 0o700)
+    assert owner_and_mode(ETC) == (0, 0o755)
     assert owner_and_mode(ETC / "key") == (0, 0o600)
     public = (ETC / "key.pub").read_text().strip()
     receive = f"{conftest.LIBRARY}/bin/byteback-receive --host {HOST}"
@@ -407,17 +416,67 @@ def test_server_by_hand(server: Server) -> None:
     assert server.receive("--from", 'x"', HOST, *key).status == 2
 
 
+def test_many_at_once_lose_no_line(server: Server) -> None:
+    program = server.bin / "byteback-setup-client-receive"
+    keys = {}
+    for number in range(12):
+        path = make_key(Path(f"/root/.ssh/key-{number}"))
+        keys[f"host-{number % 10}"] = path.with_suffix(".pub").read_text().split()
+    others = [make_key(Path(f"/root/.ssh/late-{n}")) for n in range(2)]
+    words = [[name, *key] for name, key in keys.items()]
+    words += [["host-0", *x.with_suffix(".pub").read_text().split()] for x in others]
+    running = [
+        subprocess.Popen(
+            [program, *one], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for one in words
+    ]
+    statuses = sorted(one.wait(60) for one in running)
+    assert statuses == [0] * 10 + [9] * 2  # a name goes to the first who comes
+    assert len(server.client_lines) == 10
+    assert len(set(server.key_lines)) == len(server.key_lines) == 10
+
+
+def test_key_added_by_hand_goes_when_told_to(open_server: Server) -> None:
+    open_server.enrol_well()
+    second = make_key(Path("/root/.ssh/second")).with_suffix(".pub")
+    receive = f"{conftest.LIBRARY}/bin/byteback-receive --host {HOST}"
+    open_server.let_in(second, f'restrict,command="{receive}" ')
+    open_server.enrol_well()
+    assert len(open_server.client_lines) == 2
+    open_server.enrol_well("--replace-key")
+    assert len(open_server.client_lines) == 1
+    assert (ETC / "key.pub").read_text().strip() in open_server.client_lines[0]
+
+
+def test_addresses_are_kept_until_told_otherwise(server: Server) -> None:
+    key = make_key(Path("/root/.ssh/client")).with_suffix(".pub").read_text().split()
+    for words, address in (
+        (("--from", "192.0.2.7"), "192.0.2.7"),
+        ((), "192.0.2.7"),
+        (("--from", "2001:db8::/32,192.0.2.*"), "2001:db8::/32,192.0.2.*"),
+    ):
+        assert server.receive(*words, HOST, *key).status == 0
+        assert len(server.key_lines) == 1
+        assert f'from="{address}" ' in server.key_lines[0]
+
+
 def test_clear_words_for_a_server_that_is_not_there(server: Server) -> None:
     conftest.make_admin_key()
     program = server.bin / "byteback-setup-client"
+    listener = socketserver.TCPServer(("127.0.0.1", 0), Chatterer)
+    not_ssh = listener.server_address[1]
+    threading.Thread(target=listener.handle_request, daemon=True).start()
     for destination, words in (
         (f"ssh://{USER}@127.0.0.1:{conftest.free_port()}/", "refused the connection"),
         (f"{USER}@no-such-host.invalid:", "there is no host"),
+        (f"ssh://{USER}@127.0.0.1:{not_ssh}/", "does not speak ssh"),
     ):
         options = ("--hostname", HOST, "--destination", destination)
         outcome = run_program([program, *options], check=False)
         assert outcome.status == 12
         assert words in outcome.stderr
+    listener.server_close()
 
 
 def test_clear_words_for_a_server_without_byteback(open_server: Server) -> None:
@@ -430,6 +489,28 @@ def test_clear_words_for_a_server_without_byteback(open_server: Server) -> None:
         program.symlink_to(target)
     assert outcome.status == 10
     assert "not installed" in outcome.stderr
+
+
+def test_clear_words_for_a_server_of_the_old_tool(open_server: Server) -> None:
+    # It takes the first word for the host's name whatever it looks like.
+    programs = {
+        "byteback-setup-client-receive": """
+            [ -n "$SSH_CONNECTION" ] || exit 1
+            mkdir ~/"$1" && host=$1 && shift || exit 1
+            options="command=\\"byteback-receive\\",environment=\\"BYTEBACK_HOST=$host\\""
+            echo "$options $*" >>~/.ssh/authorized_keys
+            echo "Create subvolume './$host/current'" """,
+        "byteback-receive": """
+            [ "$SSH_ORIGINAL_COMMAND" = "byteback-receive --ping" ] && exit 0
+            echo "byteback-receive failed" >&2; exit 9""",
+    }
+    with replaced_programs(programs):
+        outcome = open_server.enrol("--accept-new-host-key", "--hostname", HOST)
+    assert outcome.status == 9
+    assert "upgrade the byteback package on the server first" in outcome.stderr
+    assert not (ETC / "destination").exists()
+    made = {path.name for path in open_server.store.iterdir()}
+    assert made == {HOST, ".ssh", ".byteback"}
 
 
 @pytest.mark.parametrize(
@@ -491,6 +572,23 @@ def password_server(server: Server, tmp_path: Path) -> Iterator[Server]:
     """One whose sshd takes the store user's password."""
     with sshd_that(server, tmp_path, "PasswordAuthentication yes") as with_passwords:
         yield with_passwords
+
+
+@contextmanager
+def replaced_programs(programs: dict[str, str]) -> Iterator[None]:
+    """Shell scripts in the place of installed programs."""
+    targets = {name: (conftest.LAUNCHERS / name).readlink() for name in programs}
+    try:
+        for name, script in programs.items():
+            path = conftest.LAUNCHERS / name
+            path.unlink()
+            path.write_text(f"#!/bin/sh\n{script}\n")
+            path.chmod(0o755)
+        yield
+    finally:
+        for name, target in targets.items():
+            (conftest.LAUNCHERS / name).unlink()
+            (conftest.LAUNCHERS / name).symlink_to(target)
 
 
 @contextmanager

@@ -92,8 +92,8 @@ def test_unusable_keys(tmp_path: Path) -> None:
     with pytest.raises(NotSetUpError):
         client_key.ensure_key(path, "a.example")
     path.unlink()
-    words = ["-t", "ed25519", "-N", "secret", "-f", path]
-    subprocess.run(["ssh-keygen", "-q", *words], check=True)
+    words = ["-q", "-t", "ed25519", "-N", "secret"]
+    subprocess.run(["ssh-keygen", *words, "-f", path], check=True)
     with pytest.raises(ToolError, match="passphrase"):
         client_key.ensure_key(path, "a.example")
 

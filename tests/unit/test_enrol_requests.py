@@ -64,6 +64,8 @@ def test_no_shell_finds_anything_in_a_request(comment: str) -> None:
         f"{PROGRAM} --json=1 h {KEY.line}",
         f"{PROGRAM} -- h {KEY.line}",
         f"{PROGRAM} h {KEY.line} " + "x" * 40000,
+        f"{PROGRAM} h {KEY.line}\n{KEY.line}",
+        f"{PROGRAM}\th {KEY.line}",
     ],
 )
 def test_forced_key_does_nothing_else(command: str | None) -> None:
