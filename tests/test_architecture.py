@@ -222,4 +222,4 @@ def test_launchers_are_the_installed_programs() -> None:
         module, function = target.split(":")
         text = (CHECKOUT / "bin" / program).read_text()
         assert f"from {module} import {function}\n" in text
-        assert text.startswith("#!/usr/bin/python3\n")
+        assert text.startswith("#!/usr/bin/python3")
