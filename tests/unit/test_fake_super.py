@@ -1,0 +1,78 @@
+"""What rsync --fake-super noted is read, and nothing else is believed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from byteback.tools.fake_super import (
+    ATTRIBUTE,
+    FakeStat,
+    parse_fake_stat,
+    read_fake_stat,
+)
+
+VALUE = b"104755 0,0 1000:2000"
+FOUND = FakeStat(stat.S_IFREG | 0o4755, (0, 0), 1000, 2000)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file in a place where users' attributes can be set."""
+    path = tmp_path / "file"
+    path.touch()
+    try:
+        os.setxattr(path, ATTRIBUTE, VALUE)
+    except OSError as error:
+        pytest.skip(f"no extended attributes in {tmp_path}: {error.strerror}")
+    return path
+
+
+def test_reads_a_path_or_an_open_file(file: Path) -> None:
+    """Both ways give the same."""
+    assert read_fake_stat(file) == FOUND
+    with file.open("rb") as opened:
+        assert read_fake_stat(opened.fileno()) == FOUND
+
+
+def test_nothing_noted_is_nothing_wrong(file: Path, tmp_path: Path) -> None:
+    """Absent, or not there at all."""
+    os.removexattr(file, ATTRIBUTE)
+    assert read_fake_stat(file) is None
+    with file.open("rb") as opened:
+        assert read_fake_stat(opened.fileno()) is None
+    assert read_fake_stat(tmp_path / "missing") is None
+
+
+def test_links_are_not_followed(file: Path, tmp_path: Path) -> None:
+    """The attribute of what a planted link points to is not its own."""
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    assert read_fake_stat(link) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (VALUE, FOUND),
+        (VALUE + b"\0", FOUND),
+        (b"60660 8,17 0:6", FakeStat(stat.S_IFBLK | 0o660, (8, 17), 0, 6)),
+        (b"120777 0,0 0:0", FakeStat(stat.S_IFLNK | 0o777, (0, 0), 0, 0)),
+        (b"", None),
+        (b"garbage", None),
+        (b"104755 0,0 1000", None),
+        (b"104755 0,0 -1:0", None),
+        (b"108755 0,0 0:0", None),
+        (b"755 0,0 0:0", None),
+        (b"170755 0,0 0:0", None),
+        (b"104755 0,0 9999999999:0", None),
+        (b"104755 0,0 0:0 more", None),
+        (b"104755  0,0 0:0", None),
+    ],
+)
+def test_parse(value: bytes, expected: FakeStat | None) -> None:
+    """Malformed values count as absent."""
+    assert parse_fake_stat(value) == expected
