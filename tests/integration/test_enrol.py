@@ -266,6 +266,33 @@ def test_key_and_password_together(open_server: Server, tmp_path: Path) -> None:
         assert not (ETC / "destination").exists()
 
 
+def test_password_after_keys_that_cost_patience(server: Server, tmp_path: Path) -> None:
+    lines = ("PasswordAuthentication yes", "MaxAuthTries 2")
+    keys = [make_key(Path(f"/root/.ssh/key-{number}")) for number in range(2)]
+    with sshd_that(server, tmp_path, *lines) as strict, agent_with(*keys) as socket:
+        program = str(askpass(tmp_path, PASSPHRASE))
+        strict.enrol_well(SSH_ASKPASS=program, SSH_AUTH_SOCK=socket)
+
+
+def test_key_that_stands_for_another_client(
+    open_server: Server, tmp_path: Path
+) -> None:
+    """The server may know the key from a file that is not the store's."""
+    key = make_key(Path("/root/.ssh/client")).with_suffix(".pub").read_text().split()
+    assert open_server.receive("other.example", *key).status == 0
+    mine = make_key(ETC / "key").with_suffix(".pub").read_text()
+    receive = f"{conftest.LIBRARY}/bin/byteback-receive --host other.example"
+    elsewhere = Path("/etc/ssh/more_keys")
+    elsewhere.write_text(f'restrict,command="{receive}" {mine}')
+    lines = f"AuthorizedKeysFile {elsewhere} .ssh/authorized_keys"
+    with sshd_that(open_server, tmp_path, lines) as confused:
+        outcome = confused.enrol("--accept-new-host-key", "--hostname", HOST)
+    elsewhere.unlink()
+    assert outcome.status == 9
+    assert "'other.example', not of" in outcome.stderr
+    assert not (ETC / "destination").exists()
+
+
 def test_known_key_is_asked_for_first(open_server: Server, tmp_path: Path) -> None:
     rsa = make_key(tmp_path / "rsa_key", "-t", "rsa")
     with sshd_that(open_server, tmp_path, f"HostKey {rsa}") as two_keys:
