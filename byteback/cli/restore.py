@@ -13,12 +13,7 @@ import click
 
 from byteback import log
 from byteback.cli import _boundary
-from byteback.cli._options import (
-    CONTEXT,
-    exit_status_help,
-    verbose_option,
-    version_option,
-)
+from byteback.cli._options import CONTEXT, exit_status_help, version_option
 from byteback.cli._progress import ProgressLine
 from byteback.client import restore
 from byteback.client.find import Found, Query, Server, list_files
@@ -118,16 +113,20 @@ class Options:
 @click.option("-n", "--dry-run", is_flag=True, help="Show what --restore would change.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("-H", "--human-readable", is_flag=True, help="Sizes like 1.5K or 20M.")
-@verbose_option
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="List every copy in every snapshot; with --restore, show what is run.",
+)
 @version_option
 def command(**words: Any) -> None:
     """List or restore files from this machine's backups.
 
-    PATTERNs are paths, with the wildcards *, ?, [set], {a,b} and **/ in quotes; they
-    start where you are unless they begin with a slash. The newest copy of each file
-    counts, --all means each version of it. What is restored goes to a directory named
-    after its snapshot, below the one you are in. With --list, --verbose shows every
-    copy in every snapshot.
+    PATTERNs are paths, in quotes if they hold the wildcards *, ?, [set], {a,b} or
+    **/; they start where you are unless they begin with a slash. The newest copy of
+    each file counts; --all means each version of it. What is restored goes to a
+    directory named after its snapshot, below the one you are in.
     """
     options = Options(**words)
     _check(options)
