@@ -59,7 +59,7 @@ MAX_COMMAND_LINES = 25
 # Name of a module or function: the reason why it may be larger.
 SIZE_EXCEPTIONS = {
     "byteback.cli._boundary.run": "one clause for each way in which programs end",
-    "byteback.cli.receive._serve": "the same for the forced command, which has no click",
+    "byteback.cli.receive._serve": "the same for the forced command, without click",
 }
 # Launchers that start no installed program, with the reason.
 OTHER_LAUNCHERS = {

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration.conftest import ServerUser, SshServer
+import pytest
+
+from tests.integration.conftest import CHECKOUT, ServerUser, SshServer
 from tests.integration.programs import run_program
+
+MACHINE = CHECKOUT / "tests" / "machine"
 
 
 def test_machine_is_a_copy_of_its_own() -> None:
@@ -51,3 +58,52 @@ def test_every_user_can_run_the_programs(
     as_user = ["setpriv", "--reuid", str(server_user.uid), "--clear-groups"]
     for launcher in sorted(installed.glob("byteback-*")):
         assert run_program([*as_user, "head", "-c", "1", launcher]).stdout == "#"
+
+
+def test_nothing_done_to_a_copy_stays() -> None:
+    """Here the machine that is copied is itself a copy, so nothing is at risk."""
+    changes = "useradd stranger && touch /etc/new /usr/new && mount -t tmpfs x /srv"
+    outcome = run_program([MACHINE, "sh", "-c", f"{changes}; exit 7"], check=False)
+    assert outcome.status == 7
+    assert run_program(["id", "stranger"], check=False).status == 1
+    assert not Path("/etc/new").exists()
+    assert not Path("/usr/new").exists()
+    assert not os.path.ismount("/srv")
+
+
+def test_copy_takes_its_input_and_environment() -> None:
+    outcome = run_program(
+        [MACHINE, "sh", "-c", 'cat; echo "$GREETING"'],
+        stdin="hello\n",
+        env={"GREETING": "hi"},
+    )
+    assert outcome.stdout == "hello\nhi\n"
+
+
+@pytest.mark.parametrize("signal_name", ["KILL", "TERM"])
+def test_copy_vanishes_when_it_is_killed(signal_name: str) -> None:
+    mark = f"{4000 + os.getpid()}"
+    with subprocess.Popen([MACHINE, "sleep", mark]) as machine:
+        wait_until(lambda: is_asleep(mark))
+        run_program(["kill", f"-{signal_name}", str(machine.pid)])
+    wait_until(lambda: not is_asleep(mark))
+    assert not list(Path("/var/tmp").glob("byteback-machine.*"))
+
+
+def is_asleep(mark: str) -> bool:
+    """Whether a process ``sleep MARK`` lives."""
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if line.read_bytes() == f"sleep\0{mark}\0".encode():
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds; fail after ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
