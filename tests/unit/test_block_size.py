@@ -1,0 +1,61 @@
+"""Deltas are as fine as their memory allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteback.client.largest_file import LargestSeen, read_largest, write_largest
+from byteback.model.block_size import LARGEST, MAX_BLOCKS, SMALLEST, choose_block_size
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("largest", "block"),
+    [
+        (0, 4096),
+        (GIB, 4096),
+        (GIB + 1, 8192),
+        (8 * GIB, 32768),
+        (32 * GIB, 131072),
+        (32 * GIB + 1, None),
+    ],
+)
+def test_block_for_the_largest_file(largest: int, block: int | None) -> None:
+    assert choose_block_size(largest) == block
+
+
+@given(st.integers(0, 1 << 50))
+def test_memory_is_bounded(largest: int) -> None:
+    block = choose_block_size(largest)
+    if block is not None:
+        assert SMALLEST <= block <= LARGEST
+        assert largest <= block * MAX_BLOCKS
+
+
+def test_the_largest_file_is_remembered(tmp_path: Path) -> None:
+    state = tmp_path / "lib" / "largest"
+    assert read_largest(state) is None
+    write_largest(123456, state)
+    assert read_largest(state) == 123456
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"-5", b"\xff", b"9" * 30])
+def test_a_damaged_memory_is_no_memory(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "largest").write_bytes(content)
+    assert read_largest(tmp_path / "largest") is None
+
+
+def test_an_unwritable_memory_is_passed_over() -> None:
+    write_largest(1, Path("/proc/version/largest"))
+
+
+def test_sizes_are_read_from_what_rsync_prints() -> None:
+    seen = LargestSeen(10)
+    for line in ("5 etc/a", "4096 etc/", "700000 var/lib/x y", "deleting 9999999", ""):
+        seen.take(line)
+    assert seen.size == 700000
