@@ -20,6 +20,8 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT_VARIABLES = ("HOME", "LOGNAME", "USER", "TERM", "SSH_AUTH_SOCK", "TZ", "TMPDIR")
 DETAIL_LINES = 5
 TO_STDOUT = subprocess.STDOUT
+NULL = subprocess.DEVNULL
+Process = subprocess.Popen[bytes]
 TimeoutExpired = subprocess.TimeoutExpired
 
 
