@@ -91,6 +91,9 @@ def bare_machine() -> None:
     remove_user()
     for launcher in LAUNCHERS.glob("byteback-*"):
         launcher.unlink()
+    hosts = Path("/etc/hosts")  # which a minimal chroot has not
+    if not hosts.exists():
+        hosts.write_text("127.0.0.1 localhost\n::1 localhost\n")
 
 
 @pytest.fixture(scope="session")
