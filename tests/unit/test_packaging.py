@@ -1,0 +1,148 @@
+"""The packages hold every program, with its manual page and its completion."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import byteback
+from byteback.cli import completion
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DEBIAN = CHECKOUT / "debian"
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+PROGRAMS: dict[str, str] = PROJECT["project"]["scripts"]
+FOR_SSHD = {"byteback-receive"}
+
+
+def installed() -> list[str]:
+    """Every path that one of the packages takes."""
+    lists = [path.read_text().split() for path in DEBIAN.glob("*.install")]
+    return [path for lines in lists for path in lines]
+
+
+def test_version_is_the_changelogs() -> None:
+    head = (DEBIAN / "changelog").read_text().splitlines()[0]
+    assert head.startswith(f"byteback ({byteback.__version__}) ")
+
+
+def test_every_package_of_the_code_is_in_the_wheel() -> None:
+    found = {
+        ".".join(path.parent.relative_to(CHECKOUT).parts)
+        for path in (CHECKOUT / "byteback").rglob("__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+
+
+def test_each_program_and_its_page_are_in_one_package() -> None:
+    paths = installed()
+    assert len(paths) == len(set(paths))
+    for program in PROGRAMS:
+        assert f"usr/bin/{program}" in paths
+        assert f"usr/share/man/man1/{program}.1" in paths
+    assert "usr/share/man/man7/byteback.7" in paths
+
+
+def test_completion_is_for_what_people_type() -> None:
+    typed = {name: PROGRAMS[name] for name in set(PROGRAMS) - FOR_SSHD}
+    modules = {name: f"{module}:main" for name, module in completion.MODULES.items()}
+    assert modules == typed
+
+
+def test_completion_files_are_installed(tmp_path: Path) -> None:
+    completion.write_all(tmp_path)
+    made = {
+        f"usr/share/{path.relative_to(tmp_path)}"
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    assert len(made) == len(completion.PLACES) * len(completion.MODULES)
+    assert made <= set(installed())
+
+
+@pytest.mark.parametrize("program", sorted(completion.MODULES))
+def test_zsh_completes_at_the_first_key(program: str) -> None:
+    text = completion.format_completion(program, "zsh")
+    assert text.startswith(f"#compdef {program}\n")
+    function = f"_{program}_completion".replace("-", "_")
+    assert f'{function} "$@"' in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("byteback-prune --o", "plain,--order"), ("byteback-prune -o ", "plain,age")],
+)
+def test_completion_in_bash(typed: str, offered: str) -> None:
+    """Sources the file in a real bash, which asks the program in the checkout."""
+    script = completion.format_completion("byteback-prune", "bash")
+    words = typed.split(" ")
+    answer = subprocess.run(
+        ["bash", "-c", f"{script}\n{ASK_BASH}", "bash", *words],
+        env={"PATH": f"{CHECKOUT / 'bin'}:{os.defpath}", "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert offered.removeprefix("plain,") in answer.stdout.split()
+
+
+ASK_BASH = """
+COMP_WORDS=("$@")
+COMP_CWORD=$(($# - 1))
+_byteback_prune_completion byteback-prune
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def test_units_and_cron_never_both_run() -> None:
+    for path in DEBIAN.glob("*.cron.d"):
+        lines = path.read_text().splitlines()
+        jobs = [line for line in lines if re.match(r"[\d*]", line)]
+        assert jobs
+        for job in jobs:
+            command = job.split(" root ", 1)[1]
+            assert command.startswith("[ -d /run/systemd/system ] || ")
+            # A removed package leaves this file behind.
+            program = command.rsplit("nice ", 1)[1].split()[0].rstrip(";")
+            assert f"[ ! -x /usr/bin/{program} ]" in command
+
+
+def test_percent_signs_are_escaped_for_cron() -> None:
+    for path in DEBIAN.glob("*.cron.d"):
+        for line in path.read_text().splitlines():
+            if not line.startswith("#"):
+                assert not re.search(r"(?<!\\)%", line)
+
+
+def cron_command(name: str) -> str:
+    """What cron gives to the shell: the line's rest, its percent signs unescaped."""
+    last = (DEBIAN / name).read_text().splitlines()[-1]
+    return last.split(" root ", 1)[1].replace("\\%", "%")
+
+
+@pytest.mark.parametrize(
+    "name", ["byteback.cron.d", "byteback-server.byteback-prune.cron.d"]
+)
+def test_cron_commands_are_shell(name: str) -> None:
+    subprocess.run(["sh", "-n", "-c", cron_command(name)], check=True)
+
+
+def test_pause_before_the_backup_is_stable(tmp_path: Path) -> None:
+    """The delay in the cron line, taken out of it and run by a shell."""
+    match = re.search(r"sleep (\$\(\(.*% 14400\)\))", cron_command("byteback.cron.d"))
+    assert match is not None
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA www1\n")
+    expression = match[1].replace("/etc/byteback/key.pub", f"{tmp_path}/key.pub")
+    delays = {
+        subprocess.run(
+            ["sh", "-c", f"echo {expression}"], capture_output=True, check=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(delays) == 1
+    assert 0 <= int(delays.pop()) < 14400
