@@ -33,6 +33,7 @@ class BytebackError(Exception):
 
     exit_status = 1
     level = "error"  # the word that begins the message
+    can_pass = False  # whether the same thing may work a little later
 
     def __init__(
         self, message: str, hint: str | None = None, details: Sequence[str] = ()
@@ -84,6 +85,7 @@ class UnreachableError(BytebackError):
     """The server could not be reached, or the connection was lost."""
 
     exit_status = 12
+    can_pass = True
 
 
 class ToolError(BytebackError):
@@ -113,6 +115,7 @@ class BusyError(BytebackError):
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h
     level = "busy"
+    can_pass = True
 
 
 class InterruptedBySignalError(BytebackError):

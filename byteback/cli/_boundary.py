@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import NoReturn
 
-from byteback.errors import BytebackError, InterruptedBySignalError, escape
+from byteback.errors import BytebackError, escape
+from byteback.tools import interrupts
 
 BUG_STATUS = 70
 
@@ -21,8 +21,7 @@ def run(command: object, argv: Sequence[str] | None = None) -> NoReturn:
     assert isinstance(command, click.Command)  # noqa: S101 # for the type checker
     ensure_utf8()
     program = command.name or "byteback"
-    signal.signal(signal.SIGTERM, raise_interrupted)
-    signal.signal(signal.SIGHUP, raise_interrupted)
+    interrupts.install()
     try:
         outcome = command.main(
             args=list(argv) if argv is not None else None,
@@ -58,11 +57,6 @@ def ensure_utf8() -> None:
     """
     if sys.getfilesystemencoding() != "utf-8":
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 # ourselves
-
-
-def raise_interrupted(signal_number: int, _frame: FrameType | None) -> NoReturn:
-    """A signal handler that lets every ``finally`` on the way out do its work."""
-    raise InterruptedBySignalError(signal_number)
 
 
 def report(program: str, error: BytebackError) -> int:

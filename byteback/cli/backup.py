@@ -50,7 +50,7 @@ def spread_greedy(argv: Sequence[str]) -> list[str]:
 @click.command(
     "byteback-backup",
     context_settings=CONTEXT,
-    epilog=exit_status_help(0, 1, 2, 3, 9, 10, 11, 12, 13, 70),
+    epilog=exit_status_help(0, 1, 2, 3, 9, 10, 11, 12, 13, 14, 70, 75),
 )
 @click.option("-d", "--destination", metavar="[USER@]HOST[:]", help="The server.")
 @click.option(

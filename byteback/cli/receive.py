@@ -19,6 +19,7 @@ from byteback.errors import (
     RefusedError,
 )
 from byteback.server import receive
+from byteback.tools import interrupts
 
 PROGRAM = "byteback-receive"
 
@@ -26,8 +27,7 @@ PROGRAM = "byteback-receive"
 def main() -> NoReturn:
     """Serve SSH_ORIGINAL_COMMAND for the host that authorized_keys names."""
     _boundary.ensure_utf8()
-    signal.signal(signal.SIGTERM, _boundary.raise_interrupted)
-    signal.signal(signal.SIGHUP, _boundary.raise_interrupted)
+    interrupts.install()
     host = _host(sys.argv[1:])
     if host is None:
         _help()

@@ -23,6 +23,7 @@ from byteback.client.settings import (
 from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_size
+from byteback.tools import interrupts
 from byteback.tools.rsync import PARTIAL, Outcome, Progress
 from byteback.wire import requests
 from byteback.wire.replies import Completion, parse_completion
@@ -93,12 +94,12 @@ def run_backup(options: Options) -> Summary:
             "only root can read a whole machine", hint="run byteback-backup with sudo"
         )
     with locking.hold(RUN_DIRECTORY / "backup.lock"):
+        if not options.dry_run:
+            return _with_finally_hooks(options)
         job = prepare(options)
-        if options.dry_run:
-            with connect(job.destination, job.key, options.files.known_hosts) as there:
-                retrying(there.ping, options.retry)
-                return _transfer(job, there, time.monotonic())
-        return _with_finally_hooks(job)
+        with connect(job.destination, job.key, options.files.known_hosts) as there:
+            retrying(there.ping, options.retry)
+            return _transfer(job, there, time.monotonic())
 
 
 def prepare(options: Options) -> Job:
@@ -111,15 +112,18 @@ def prepare(options: Options) -> Job:
     return Job(destination, key, selection, io_timeout_s, options)
 
 
-def _with_finally_hooks(job: Job) -> Summary:
-    directory = job.options.files.directory / hooks.FINALLY
-    told = {"BYTEBACK_DESTINATION": format_destination(job.destination)}
+def _with_finally_hooks(options: Options) -> Summary:
+    directory = options.files.directory / hooks.FINALLY
+    told: dict[str, str] = {}
     try:
+        job = prepare(options)
+        told["BYTEBACK_DESTINATION"] = format_destination(job.destination)
         summary = _back_up(job, told)
     except BaseException as error:
         told |= _told_of(error)
         try:
-            hooks.run_hooks(directory, told)
+            with interrupts.reopened():
+                hooks.run_hooks(directory, told)
         except BytebackError as hook_error:
             # The first failure is the one to be told about; this one is logged.
             logger.error("%s", hook_error.message)

@@ -17,6 +17,8 @@ from byteback.client.settings import RUN_DIRECTORY
 from byteback.errors import (
     BusyError,
     BytebackError,
+    LockedError,
+    NotSetUpError,
     PolicyError,
     RefusedError,
     ToolError,
@@ -24,12 +26,17 @@ from byteback.errors import (
     quote,
 )
 from byteback.model.destination import Destination, format_destination
-from byteback.tools import openssh, process
+from byteback.tools import interrupts, openssh, process
 from byteback.wire import replies, requests
 
 logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 300.0
+SIGNALLED = 128  # plus a signal: the remote program was ended by one
+EXIT_WAIT_S = 10.0  # for ``ssh -O exit``
+SWEEP_WAIT_S = 60.0  # for another run that tidies up
+
+SOCKET = "ssh"
 
 _PREFIX = re.compile(r"byteback-receive: (error|busy): ")
 
@@ -69,7 +76,11 @@ class Connection:
         argv = [*self._ssh(), "--", self.destination.host, command]
         try:
             finished = process.run(
-                argv, tolerate=range(-64, 256), stdin=stdin, timeout_s=timeout_s
+                argv,
+                tolerate=range(-64, 256),
+                stdin=stdin,
+                timeout_s=timeout_s,
+                in_child=process.dying_with_parent(),
             )
         except ToolError as error:
             if error.status == 127:
@@ -108,8 +119,11 @@ class Connection:
         said = _without_prefix(details)
         message = f"{self.name}: {said[0]}" if said else f"{self.name} refused"
         hint = _hint_of(said[1:])
-        if status == BusyError.exit_status:
-            return UnreachableError(message, hint)
+        if status in (BusyError.exit_status, LockedError.exit_status):
+            return BusyError(message, hint)
+        if status > SIGNALLED:
+            number = status - SIGNALLED
+            return UnreachableError(f"{self.name} was stopped by signal {number}")
         if status == PolicyError.exit_status:
             return PolicyError(message, hint)
         if status == 127:
@@ -124,6 +138,12 @@ class Connection:
 
     def _connection_failure(self, details: tuple[str, ...]) -> BytebackError:
         text = "\n".join(details)
+        if "host key is known for" in text:
+            return RefusedError(
+                f"the host key of {self.name} is not known: "
+                f"{quote(str(self.known_hosts or 'known_hosts'))} does not hold it",
+                hint="run byteback-setup-client again to pin it",
+            )
         if (
             "Host key verification failed" in text
             or "IDENTIFICATION HAS CHANGED" in text
@@ -133,6 +153,12 @@ class Connection:
                 "set-up: somebody may be listening in",
                 hint="find out whether the server was reinstalled; only then run "
                 "byteback-setup-client again",
+            )
+        if f'Load key "{self.key}"' in text:
+            return NotSetUpError(
+                f"the key {quote(str(self.key))} is damaged: ssh cannot read it",
+                hint="move it away and run byteback-setup-client again",
+                details=details,
             )
         if "Permission denied" in text:
             return RefusedError(
@@ -161,28 +187,49 @@ def connect(
     none, and goes by ssh's own files as before.
     """
     pinned = known_hosts if known_hosts is not None and known_hosts.exists() else None
-    directory = _control_directory()
-    control_path = directory / "ssh"
+    with contextlib.ExitStack() as stack:
+        directory = _control_directory(stack)
+        try:
+            yield Connection(destination, key, pinned, directory / SOCKET)
+        finally:
+            with interrupts.held():
+                _end_connection(directory)
+
+
+def _control_directory(stack: contextlib.ExitStack) -> Path:
+    """A private directory with a short path: a socket's has at most 107 bytes.
+
+    Root's are locked for as long as ``stack`` lives. Those that a killed run has left
+    are nobody's any more: they are removed here, with the connections in them.
+    """
+    if os.geteuid() != 0:
+        return Path(tempfile.mkdtemp(prefix="ssh-"))
+    locking.make_private_directory(RUN_DIRECTORY)
+    with locking.hold_directory(RUN_DIRECTORY, wait_s=SWEEP_WAIT_S):
+        for left in RUN_DIRECTORY.glob("ssh-*"):
+            with (
+                contextlib.suppress(LockedError, OSError),
+                interrupts.held(),
+                locking.hold_directory(left),
+            ):
+                _end_connection(left)
+        directory = Path(tempfile.mkdtemp(prefix="ssh-", dir=RUN_DIRECTORY))
+        stack.enter_context(locking.hold_directory(directory))
+        return directory
+
+
+def _end_connection(directory: Path) -> None:
+    """End the shared connection, if it is still there, and remove its directory."""
     try:
-        yield Connection(destination, key, pinned, control_path)
-    finally:
-        if control_path.exists():
+        if (directory / SOCKET).exists():
             with contextlib.suppress(BytebackError):
                 process.run(
-                    openssh.control_argv(control_path, "exit", destination.host),
-                    timeout_s=10,
+                    openssh.control_argv(directory / SOCKET, "exit"),
+                    timeout_s=EXIT_WAIT_S,
                     tolerate=(0, openssh.STATUS_FAILED),
                 )
+    finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _control_directory() -> Path:
-    """A private directory with a short path: a socket's has at most 107 bytes."""
-    parent = None
-    if os.geteuid() == 0:
-        locking.make_private_directory(RUN_DIRECTORY)
-        parent = RUN_DIRECTORY
-    return Path(tempfile.mkdtemp(prefix="ssh-", dir=parent))
 
 
 def _without_prefix(details: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from byteback.errors import ToolError, escape, quote
-from byteback.tools import process
+from byteback.tools import interrupts, process
 
 logger = logging.getLogger(__name__)
 
 PRE, POST, FINALLY = "pre-backup.d", "post-backup.d", "finally-backup.d"
 TIME_LIMIT_S = 6 * 3600.0  # a database dump may take hours, but not for ever
+READ_WAIT_S = 2.0  # for the rest of a hook's output once it has ended
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -43,27 +46,47 @@ def run_hooks(directory: Path, environment: Mapping[str, str]) -> None:
 
 
 def _run(hook: Path, environment: Mapping[str, str]) -> None:
-    running = process.start(
-        [hook],
-        stderr=process.TO_STDOUT,
-        extra_env=environment,
-        new_session=True,
-    )
-    try:
-        output, _ = running.communicate(timeout=TIME_LIMIT_S)
-    except process.TimeoutExpired:
-        raise ToolError(
-            f"hook {quote(str(hook))} did not end within {TIME_LIMIT_S / 3600:g} hours"
-        ) from None
-    finally:
-        process.stop_group(running)
-        if running.stdout is not None:
-            running.stdout.close()
-    for line in output.decode("utf-8", "surrogateescape").splitlines():
-        logger.info("%s: %s", hook.name, escape(line))
-    if running.returncode != 0:
-        raise ToolError(
-            f"hook {quote(str(hook))} {process.describe_status(running.returncode)}",
-            details=process.last_lines(output),
-            status=running.returncode,
+    printed: list[str] = []  # its last lines
+    with interrupts.held():
+        running = process.start(
+            [hook],
+            stderr=process.TO_STDOUT,
+            extra_env=environment,
+            in_child=process.dying_with_parent(),
+            new_session=True,
         )
+        assert running.stdout is not None  # noqa: S101 # for the type checker
+        reader = threading.Thread(
+            target=_log_output, args=(hook.name, running.stdout, printed), daemon=True
+        )
+        reader.start()
+        try:
+            with interrupts.let_through():
+                # Not until its output ends: a service that it started in the
+                # background may hold that open for years.
+                status = running.wait(TIME_LIMIT_S)
+        except process.TimeoutExpired:
+            raise ToolError(
+                f"hook {quote(str(hook))} did not end within "
+                f"{TIME_LIMIT_S / 3600:g} hours",
+                details=printed,
+            ) from None
+        finally:
+            process.stop_group(running)
+            reader.join(READ_WAIT_S)
+    if status != 0:
+        raise ToolError(
+            f"hook {quote(str(hook))} {process.describe_status(status)}",
+            details=printed,
+            status=status,
+        )
+
+
+def _log_output(name: str, stream: IO[bytes], printed: list[str]) -> None:
+    with stream:
+        for raw in stream:
+            line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+            logger.info("%s: %s", name, escape(line))
+            if line.strip():
+                printed.append(line)
+                del printed[: -process.DETAIL_LINES]

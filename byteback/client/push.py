@@ -11,10 +11,19 @@ from pathlib import Path
 from byteback.client.connection import Connection
 from byteback.client.excludes import automatic_excludes
 from byteback.client.retry import RetryPolicy, retrying
-from byteback.client.settings import Files, read_rsync_flags
-from byteback.errors import RefusedError, ToolError, UnreachableError, UsageError, quote
+from byteback.client.settings import MAX_FILE, Files, read_rsync_flags
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    PolicyError,
+    RefusedError,
+    ToolError,
+    UnreachableError,
+    UsageError,
+    quote,
+)
 from byteback.model.rsync_filter import source_rules
-from byteback.tools import host, rsync
+from byteback.tools import host, openssh, rsync
 from byteback.tools.rsync import Outcome, Progress
 
 logger = logging.getLogger(__name__)
@@ -34,12 +43,14 @@ OPTIONS = (
     "--delete-during",
     "--inplace",
     "--relative",
+    "--modify-window=-1",  # to the nanosecond: no edit within a second is missed (D13)
     "--no-protect-args",  # the server must see what is asked for
     "--stats",
     "--no-human-readable",
 )
 REFUSAL = "byteback-receive: error: "
 BUSY = "byteback-receive: busy: "
+NO_ROUTE = (5, 10, 12, 30, 35, openssh.STATUS_FAILED)  # rsync's for a broken line
 FULL_DISC = ("No space left on device", "Disk quota exceeded")
 PARTIAL_PAUSE_S = 10.0
 
@@ -67,6 +78,9 @@ def select(
     if filter_file is not None:
         words.append(f"--filter=merge {filter_file}")
     exclude_file = files.existing("excludes")
+    for file in (filter_file, exclude_file):
+        if file is not None:
+            _check_rules(file)
     if exclude_file is not None:
         words.append(f"--exclude-from={exclude_file}")
     if excludes is None:
@@ -113,8 +127,8 @@ def send(
     """Run the transfer until it is done, resuming after each failure that can pass.
 
     The outcome is a success, or partial: all is there but what could not be read.
-    Raises UnreachableError when no attempt is left, RefusedError if the server
-    refuses, ToolError for the failures that trying again does not mend.
+    Raises UnreachableError or BusyError when no attempt is left, RefusedError if the
+    server refuses, ToolError for the failures that trying again does not mend.
     """
 
     def attempt() -> Outcome:
@@ -145,22 +159,65 @@ def _check(outcome: Outcome, connection: Connection) -> None:
     """Raise the error that an outcome means; return for success and for partial."""
     if outcome.is_success:
         return
-    for line in outcome.complaint:
-        if line.startswith(BUSY):
-            raise UnreachableError(f"{connection.name}: {line.removeprefix(BUSY)}")
-        if line.startswith(REFUSAL):
-            raise RefusedError(f"{connection.name}: {line.removeprefix(REFUSAL)}")
+    for line in (*outcome.remarks, *outcome.complaint):
+        if line.startswith((BUSY, REFUSAL)):
+            raise _said_by_server(line, outcome, connection)
     is_disc_full = any(
         words in line
         for line in (*outcome.problems, *outcome.complaint)
         for words in FULL_DISC
     )
-    if outcome.status == rsync.PARTIAL and not is_disc_full:
+    if is_disc_full:
+        raise BusyError(
+            f"the disc of {connection.name} is full",
+            hint="it makes room by itself as far as it may: see byteback-prune there",
+            details=outcome.complaint,
+        )
+    if outcome.status == rsync.PARTIAL:
         return
+    if outcome.status == openssh.STATUS_FAILED:
+        raise connection.failure(outcome.status, outcome.remarks or outcome.complaint)
+    raise _failure(outcome, connection)
+
+
+def _said_by_server(
+    line: str, outcome: Outcome, connection: Connection
+) -> BytebackError:
+    # rsync passes the other side's status on only if it is greater than its own.
+    if line.startswith(BUSY):
+        status = BusyError.exit_status
+    elif outcome.status in (ToolError.exit_status, PolicyError.exit_status):
+        status = outcome.status
+    else:
+        status = RefusedError.exit_status
+    said = outcome.remarks or outcome.complaint
+    return connection.failure(status, said[said.index(line) :] or (line,))
+
+
+def _failure(outcome: Outcome, connection: Connection) -> BytebackError:
     message = f"the transfer to {connection.name} failed: {outcome.meaning}"
-    if is_disc_full or outcome.is_retryable:
-        raise UnreachableError(message, details=outcome.complaint)
-    raise ToolError(message, details=outcome.complaint, status=outcome.status)
+    is_line = outcome.status in NO_ROUTE or outcome.status < 0
+    if is_line or outcome.status > rsync.SIGNALLED:
+        return UnreachableError(message, details=outcome.complaint)
+    error = ToolError(message, details=outcome.complaint, status=outcome.status)
+    error.can_pass = outcome.is_retryable
+    return error
+
+
+def _check_rules(file: Path) -> None:
+    """Raise UsageError for a file of rules that holds none: rsync would not notice.
+
+    It may be in any encoding, as file names are.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {quote(str(file))}: {error.strerror}") from None
+    if len(data) > MAX_FILE or b"\0" in data:
+        raise UsageError(
+            f"{quote(str(file))} is no text file", hint="restore or remove it"
+        )
 
 
 def _resolve(sources: Sequence[str]) -> list[tuple[str, bool]]:

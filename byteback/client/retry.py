@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from byteback.errors import UnreachableError
+from byteback.errors import BytebackError, escape
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +42,38 @@ def retrying(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Value:
-    """What ``action`` returns, tried again for as long as it is UnreachableError.
+    """What ``action`` returns, tried again after every error that can pass.
 
-    Raises the last UnreachableError when there is no attempt left; everything else
-    at once, a user's interrupt included.
+    Raises the last one when there is no attempt left, which its message then says;
+    everything else at once, a user's interrupt included.
     """
     attempts = policy.number + 1
     for attempt in range(1, attempts):
         try:
             return action()
-        except UnreachableError as error:
+        except BytebackError as error:
+            if not error.can_pass:
+                raise
             pause_s = policy.pause_s(attempt)
             logger.warning(
-                "attempt %d of %d failed: %s; trying again in %.0f seconds",
+                "attempt %d of %d failed: %s; trying again in %.0f seconds, at %s",
                 attempt,
                 attempts,
-                error.message,
+                describe(error),
                 pause_s,
+                time.strftime("%H:%M:%S", time.localtime(time.time() + pause_s)),
             )
-            sleep(pause_s)
-    return action()
+        sleep(pause_s)
+    try:
+        return action()
+    except BytebackError as error:
+        if error.can_pass and attempts > 1:
+            error.message += f" (after {attempts} attempts)"
+        raise
+
+
+def describe(error: BytebackError) -> str:
+    """The message, and the reason that the failing program itself gave."""
+    if not error.details:
+        return error.message
+    return f"{error.message} ({escape(error.details[0].strip())})"

@@ -79,9 +79,14 @@ def pinned_name(destination: Destination) -> str:
     return destination.host.lower()
 
 
-def control_argv(control_path: Path, command: str, host: str) -> list[str]:
-    """``ssh -O command`` to the shared connection: ``check`` or ``exit``."""
-    return ["ssh", "-O", command, "-o", f"ControlPath={_quoted(control_path)}", host]
+def control_argv(control_path: Path, command: str) -> list[str]:
+    """``ssh -O command`` to the shared connection: ``check`` or ``exit``.
+
+    The socket alone says which one it is. ssh wants a host as well, and reads no
+    configuration for it here that could be broken or slow.
+    """
+    path = f"ControlPath={_quoted(control_path)}"
+    return ["ssh", "-F", "none", "-O", command, "-o", path, "byteback"]
 
 
 def join_for_rsync(argv: Sequence[str]) -> str:

@@ -7,11 +7,13 @@ import logging
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from byteback.errors import ToolError, quote
+from byteback.tools import interrupts
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT_VARIABLES = ("HOME", "LOGNAME", "USER", "TERM", "SSH_AUTH_SOCK", "TZ", "TMPDIR")
 DETAIL_LINES = 5
+POLL_S = 0.05
+_PR_SET_PDEATHSIG = 1
 TO_STDOUT = subprocess.STDOUT
 NULL = subprocess.DEVNULL
 Process = subprocess.Popen[bytes]
@@ -64,31 +68,30 @@ def run(
     stdin: bytes | None = None,
     timeout_s: float | None = None,
     extra_env: Mapping[str, str] | None = None,
+    in_child: Callable[[], None] | None = None,
 ) -> Finished:
     """Run a program to its end and return what it printed.
 
     Raises ToolError if it is missing, takes longer than ``timeout_s`` or ends with a
-    status that is not in ``tolerate``.
+    status that is not in ``tolerate``. On any exception the program is stopped first.
     """
-    words = tuple(os.fspath(word) for word in argv)
-    logger.debug("running %s", command_line(words))
-    try:
-        done = subprocess.run(
-            words,
-            input=stdin if stdin is not None else b"",
-            capture_output=True,
-            timeout=timeout_s,
-            env=environment(extra_env),
-            check=False,
+    with interrupts.held():
+        running = start(
+            argv, stdin=subprocess.PIPE, extra_env=extra_env, in_child=in_child
         )
-    except FileNotFoundError:
-        raise _missing(words[0]) from None
-    except subprocess.TimeoutExpired as error:
-        raise ToolError(
-            f"{words[0]} did not end within {timeout_s:g} seconds",
-            details=last_lines(error.stderr or b""),
-        ) from None
-    finished = Finished(words, done.returncode, done.stdout, done.stderr)
+        words = tuple(os.fspath(word) for word in argv)
+        try:
+            with interrupts.let_through():
+                stdout, stderr = running.communicate(stdin or b"", timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise ToolError(
+                f"{words[0]} did not end within {timeout_s:g} seconds",
+                details=last_lines(error.stderr or b""),
+            ) from None
+        finally:
+            stop(running)
+            _close_pipes(running)
+    finished = Finished(words, running.returncode, stdout, stderr)
     for line in finished.complaint:
         logger.debug("%s: %s", Path(words[0]).name, line)
     if finished.status not in tolerate:
@@ -171,13 +174,47 @@ def stop(running: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> None:
 
 
 def stop_group(running: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> None:
-    """End a program that leads a session of its own, and whatever it has forked."""
+    """End a program that leads a session of its own, and whatever it has forked.
+
+    All of them get SIGTERM first, and SIGKILL when they do not listen.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(running.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.wait(grace_s)
-            return
+        deadline = time.monotonic() + grace_s
+        has_members = _signal_group(running.pid, number)
+        while has_members and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            running.poll()  # a dead leader is in its group until it is waited for
+            has_members = _signal_group(running.pid, 0)
+        if not has_members:
+            break
+    running.poll()
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether the process group still had anybody in it to get the signal."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def dying_with_parent() -> Callable[[], None]:
+    """For ``in_child``: the program gets SIGTERM when this one dies, even of SIGKILL.
+
+    What it forks itself is not covered (prctl(2), PR_SET_PDEATHSIG).
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def arrange() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:  # it died before the kernel knew
+            os._exit(128 + signal.SIGTERM)
+
+    return arrange
 
 
 def has_program(name: str) -> bool:
@@ -193,3 +230,10 @@ def _missing(program: str) -> ToolError:
         hint=f"install the package that holds {Path(program).name}",
         status=127,
     )
+
+
+def _close_pipes(running: subprocess.Popen[bytes]) -> None:
+    for stream in (running.stdin, running.stdout, running.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()

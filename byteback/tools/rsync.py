@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import IO
 
 from byteback.errors import escape
-from byteback.tools import process
+from byteback.tools import interrupts, process
 
 logger = logging.getLogger(__name__)
 
 SUCCESS = 0
 PARTIAL = 23  # some files or attributes could not be transferred
 VANISHED = 24  # some source files vanished meanwhile, as files do
+
+SIGNALLED = 128  # plus a signal: how a shell tells that a program was ended by one
 
 # What can pass by itself (rsync(1), EXIT VALUES; 255 is ssh's, 35 a connection that
 # timed out). 1 to 4 are usage and protocol, 20 is a user's interrupt: those stay.
@@ -44,6 +46,7 @@ MEANINGS = {
 }
 
 MAX_PROBLEMS = 1000  # lines kept of what rsync complains about
+MAX_REMARKS = 20
 
 _PROGRESS = re.compile(
     r"\s*([\d,.]+)\s+(\d+)%\s+([\d.,]+[kKMGT]?B/s)\s+(\d+:\d\d:\d\d)", re.ASCII
@@ -73,6 +76,7 @@ class Outcome:
     bytes_received: int = 0
     problems: tuple[str, ...] = ()  # rsync's complaints about single files
     complaint: tuple[str, ...] = ()  # its last lines on standard error
+    remarks: tuple[str, ...] = ()  # what ssh and the other side said there
 
     @property
     def is_success(self) -> bool:
@@ -81,14 +85,17 @@ class Outcome:
 
     @property
     def is_retryable(self) -> bool:
-        """Whether trying again may help. A killed ssh or rsync counts."""
-        return self.status in RETRYABLE or self.status < 0
+        """Whether trying again may help. A killed rsync or ssh counts."""
+        return self.status in RETRYABLE or self.status < 0 or self.status > SIGNALLED
 
     @property
     def meaning(self) -> str:
         """The status in words."""
         if self.status < 0:
             return f"rsync was ended by signal {-self.status}"
+        if SIGNALLED < self.status < SIGNALLED + 65:
+            number = self.status - SIGNALLED
+            return f"the other side was ended by signal {number}"
         words = MEANINGS.get(self.status, "rsync failed")
         return f"{words} (rsync status {self.status})"
 
@@ -107,24 +114,35 @@ def transfer(
     --info=progress2 for ``on_progress``; ``on_line`` gets every other line of standard
     output. On an exception, a signal's included, rsync is stopped first.
     """
-    running = process.start(argv, cwd=cwd, pass_fds=pass_fds)
-    assert running.stdout is not None  # noqa: S101 # for the type checker
-    assert running.stderr is not None  # noqa: S101
     problems: list[str] = []
     tail: list[str] = []
-    reader = threading.Thread(
-        target=_read_complaints, args=(running.stderr, problems, tail), daemon=True
-    )
-    reader.start()
+    remarks: list[str] = []
     statistics: dict[str, int] = {}
-    try:
-        for line in _lines(running.stdout):
-            _take_line(line, statistics, on_progress, on_line)
-        status = running.wait()
-    finally:
-        process.stop(running)
-        reader.join(timeout=5)
-        running.stdout.close()
+    with interrupts.held():
+        running = process.start(
+            argv,
+            cwd=cwd,
+            pass_fds=pass_fds,
+            in_child=process.dying_with_parent(),
+            new_session=True,  # its ssh is stopped with it
+        )
+        assert running.stdout is not None  # noqa: S101 # for the type checker
+        assert running.stderr is not None  # noqa: S101
+        reader = threading.Thread(
+            target=_read_complaints,
+            args=(running.stderr, problems, tail, remarks),
+            daemon=True,
+        )
+        reader.start()
+        try:
+            with interrupts.let_through():
+                for line in _lines(running.stdout):
+                    _take_line(line, statistics, on_progress, on_line)
+                status = running.wait()
+        finally:
+            process.stop_group(running)
+            reader.join(timeout=5)
+            running.stdout.close()
     return Outcome(
         status,
         files=statistics.get("Number of files", 0),
@@ -133,6 +151,7 @@ def transfer(
         bytes_received=statistics.get("Total bytes received", 0),
         problems=tuple(problems),
         complaint=tuple(tail),
+        remarks=tuple(remarks),
     )
 
 
@@ -177,7 +196,9 @@ def _lines(stream: IO[bytes]) -> Iterator[str]:
         yield pending.decode("utf-8", "surrogateescape")
 
 
-def _read_complaints(stream: IO[bytes], problems: list[str], tail: list[str]) -> None:
+def _read_complaints(
+    stream: IO[bytes], problems: list[str], tail: list[str], remarks: list[str]
+) -> None:
     with stream:
         for raw in stream:
             line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
@@ -186,5 +207,8 @@ def _read_complaints(stream: IO[bytes], problems: list[str], tail: list[str]) ->
             logger.debug("rsync: %s", escape(line))
             tail.append(line)
             del tail[: -process.DETAIL_LINES]
-            if line.startswith("rsync: ") and len(problems) < MAX_PROBLEMS:
-                problems.append(line.removeprefix("rsync: "))
+            if line.startswith("rsync: "):
+                if len(problems) < MAX_PROBLEMS:
+                    problems.append(line.removeprefix("rsync: "))
+            elif not line.startswith("rsync ") and len(remarks) < MAX_REMARKS:
+                remarks.append(line)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from byteback.client.settings import (
     read_rsync_flags,
 )
 from byteback.errors import (
+    BusyError,
     BytebackError,
     IncompleteBackupError,
     NotSetUpError,
@@ -151,7 +155,11 @@ CONNECTION = Connection(Destination("byteback", "server"), Path("key"), None, No
         (9, ("byteback-receive: error: no",), RefusedError),
         (14, ("byteback-receive: error: too soon",), PolicyError),
         (13, ("byteback-receive: error: btrfs failed", "  ERROR: x"), ToolError),
-        (75, ("byteback-receive: busy: full house", "  hint: later"), UnreachableError),
+        (75, ("byteback-receive: busy: full house", "  hint: later"), BusyError),
+        (11, ("byteback-receive: error: cannot lock 'x': held by y",), BusyError),
+        (143, (), UnreachableError),
+        (255, ("No ED25519 host key is known for x and you have",), RefusedError),
+        (255, ('Load key "key": error in libcrypto', "x: Perm"), NotSetUpError),
         (127, ("sh: 1: byteback-receive: not found",), RefusedError),
         (1, (), RefusedError),
     ],
@@ -173,21 +181,25 @@ def test_a_transfer_that_is_done(status: int) -> None:
     push._check(outcome(status), CONNECTION)
 
 
-@pytest.mark.parametrize("status", [5, 10, 11, 12, 21, 22, 30, 35, 255, -9, -15])
+@pytest.mark.parametrize("status", [5, 10, 11, 12, 21, 22, 30, 35, 255, -9, 137])
 def test_a_transfer_that_is_worth_another_attempt(status: int) -> None:
-    with pytest.raises(UnreachableError):
+    with pytest.raises(BytebackError) as failure:
         push._check(outcome(status), CONNECTION)
+    assert failure.value.can_pass
+    # 12 is for the line alone; a disc or a memory that failed is not "unreachable".
+    assert failure.value.exit_status == (13 if status in (11, 21, 22) else 12)
 
 
 @pytest.mark.parametrize("status", [1, 2, 3, 4, 6, 14, 20, 25, 127])
 def test_a_transfer_that_another_attempt_does_not_mend(status: int) -> None:
-    with pytest.raises(ToolError):
+    with pytest.raises(ToolError) as failure:
         push._check(outcome(status), CONNECTION)
+    assert not failure.value.can_pass
 
 
 def test_a_full_disc_is_no_unreadable_file() -> None:
     full = '[receiver] write failed on "/x": No space left on device (28)'
-    with pytest.raises(UnreachableError, match="failed"):
+    with pytest.raises(BusyError, match="is full"):
         push._check(outcome(23, full), CONNECTION)
 
 
@@ -196,8 +208,25 @@ def test_the_servers_word_decides_whether_to_come_back() -> None:
     with pytest.raises(RefusedError, match=r"no$"):
         push._check(refused, CONNECTION)
     busy = outcome(12, complaint=("byteback-receive: busy: later", "rsync error"))
-    with pytest.raises(UnreachableError, match=r"later$"):
+    with pytest.raises(BusyError, match=r"later$"):
         push._check(busy, CONNECTION)
+
+
+def test_what_the_server_said_first_is_not_lost_behind_what_rsync_adds() -> None:
+    said = ("byteback-receive: error: no such thing", "  hint: do that", *"abcdef")
+    buried = Outcome(12, remarks=said, complaint=("rsync: x", "rsync error: y"))
+    with pytest.raises(RefusedError, match="no such thing") as failure:
+        push._check(buried, CONNECTION)
+    assert failure.value.hint == "do that"
+    failed = Outcome(13, remarks=("byteback-receive: error: btrfs failed",))
+    with pytest.raises(ToolError, match="btrfs failed"):
+        push._check(failed, CONNECTION)
+
+
+def test_a_lost_login_is_told_apart_from_a_lost_line() -> None:
+    denied = Outcome(255, remarks=("byteback@x: Permission denied (publickey).",))
+    with pytest.raises(RefusedError, match="does not take this machine's key"):
+        push._check(denied, CONNECTION)
 
 
 def test_names_of_unread_files_are_told_once_each() -> None:
@@ -218,12 +247,45 @@ def test_retries_pause_longer_each_time_and_then_give_up() -> None:
         tries += 1
         raise UnreachableError("away")
 
-    with pytest.raises(UnreachableError):
+    with pytest.raises(UnreachableError) as failure:
         retrying(fail, RetryPolicy(3, 100), sleep=pauses.append)
+    assert failure.value.message == "away (after 4 attempts)"
     assert tries == 4
     assert 75 <= pauses[0] <= 125
     assert 112 <= pauses[1] <= 188
     assert 168 <= pauses[2] <= 282
+
+
+def test_a_retry_says_which_attempt_why_and_when_the_next_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    errors = [UnreachableError("cannot reach it", details=["ssh: no route"])]
+
+    def fail_once() -> str:
+        if errors:
+            raise errors.pop()
+        return "done"
+
+    assert retrying(fail_once, RetryPolicy(2, 100), sleep=lambda _: None) == "done"
+    assert re.search(
+        r"attempt 1 of 3 failed: cannot reach it \(ssh: no route\); "
+        r"trying again in \d+ seconds, at \d\d:\d\d:\d\d$",
+        caplog.text.strip(),
+    )
+
+
+def test_a_tools_failure_that_can_pass_is_retried() -> None:
+    failure = ToolError("disc error")
+    failure.can_pass = True
+    tries = []
+
+    def fail() -> None:
+        tries.append(1)
+        raise failure
+
+    with pytest.raises(ToolError):
+        retrying(fail, RetryPolicy(2, 0), sleep=lambda _: None)
+    assert len(tries) == 3
 
 
 def test_what_is_no_broken_line_is_not_retried() -> None:
@@ -268,6 +330,27 @@ def test_a_hung_hook_is_ended_with_its_children(
     child = Path("/proc") / (tmp_path / "pid").read_text().strip()
     state = (child / "stat").read_text().split()[2] if child.exists() else "gone"
     assert state in ("gone", "Z")
+
+
+def test_a_hook_may_leave_a_service_behind_that_keeps_its_output_open(
+    tmp_path: Path,
+) -> None:
+    script = f"setsid sleep 60 & echo $! >{tmp_path}/p; sleep 0.5"
+    (tmp_path / "a").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "a").chmod(0o755)
+    started = time.monotonic()
+    hooks.run_hooks(tmp_path, {})
+    assert time.monotonic() - started < 20
+    os.kill(int((tmp_path / "p").read_text()), 9)
+
+
+@pytest.mark.parametrize("name", ["excludes", "rsync_filter"])
+def test_rules_that_are_no_text_are_named(tmp_path: Path, name: str) -> None:
+    there = files(tmp_path, **{name: b"\0\1"})
+    with pytest.raises(UsageError, match=f"{name}' is no text file"):
+        push.select(there, ["/"], ())
+    latin1 = files(tmp_path, **{name: b"- /caf\xe9\n"})
+    assert push.select(latin1, ["/"], ()).rules
 
 
 @pytest.mark.parametrize(
