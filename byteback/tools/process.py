@@ -69,6 +69,7 @@ def run(
     timeout_s: float | None = None,
     extra_env: Mapping[str, str] | None = None,
     in_child: Callable[[], None] | None = None,
+    pass_fds: Collection[int] = (),
 ) -> Finished:
     """Run a program to its end and return what it printed.
 
@@ -77,7 +78,11 @@ def run(
     """
     with interrupts.held():
         running = start(
-            argv, stdin=subprocess.PIPE, extra_env=extra_env, in_child=in_child
+            argv,
+            stdin=subprocess.PIPE,
+            extra_env=extra_env,
+            in_child=in_child,
+            pass_fds=pass_fds,
         )
         words = tuple(os.fspath(word) for word in argv)
         try:

@@ -1,0 +1,61 @@
+"""Root's rights put down, and taken up again for the few steps that need them.
+
+The store belongs to an unprivileged user. If that user was taken over, whatever root
+does by a path in the store could be led elsewhere by a link; done with that user's own
+rights it can reach nothing that was not his already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+def is_root_within_reach() -> bool:
+    """Whether this process is root, or was before ``lowered_to``."""
+    return 0 in os.getresuid()
+
+
+@contextlib.contextmanager
+def lowered_to(uid: int, gid: int) -> Iterator[None]:
+    """As root, be that user for the length of the block; nothing for anybody else.
+
+    Programs that are started inside are that user for good: only the saved user
+    number remains root's, and that does not outlive an exec.
+    """
+    if os.geteuid() != 0 or uid == 0:
+        yield
+        return
+    groups = os.getgroups()
+    _lower(uid, gid)
+    try:
+        yield
+    finally:
+        _raise(groups)
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Be root again for the length of the block, where root is within reach."""
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0 or not is_root_within_reach():
+        yield
+        return
+    _raise([])
+    try:
+        yield
+    finally:
+        _lower(uid, gid)
+
+
+def _lower(uid: int, gid: int) -> None:
+    os.setgroups([gid])
+    os.setresgid(gid, gid, 0)
+    os.setresuid(uid, uid, 0)
+
+
+def _raise(groups: list[int]) -> None:
+    os.setresuid(0, 0, 0)
+    os.setresgid(0, 0, 0)
+    os.setgroups(groups)
