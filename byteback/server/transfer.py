@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,14 @@ from byteback import locking
 from byteback.errors import BusyError, LockedError, NotSetUpError, PolicyError
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
-from byteback.tools import process, sandbox
+from byteback.tools import process, sandbox, watching
 
 TAKE_OVER_WAIT_S = 20.0
 BUSY_RETRY_S = 300
+WATCH_S = 2.0
 NICENESS = 10
 MAX_OPEN_FILES = 1024
+MIN_MEMORY = 2 << 30  # bytes of address space, on however small a machine
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Measured:
     status: int  # rsync's exit status, or minus a signal
     bytes_read: int | None = None  # from the wire and from the tree
     bytes_written: int | None = None  # to the disc, as far as it is known already
+    confinement: str = "none"  # the layers that held it
 
 
 def is_confined(settings: ServerSettings) -> bool:
@@ -42,11 +44,15 @@ def is_confined(settings: ServerSettings) -> bool:
     if sandbox.is_available():
         return True
     if settings.confinement == "require":
-        raise PolicyError(
-            "this server's kernel cannot confine transfers, and its policy requires it",
-            hint='set confinement = "auto" in server.toml to go on without',
-        )
+        raise _cannot_confine()
     return False
+
+
+def _cannot_confine() -> PolicyError:
+    return PolicyError(
+        "this server cannot confine transfers, and its policy requires it",
+        hint="its administrator finds out why with byteback-setup-server",
+    )
 
 
 @contextlib.contextmanager
@@ -103,52 +109,66 @@ def run(
     rights: int,
     settings: ServerSettings,
     lock: locking.Lock | None,
+    watch: Callable[[int | None], None] | None = None,
 ) -> Measured:
     """Run the server's rsync in ``directory`` on the session's own descriptors.
 
     It gets ``rights`` (sandbox.READ or WRITE) on that directory and nothing else that
     is anybody's. It inherits ``lock``, so that the lock is held for as long as any
-    process of the transfer lives, whatever becomes of this one.
+    process of the transfer lives, whatever becomes of this one. ``watch`` is told
+    every few seconds what it has written until then, and stops it by raising.
     """
     program = which(argv[0], path=process.SEARCH_PATH)
     if program is None:
         raise NotSetUpError(
             "the server has no rsync", hint="install rsync on the server"
         )
+    place = Path(program).resolve()
+    job = sandbox.Job(
+        place,
+        argv[1:],
+        directory,
+        rights,
+        sandbox.Limits(NICENESS, MAX_OPEN_FILES, _memory_limit()),
+        pass_fds=[lock.fd] if lock is not None else [],
+        tree_options=_own_options(place),
+    )
     before = _io_counters()
-    with contextlib.ExitStack() as stack:
-        confine: Callable[[], None] | None = None
-        if is_confined(settings):
-            grants = [
-                *sandbox.program_grants(Path(program).resolve()),
-                sandbox.Grant(directory, rights),
-            ]
-            confine = stack.enter_context(sandbox.confined_to(grants))
-        running = process.start(
-            [program, *argv[1:]],
-            stdin=None,
-            stdout=None,
-            stderr=None,
-            cwd=directory,
-            pass_fds=[lock.fd] if lock is not None else [],
-            in_child=lambda: _prepare(confine),
-            new_session=True,
-        )
-        try:
-            status = running.wait()
-        finally:
-            process.stop_group(running)
+    running, layers = _start(job, settings)
+    try:
+        while watch and not watching.has_ended(running.pid, WATCH_S):
+            watch(watching.bytes_written(running.pid))
+        status = running.wait()
+    finally:
+        process.stop_group(running)
     after = _io_counters()
-    return Measured(status, after[0] - before[0], after[1] - before[1])
+    return Measured(status, after[0] - before[0], after[1] - before[1], layers)
 
 
-def _prepare(confine: Callable[[], None] | None) -> None:
-    """In the child: less of everything, then the confinement."""
-    os.nice(NICENESS)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
-    if confine is not None:
-        confine()
+def _start(job: sandbox.Job, settings: ServerSettings) -> tuple[process.Process, str]:
+    if settings.confinement == "off":
+        running = sandbox.start_unconfined(job)
+        return running.process, running.layers
+    try:
+        running = sandbox.start(job)
+    except OSError:
+        # is_confined has refused where the policy requires what cannot be had.
+        if settings.confinement == "require":
+            raise _cannot_confine() from None
+        running = sandbox.start_unconfined(job)
+    return running.process, running.layers
+
+
+def _own_options(program: Path) -> list[str]:
+    """What this server's rsync adds to its own safety (rsync 3.5)."""
+    shown = process.run([program, "--help"], tolerate=range(256), timeout_s=10)
+    return ["--confine-root="] if "--confine-root=" in shown.text else []
+
+
+def _memory_limit() -> int:
+    """Bytes that one rsync may take: a client decides how long its file list is."""
+    page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    return max(MIN_MEMORY, page * pages // 2)
 
 
 def _io_counters() -> tuple[int, int]:

@@ -1,175 +1,216 @@
-"""Confines a process to a few directories, by Linux's Landlock.
+"""Puts a transfer where nothing but its own client's tree can be reached.
 
-A confined process, and all that it starts, can open files only beneath what it was
-given, run nothing but what it was given, and make no TCP connection. Landlock asks for
-no privilege. It does not hide names, and does not stop chmod, utime or setxattr on a
-path that the process can name (landlock(7)); see DESIGN.md, D6.
+Three layers, each of which holds alone: a mount namespace without anybody else's files
+(bubblewrap), the kernel's own judgement of each file that is opened (Landlock), and no
+system call beyond what rsync needs (seccomp). See DESIGN.md, D6, for what each covers.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
-import struct
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-# The same numbers on every architecture (asm-generic).
-_SYS_CREATE_RULESET = 444
-_SYS_ADD_RULE = 445
-_SYS_RESTRICT_SELF = 446
-_CREATE_RULESET_VERSION = 1
-_RULE_PATH_BENEATH = 1
-_PR_SET_NO_NEW_PRIVS = 38
+from byteback.tools import bubblewrap, confine, elf, landlock, process, seccomp
+from byteback.tools.landlock import EXECUTE, READ, READ_FILE, WRITE, WRITE_FILE, Grant
 
-# linux/landlock.h
-EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 1 << 1, 1 << 2, 1 << 3
-REMOVE_DIR, REMOVE_FILE = 1 << 4, 1 << 5
-MAKE_CHAR, MAKE_DIR, MAKE_REG, MAKE_SOCK = 1 << 6, 1 << 7, 1 << 8, 1 << 9
-MAKE_FIFO, MAKE_BLOCK, MAKE_SYM = 1 << 10, 1 << 11, 1 << 12
-REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
-_RIGHTS_OF_ABI_1 = (1 << 13) - 1
-_FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
-_TCP_BIND, _TCP_CONNECT = 1, 2
-_SCOPE_ABSTRACT_SOCKET, _SCOPE_SIGNAL = 1, 2
-
-# A store holds plain files and directories alone, because --fake-super keeps all else
-# in attributes: nobody may make links, fifos, sockets or devices in it.
-READ = READ_FILE | READ_DIR
-WRITE = (
-    READ | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_DIR | REMOVE_FILE | REMOVE_DIR
-) | REFER
-
-# Without REFER (ABI 2, Linux 5.19) no hard link between two directories can be made.
-MIN_ABI = 2
+__all__ = ["READ", "WRITE", "Grant", "Job", "Limits", "describe", "is_available"]
 
 
 @dataclass(frozen=True)
-class Grant:
-    """``rights`` on a file, or on a directory and all that is beneath it."""
+class Limits:
+    """What a confined program may take at most."""
 
-    path: Path
-    rights: int
+    niceness: int = 10
+    files: int = 1024
+    memory: int = 0  # bytes of address space; 0: no limit
 
 
-def landlock_abi() -> int:
-    """The kernel's Landlock version; 0 where it has none or it is switched off."""
-    found = _libc().syscall(_SYS_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)
-    return max(0, int(found))
+@dataclass(frozen=True)
+class Job:
+    """A program that root installed, to run in one tree and nowhere else."""
+
+    program: Path
+    arguments: Sequence[str]
+    tree: Path
+    rights: int  # READ or WRITE
+    limits: Limits = Limits()
+    pass_fds: Collection[int] = ()
+    # Options that end in the tree's path, as the program will see it, placed first.
+    tree_options: Sequence[str] = ()
+
+    def command(self, tree: Path) -> list[str]:
+        """The program's command line where ``tree`` is what it sees its tree as."""
+        own = [f"{option}{tree}" for option in self.tree_options]
+        return [str(self.program), *own, *self.arguments]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A confined program, and what holds it."""
+
+    process: process.Process
+    layers: str  # for the log
 
 
 def is_available() -> bool:
-    """Whether this kernel can confine a transfer."""
-    return landlock_abi() >= MIN_ABI
+    """Whether transfers can be confined here to the files of their client."""
+    return landlock.is_available() or bubblewrap.works_as()
 
 
-def describe() -> str:
-    """One sentence about the confinement that this machine offers."""
-    abi = landlock_abi()
-    if abi >= MIN_ABI:
-        return f"transfers are confined to their client's tree by Landlock (ABI {abi})"
-    return (
-        "this kernel cannot confine transfers: it has no Landlock "
-        f"of version {MIN_ABI} or later"
+def describe(user: str | None = None) -> str:
+    """One sentence about the confinement that this machine offers ``user``."""
+    layers = []
+    if bubblewrap.works_as(user):
+        layers.append("bubblewrap")
+    if landlock.is_available():
+        layers.append(f"Landlock (ABI {landlock.abi()})")
+    if not layers:
+        return (
+            "nothing here can confine transfers: the kernel has no Landlock of version "
+            f"{landlock.MIN_ABI} or later, and bubblewrap does not work"
+        )
+    if seccomp.build_filter(seccomp.machine()):
+        layers.append("seccomp")
+    else:
+        layers.append(f"no seccomp, which byteback lacks for {seccomp.machine()}")
+    return f"transfers are confined to their client's tree by {', '.join(layers)}"
+
+
+def start(job: Job) -> Running:
+    """Start a job under every layer that works here, on our own standard streams.
+
+    Raises OSError where neither bubblewrap nor Landlock works: never unconfined.
+    """
+    abi = landlock.abi()
+    abi = abi if abi >= landlock.MIN_ABI else 0
+    if bubblewrap.program() is not None:
+        running = _start_wrapped(job, abi)
+        if running is not None:
+            return running
+    if not abi:
+        raise OSError("neither bubblewrap nor Landlock works")
+    shim = [bubblewrap.interpreter(), "-I", "-S", confine.__file__]
+    words = [*shim, *_plan(job, abi, job.tree), "--", *job.command(job.tree)]
+    return Running(_start(words, job, job.tree, ()), _layers("landlock"))
+
+
+def start_unconfined(job: Job) -> Running:
+    """Start a job with its limits, but with no confinement: for a policy of "off"."""
+    return Running(_start(job.command(job.tree), job, job.tree, ()), "none")
+
+
+def restrict_self(trees: Collection[Path]) -> None:
+    """From here on this process can read ``trees`` and Python's library, no more.
+
+    It can run nothing, write nothing and connect to nothing. It still may write to what
+    is open. Where the kernel has no Landlock, system calls alone are denied.
+    Raises OSError if the kernel will not have it.
+    """
+    abi = landlock.abi()
+    library = [path for path in sys.path if path]
+    zones = ("/usr/share/zoneinfo", "/etc/localtime")
+    readable = [*trees, *(Path(path) for path in (*library, *zones))]
+    grants = [Grant(path, READ) for path in readable]
+    confine.enter(
+        landlock.ruleset(abi) if abi else b"",
+        [landlock.encode(grant, abi) for grant in grants if grant.path.exists()],
+        seccomp.build_filter(seccomp.machine()),
     )
 
 
 def program_grants(program: Path) -> list[Grant]:
-    """What a dynamically linked program needs to run: itself, its libraries, no more.
+    """What a program needs to run: itself, its loader, its libraries, no more.
 
-    The loader must be executable as well; other programs are not, so that even a
-    program that was taken over cannot start a shell.
+    Nothing else can be executed, so that even a program that was taken over cannot
+    start a shell; and a client that makes rsync name files learns nothing of the rest.
     """
-    libraries = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64")
-    files = (
-        "/etc/ld.so.cache",
-        "/etc/nsswitch.conf",
-        "/etc/passwd",
-        "/etc/group",
-        "/etc/localtime",
-        "/usr/share/zoneinfo",
-        "/dev/urandom",
-    )
-    loaders = [
-        path
-        for directory in ("/lib", "/lib64")
-        for pattern in ("ld-*.so*", "*/ld-*.so*")
-        for path in Path(directory).glob(pattern)
-    ]
-    return [
+    its_loader = elf.loader(program)
+    grants = [
         Grant(program, EXECUTE | READ_FILE),
-        *(Grant(path, EXECUTE | READ_FILE) for path in loaders),
-        *(Grant(Path(path), READ) for path in (*libraries, *files)),
+        Grant(Path("/etc/ld.so.cache"), READ_FILE),
+        Grant(Path("/dev/urandom"), READ_FILE),
         Grant(Path("/dev/null"), READ_FILE | WRITE_FILE),
     ]
+    if its_loader is not None:
+        grants.append(Grant(its_loader, EXECUTE | READ_FILE))
+        grants += [Grant(path, READ) for path in elf.libraries(program, its_loader)]
+    return grants
 
 
-@contextlib.contextmanager
-def confined_to(grants: Iterable[Grant]) -> Iterator[Callable[[], None]]:
-    """A function that confines the process that calls it to ``grants``, for good.
+def _start_wrapped(job: Job, abi: int) -> Running | None:
+    """Start a job in bubblewrap; None if that does not work here.
 
-    It is for the child between fork and exec, where little may be done: all opening
-    and checking happens here, before the fork. Grants of missing files are skipped.
-    Raises OSError where Landlock is missing.
+    Until the confinement is complete nothing has read a byte from the client, and its
+    last step tells us through a pipe.
     """
-    abi = landlock_abi()
-    ruleset = _create_ruleset(abi)
+    ready, told = os.pipe()
+    # What bwrap itself complains about is no business of the client's.
+    stderr = os.dup(2)
     try:
-        for grant in grants:
-            _add_rule(ruleset, grant, _handled_rights(abi))
-        libc = _libc()
-
-        def enter() -> None:
-            if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
-                _SYS_RESTRICT_SELF, ruleset, 0
-            ):
-                os._exit(126)  # never go on unconfined
-
-        yield enter
+        words = [
+            *bubblewrap.argv(job.tree, is_writable=job.rights == WRITE),
+            *(bubblewrap.interpreter(), "-I", "-S", str(bubblewrap.SHIM)),
+            *_plan(job, abi, bubblewrap.TREE),
+            *(f"ready={told}", f"stderr={stderr}"),
+            *("--", *job.command(bubblewrap.TREE)),
+        ]
+        running = _start(words, job, None, (told, stderr), stderr=process.NULL)
+        os.close(told)
+        told = -1
+        if os.read(ready, 1):
+            return Running(running, _layers("bubblewrap", "landlock" if abi else ""))
+        running.wait()
+        return None
     finally:
-        os.close(ruleset)
+        os.close(ready)
+        os.close(stderr)
+        if told >= 0:
+            os.close(told)
 
 
-def _handled_rights(abi: int) -> int:
-    rights = _RIGHTS_OF_ABI_1
-    for since, right in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
-        if abi >= since:
-            rights |= right
-    return rights
+def _start(
+    words: Sequence[str],
+    job: Job,
+    directory: Path | None,
+    pass_fds: Collection[int],
+    stderr: int | None = None,
+) -> process.Process:
+    limits = job.limits
+    return process.start(
+        words,
+        stdin=None,
+        stdout=None,
+        stderr=stderr,
+        cwd=directory,
+        pass_fds=[*job.pass_fds, *pass_fds],
+        in_child=partial(confine.lower, limits.niceness, limits.files, limits.memory),
+        new_session=True,
+    )
 
 
-def _create_ruleset(abi: int) -> int:
-    network = (_TCP_BIND | _TCP_CONNECT) if abi >= 4 else 0
-    scoped = (_SCOPE_ABSTRACT_SOCKET | _SCOPE_SIGNAL) if abi >= 6 else 0
-    fields = [_handled_rights(abi)]
-    if abi >= 4:
-        fields.append(network)
-    if abi >= 6:
-        fields.append(scoped)
-    attributes = struct.pack(f"={len(fields)}Q", *fields)
-    fd = int(_libc().syscall(_SYS_CREATE_RULESET, attributes, len(attributes), 0))
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "cannot make a Landlock ruleset")
-    return fd
+def _plan(job: Job, abi: int, tree: Path) -> list[str]:
+    """The words that tell confine.py what to apply; ``tree`` is where it sees it."""
+    words = []
+    if abi:
+        words.append(f"landlock={landlock.ruleset(abi).hex()}")
+        for grant in program_grants(job.program):
+            if grant.path.exists():
+                rights, path = landlock.encode(grant, abi)
+                words.append(f"grant={rights}:{path}")
+        rights, _ = landlock.encode(Grant(job.tree, job.rights), abi)
+        words.append(f"grant={rights}:{tree}")
+    program = seccomp.build_filter(seccomp.machine())
+    if program:
+        words.append(f"seccomp={program.hex()}")
+    return words
 
 
-def _add_rule(ruleset: int, grant: Grant, handled: int) -> None:
-    try:
-        fd = os.open(grant.path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        rights = grant.rights & handled
-        if not grant.path.is_dir():
-            rights &= _FILE_RIGHTS
-        rule = struct.pack("=Qi", rights, fd)
-        if _libc().syscall(_SYS_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0):
-            raise OSError(ctypes.get_errno(), f"cannot confine to {grant.path}")
-    finally:
-        os.close(fd)
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _layers(*kinds: str) -> str:
+    names = [kind for kind in kinds if kind]
+    if seccomp.build_filter(seccomp.machine()):
+        names.append("seccomp")
+    return "+".join(names)
