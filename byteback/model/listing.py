@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from byteback.errors import RefusedError, escape
-from byteback.model.snapshot import CURRENT, parse_snapshot_name
+from byteback.model.snapshot import CURRENT, is_misdated, parse_snapshot_name
 
 HEADER = ("snapshot", "modestring", "size", "uid", "gid", "mtime", "path")
 GAP = "  "
@@ -39,22 +39,26 @@ class Entry:
         return stat.S_ISDIR(self.mode)
 
 
-def rank_trees(names: Iterable[str], *, current_is_whole: bool) -> list[str]:
+def rank_trees(
+    names: Iterable[str], *, current_is_whole: bool, now: datetime | None = None
+) -> list[str]:
     """A client's trees, newest first.
 
     ``current`` and foreign names count as now, ``current`` before the others. If the
     last transfer into ``current`` never finished, the newest snapshot comes before
-    all of these, because its files are known to be complete.
+    all of these, because its files are known to be complete. With ``now``, snapshots
+    that a wrong clock dated into the future come last.
     """
-    dated: list[tuple[datetime, str]] = []
+    dated: list[tuple[bool, datetime, str]] = []
     undated = []
     for name in names:
         time = parse_snapshot_name(name)
         if time is None:
             undated.append(name)
         else:
-            dated.append((time, name))
-    snapshots = [name for _, name in sorted(dated, reverse=True)]
+            in_order = now is None or not is_misdated(time, now)
+            dated.append((in_order, time, name))
+    snapshots = [name for *_, name in sorted(dated, reverse=True)]
     undated.sort(key=lambda name: (name != CURRENT, name))
     if current_is_whole:
         return undated + snapshots

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 NAME_FORMAT = "%Y-%m-%dT%H:%M%z"
 CURRENT = "current"
+MISDATED_BY = timedelta(days=1)  # two clocks, or a clock set right, may differ by less
 
 # Strict on purpose: a lenient parser takes "march" or "restore-2015-01-01" for a
 # date, and what parses as a snapshot may one day be pruned. Before May 2014 the old
@@ -51,6 +52,15 @@ def parse_snapshot_name(name: str, local_zone: tzinfo = UTC) -> datetime | None:
         ).astimezone(UTC)
     except (ValueError, OverflowError):  # the 30th of February, the year 0000
         return None
+
+
+def is_misdated(time: datetime, now: datetime) -> bool:
+    """Whether a snapshot's name is of a future that only a wrong clock can have seen.
+
+    When it was really made is unknown, but it was before ``now``: nothing dated so
+    may count as the newest.
+    """
+    return time > now + MISDATED_BY
 
 
 def _zone(match: re.Match[str], local_zone: tzinfo) -> tzinfo:

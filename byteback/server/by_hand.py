@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from byteback.errors import NotSetUpError, UsageError, quote
-from byteback.server import ledger, settings, snapshots
+from byteback.server import settings, snapshots
 from byteback.server.store import Store, become_store_user, find_store
 
 
@@ -23,9 +23,7 @@ def snapshot(root: Path) -> str:
             f"{quote(host)} is no client of this store",
             hint=f"the clients are the directories of {store.root} with current inside",
         )
-    name = snapshots.take_snapshot(store, host, settings.load(host))
-    ledger.add_snapshot(store, host, name, incomplete=False, files=None)
-    return name
+    return snapshots.take_snapshot(store, host, settings.load(host))
 
 
 def _host_of(store: Store, root: Path) -> str:

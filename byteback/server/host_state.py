@@ -1,8 +1,9 @@
 """What the server remembers of a client's last transfer: one word in a file.
 
 It is kept apart from the ledger, which may be lost at any time, because it decides
-whether ``current`` may become a snapshot. On btrfs a commit covers the whole volume,
-so that after a crash the word is never newer than the tree that it speaks of.
+whether ``current`` may become a snapshot. Beside the word stands which start of the
+machine it was written in: a transfer that still "runs" since an earlier one was cut
+off by a power cut or a crash, which may have cost data that rsync had written (D14).
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from byteback.errors import BusyError
 from byteback.server.store import Store
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+RECORD_LENGTH = 64  # bytes
 
 
 class Transfer(enum.Enum):
@@ -36,11 +40,22 @@ class Transfer(enum.Enum):
 
 
 def read(store: Store, host: str) -> Transfer:
-    """The state of ``host``; UNKNOWN if there is none, or none that can be read."""
-    try:
-        return Transfer(_path(store, host).read_text(encoding="ascii").strip())
-    except (OSError, ValueError):
-        return Transfer.UNKNOWN
+    """The state of ``host``; UNKNOWN if there is none.
+
+    What cannot be understood counts as FAILED: it was damaged while it was written.
+    """
+    return _read(store, host)[0]
+
+
+def crash_time(store: Store, host: str) -> float | None:
+    """When the last transfer began if the machine went down in it; None if not.
+
+    In seconds since 1970, by the machine's clock of then.
+    """
+    state, boot = _read(store, host)
+    if state is not Transfer.RUNNING or boot == _boot_id():
+        return None
+    return _path(store, host).stat().st_mtime
 
 
 def current_is_whole(store: Store, host: str) -> bool:
@@ -56,17 +71,21 @@ def current_is_whole(store: Store, host: str) -> bool:
 
 
 def write(store: Store, host: str, state: Transfer) -> None:
-    """Record ``state``; the caller holds the host's lock.
+    """Record ``state``, to survive a power cut; the caller holds the host's lock.
 
     Raises BusyError on a full disc, so that no transfer starts that could not be
     told from a finished one later.
     """
-    path = _path(store, host)
+    # Always the same length, and never cut to nothing first: so there is no moment
+    # in which a crash leaves an empty file behind.
+    record = f"{state.value} {_boot_id()}".ljust(RECORD_LENGTH - 1) + "\n"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(path, flags, mode=0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(_path(store, host), flags, mode=0o600)
         try:
-            os.write(fd, state.value.encode("ascii") + b"\n")
+            os.pwrite(fd, record.encode("ascii"), 0)
+            os.ftruncate(fd, RECORD_LENGTH)
+            os.fsync(fd)
         finally:
             os.close(fd)
     except OSError as error:
@@ -74,6 +93,22 @@ def write(store: Store, host: str, state: Transfer) -> None:
             f"the server cannot record this transfer: {error.strerror}",
             hint="its disc may be full; it makes room by itself, try again later",
         ) from None
+
+
+def _read(store: Store, host: str) -> tuple[Transfer, str]:
+    """The state and the machine's start that it was written in."""
+    try:
+        words = _path(store, host).read_text(encoding="ascii").split()
+        return Transfer(words[0]), words[1] if len(words) > 1 else ""
+    except FileNotFoundError:
+        return Transfer.UNKNOWN, ""
+    except (OSError, ValueError, IndexError):
+        return Transfer.FAILED, ""
+
+
+def _boot_id() -> str:
+    """A random name that this start of the machine has (random(4))."""
+    return BOOT_ID.read_text(encoding="ascii").strip()[:36]
 
 
 def _path(store: Store, host: str) -> Path:

@@ -10,6 +10,7 @@ import fnmatch
 import re
 import resource
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 from byteback.errors import RefusedError, quote
@@ -123,7 +124,10 @@ def _is_covered(entry: Entry, covered: set[tuple[str, str]]) -> bool:
 def _choose_trees(
     store: Store, host: str, snapshot: str, *, current_is_whole: bool
 ) -> list[str]:
-    ranked = listing.rank_trees(store.trees(host), current_is_whole=current_is_whole)
+    now = datetime.now(UTC)
+    ranked = listing.rank_trees(
+        store.trees(host), current_is_whole=current_is_whole, now=now
+    )
     # Only "*" is special; check_snapshot has let through neither "?" nor "[".
     wanted = re.compile(fnmatch.translate(requests.check_snapshot(snapshot)))
     trees = [name for name in ranked if wanted.match(name) and not name.startswith(".")]

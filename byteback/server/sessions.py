@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from byteback import log
-from byteback.errors import BytebackError
+from byteback.errors import BusyError, BytebackError
 from byteback.server import (
     host_state,
     ledger,
@@ -19,6 +19,7 @@ from byteback.wire import requests
 
 # rsync's exit statuses on the receiving side that mean that all was gone through.
 _RESULTS = {0: Transfer.WHOLE, 24: Transfer.WHOLE, 23: Transfer.PARTIAL}
+CLOCK_STEP_S = 60.0  # by how much a clock may be set back unnoticed
 
 
 def push(store: Store, host: str, request: requests.Push, address: str) -> int:
@@ -31,6 +32,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
             return transfer.run(
                 command.argv, store.current(host), sandbox.READ, limits, lock
             ).status
+        _make_sure_of_current(store, host)
         # From here on until the end is known, current is nobody's newest copy.
         host_state.write(store, host, Transfer.RUNNING)
         number = ledger.begin_transfer(store, host, address, "push")
@@ -41,12 +43,28 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                 command.argv, store.current(host), sandbox.WRITE, limits, lock
             )
             result = _RESULTS.get(measured.status, Transfer.FAILED)
-            if result.is_finished:
-                # What the client will be told is done must survive a power cut.
-                btrfs.sync(store.current(host))
         finally:
-            _record(store, host, result, number, measured)
+            try:
+                _record(store, host, result)
+            finally:
+                _end(store, number, result.value, measured)
     return _exit_status(measured.status)
+
+
+def _make_sure_of_current(store: Store, host: str) -> None:
+    """See to it that what earlier transfers wrote is what ``current`` holds.
+
+    Their end is unknown where "running" still stands: this machine went down in the
+    middle, or only the program that would have recorded the end was killed.
+    """
+    since = host_state.crash_time(store, host)
+    if since is not None:
+        from byteback.server import doubt
+
+        count = doubt.doubt_recent(store.current(host), since - CLOCK_STEP_S)
+        log.audit("RECOVER", host=host, what="power cut in a transfer", files=count)
+    if host_state.read(store, host) is Transfer.RUNNING:
+        btrfs.sync(store.current(host))
 
 
 def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:
@@ -92,19 +110,22 @@ def exact_tree(store: Store, host: str, name: str) -> str:
     return name
 
 
-def _record(
-    store: Store,
-    host: str,
-    result: Transfer,
-    number: int | None,
-    measured: transfer.Measured,
-) -> None:
+def _record(store: Store, host: str, result: Transfer) -> None:
+    """Record a transfer's end. What is recorded is on disc: no power cut undoes it.
+
+    If that fails, "running" stands, which is never taken for finished. The client
+    must hear of it then instead of a success: it will come back, and so end it.
+    """
     try:
+        btrfs.sync(store.current(host))
         host_state.write(store, host, result)
     except BytebackError as error:
-        # It still says "running", which is never taken for finished.
         log.audit("WARNING", host=host, what="transfer's end", reason=error.message)
-    _end(store, number, result.value, measured)
+        if result.is_finished:
+            raise BusyError(
+                "the server could not record the end of this transfer",
+                hint=error.message,
+            ) from None
 
 
 def _end(

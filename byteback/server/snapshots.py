@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from byteback.errors import NotSetUpError, PolicyError, RefusedError, quote
-from byteback.model.snapshot import Snapshot, format_snapshot_name
-from byteback.server import host_state
+from byteback.model.snapshot import Snapshot, format_snapshot_name, is_misdated
+from byteback.server import host_state, ledger
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
 from byteback.tools import btrfs
@@ -26,10 +26,14 @@ def take_snapshot(
     host: str,
     settings: ServerSettings,
     *,
+    incomplete: bool = False,
+    files: int | None = None,
     now: Callable[[], datetime] = local_now,
 ) -> str:
     """Snapshot a host's ``current``, read-only, and return the snapshot's name.
 
+    The ledger gets it with ``files``, the number that the client says it sent, and
+    whether it is ``incomplete``: by what the client says, or by how rsync ended here.
     Raises PolicyError if the newest one is too young, RefusedError if the last
     transfer is known to have been cut off, LockedError while one is running.
     """
@@ -40,7 +44,8 @@ def take_snapshot(
                 f"the server has nothing of {quote(host)} to snapshot",
                 hint="run byteback-backup on that machine first",
             )
-        if host_state.read(store, host).is_cut_off:
+        state = host_state.read(store, host)
+        if state.is_cut_off:
             raise RefusedError(
                 f"the last transfer of {quote(host)} did not come to its end",
                 hint="run byteback-backup again: it resumes where it was cut off",
@@ -48,14 +53,31 @@ def take_snapshot(
         time = now()
         name = format_snapshot_name(time)
         _check_interval(store.snapshots(host), time, settings.snapshot_interval_hours)
+        # Recorded first: a kill in between must not leave a snapshot that lacks files
+        # and does not say so. A record without its snapshot says nothing to anybody.
+        ledger.add_snapshot(
+            store,
+            host,
+            name,
+            incomplete=incomplete or state is host_state.Transfer.PARTIAL,
+            files=files,
+        )
         btrfs.take_snapshot(current, store.host_directory(host) / name)
         return name
 
 
-def newest_name(store: Store, host: str) -> str | None:
-    """The name of a host's newest snapshot."""
+def newest_name(
+    store: Store, host: str, *, now: Callable[[], datetime] = local_now
+) -> str | None:
+    """The name of a host's newest snapshot.
+
+    One that a wrong clock dated into the future is it only if there is no other.
+    """
     snapshots = store.snapshots(host)
-    return snapshots[-1].name if snapshots else None
+    if not snapshots:
+        return None
+    time = now()
+    return max(snapshots, key=lambda s: (not is_misdated(s.time, time), s.time)).name
 
 
 def ensure_current(store: Store, host: str) -> None:

@@ -1,0 +1,117 @@
+"""What the server remembers of a transfer, and makes of it after a crash."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from byteback.errors import BusyError
+from byteback.model.listing import rank_trees
+from byteback.server import doubt, host_state, snapshots
+from byteback.server.host_state import Transfer
+from byteback.server.store import Store
+
+HOST = "client.example"
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / ".byteback/hosts").mkdir(parents=True)
+    (tmp_path / HOST / "current").mkdir(parents=True)
+    return Store(tmp_path)
+
+
+def state_file(store: Store) -> Path:
+    return store.lock_path(HOST).with_suffix(".state")
+
+
+@pytest.mark.parametrize("state", list(Transfer))
+def test_a_state_is_read_back(store: Store, state: Transfer) -> None:
+    host_state.write(store, HOST, Transfer.RUNNING)
+    host_state.write(store, HOST, state)
+    assert host_state.read(store, HOST) is state
+    assert state_file(store).stat().st_size == host_state.RECORD_LENGTH
+
+
+def test_no_state_is_unknown_and_a_damaged_one_is_a_failure(store: Store) -> None:
+    assert host_state.read(store, HOST) is Transfer.UNKNOWN
+    for damaged in (b"", b"\0" * 64, b"who", b"\xff\xfe"):
+        state_file(store).write_bytes(damaged)
+        assert host_state.read(store, HOST).is_cut_off
+
+
+def test_a_state_that_cannot_be_written_is_worth_another_attempt(store: Store) -> None:
+    state_file(store).mkdir()
+    with pytest.raises(BusyError):
+        host_state.write(store, HOST, Transfer.RUNNING)
+
+
+def test_only_a_transfer_of_an_earlier_start_was_cut_off_by_a_crash(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host_state.write(store, HOST, Transfer.RUNNING)
+    assert host_state.crash_time(store, HOST) is None
+    monkeypatch.setattr(host_state, "BOOT_ID", tmp_path / "boot_id")
+    (tmp_path / "boot_id").write_text("11111111-2222-3333-4444-555555555555\n")
+    began = host_state.crash_time(store, HOST)
+    assert began is not None
+    assert abs(began - time.time()) < 60
+    host_state.write(store, HOST, Transfer.FAILED)
+    (tmp_path / "boot_id").write_text("99999999-2222-3333-4444-555555555555\n")
+    assert host_state.crash_time(store, HOST) is None
+
+
+def test_files_that_a_crash_may_have_lost_are_compared_again(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/file").write_text("x")
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    before = Path("/etc/hostname").stat().st_mtime_ns
+    assert doubt.doubt_recent(tmp_path, time.time() + 5) == 0
+    assert doubt.doubt_recent(tmp_path, time.time() - 5) == 1
+    assert (tmp_path / "a/b/file").stat().st_mtime_ns == doubt.DOUBTED_NS
+    assert Path("/etc/hostname").stat().st_mtime_ns == before
+
+
+def test_a_tree_too_deep_to_go_through_stops_nothing(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    doubt.doubt_recent(tmp_path, 0)
+    # Python's own rmtree, pytest's too, cannot go that deep.
+    subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
+
+
+def days(number: int) -> str:
+    return (NOW + timedelta(days=number)).strftime("%Y-%m-%dT%H:%M+0000")
+
+
+def test_what_a_wrong_clock_dated_ahead_is_never_the_newest(store: Store) -> None:
+    for number in (-2, -1, 365):
+        (store.host_directory(HOST) / days(number)).mkdir()
+    assert snapshots.newest_name(store, HOST, now=lambda: NOW) == days(-1)
+    # While the clock was wrong, and after a year, it is what its name says.
+    later = NOW + timedelta(days=365)
+    assert snapshots.newest_name(store, HOST, now=lambda: later) == days(365)
+    # The clock is a year behind: all that is there seems to be of the future.
+    earlier = NOW - timedelta(days=365)
+    assert snapshots.newest_name(store, HOST, now=lambda: earlier) == days(365)
+
+
+def test_a_restore_prefers_no_snapshot_of_the_future() -> None:
+    names = [days(-2), "current", days(365), days(-1)]
+    assert rank_trees(names, current_is_whole=False, now=NOW) == [
+        *(days(-1), "current", days(-2), days(365))
+    ]
+    assert rank_trees(names, current_is_whole=True, now=NOW) == [
+        *("current", days(-1), days(-2), days(365))
+    ]
