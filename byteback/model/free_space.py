@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Room for metadata beyond this counts for nothing: no single backup needs more, and
 # a large store would otherwise give up history for gigabytes that stay unused.
@@ -37,12 +37,17 @@ class MetadataRoom:
     unallocated: int  # could still become metadata
 
     @property
+    def room_bytes(self) -> int:
+        """What the shares are counted of."""
+        return min(self.size + self.unallocated, METADATA_CAP)
+
+    @property
     def free_percent(self) -> float:
         """The share that is left for new metadata, between 0 and 100."""
         whole = self.size + self.unallocated
         margin = min(METADATA_MARGIN, whole // 8)
         left = whole - self.used - self.reserve - margin
-        return _percent(left, min(whole, METADATA_CAP))
+        return _percent(left, self.room_bytes)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,15 @@ class FreeSpace:
         if self.metadata is None:
             return self.data_percent
         return min(self.data_percent, self.metadata.free_percent)
+
+    def with_returned(self, data: int, metadata: int) -> FreeSpace:
+        """The room if that many bytes were given back."""
+        room = self.metadata
+        if room is not None:
+            room = replace(room, used=max(0, room.used - metadata))
+        return FreeSpace(
+            min(self.total_bytes, self.free_bytes + data), self.total_bytes, room
+        )
 
     def __str__(self) -> str:
         if self.percent < self.data_percent:
@@ -95,6 +109,19 @@ def wants_pruning(percent: float, limits: Limits, *, under_way: bool) -> bool:
     if under_way:
         return percent < limits.max_percent
     return percent <= limits.min_percent
+
+
+def wants_pruning_for_others(
+    percent: float, limits: Limits, *, under_way: bool
+) -> bool:
+    """Whether to prune although a suddenly larger backup is what takes the room.
+
+    That backup is stopped at the lower limit. What is missing below it the others have
+    taken, and they must go on: from half of the limit on, and back up to it.
+    """
+    if under_way:
+        return percent < limits.min_percent
+    return percent <= limits.min_percent / 2
 
 
 def has_settled(free_bytes: Sequence[int], window: int, tolerance: int) -> bool:

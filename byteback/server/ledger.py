@@ -10,14 +10,19 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from byteback.errors import escape
 from byteback.log import audit
+from byteback.model.growth import Push, Taken
 from byteback.server.store import Store
 
 LOCK_WAIT_S = 2.0
+KEPT_ROWS = 2000  # for each host, however often it comes
+TRIM_EVERY = 20  # transfers
+KEPT_RECENT = 200  # of those, whatever they say
+LOOK_BACK_DAYS = 200  # how much of it growth is judged by
 KEPT_DAYS = 800  # more than two years, so that a year can be compared with the last
 _DAY_S = 86400
 
@@ -32,7 +37,11 @@ CREATE TABLE IF NOT EXISTS transfer (
     result TEXT,                -- whole, partial, failed
     exit_status INTEGER,        -- rsync's on this side, or minus a signal
     bytes_received INTEGER,     -- read by rsync, from the wire and for comparing
-    bytes_written INTEGER       -- written to the store, measured here
+    bytes_written INTEGER,      -- written to the store, measured here
+    data_taken INTEGER,         -- how much less room there was afterwards
+    metadata_taken INTEGER,
+    names INTEGER,              -- in a finished tree
+    stopped INTEGER NOT NULL DEFAULT 0  -- 1: by the server, for want of room
 );
 CREATE INDEX IF NOT EXISTS transfer_host ON transfer (host, started);
 CREATE TABLE IF NOT EXISTS snapshot (
@@ -44,6 +53,35 @@ CREATE TABLE IF NOT EXISTS snapshot (
     files INTEGER               -- as the client said, not measured
 );
 CREATE INDEX IF NOT EXISTS snapshot_host ON snapshot (host, made);
+CREATE TABLE IF NOT EXISTS approval (  -- of a backup that was suddenly different
+    id INTEGER PRIMARY KEY,
+    host TEXT NOT NULL,
+    time REAL NOT NULL
+);
+"""
+
+# Of too many transfers those go that took least: a client must not be able to push
+# its own large ones out of sight by coming a thousand times for nothing.
+_TRIM = """
+DELETE FROM transfer WHERE host = :host
+    AND id NOT IN (SELECT id FROM transfer WHERE host = :host
+        ORDER BY id DESC LIMIT :recent)
+    AND id NOT IN (SELECT id FROM transfer WHERE host = :host
+        ORDER BY COALESCE(data_taken, 0) + COALESCE(metadata_taken, 0) DESC, id DESC
+        LIMIT :rows - :recent)
+"""
+
+_PUSHES = """
+SELECT host, started, data_taken, metadata_taken, names, stopped FROM transfer
+WHERE kind = 'push' AND (:host IS NULL OR host = :host) AND started >= :since
+"""
+_SNAPSHOTS = """
+SELECT host, made FROM snapshot
+WHERE (:host IS NULL OR host = :host) AND made >= :since
+"""
+_APPROVALS = """
+SELECT host, time FROM approval
+WHERE (:host IS NULL OR host = :host) AND time >= :since
 """
 
 
@@ -55,6 +93,16 @@ class TransferEnd:
     exit_status: int
     bytes_received: int | None
     bytes_written: int | None
+    names: int | None = None
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """What growth is judged by."""
+
+    pushes: list[Push] = field(default_factory=list)
+    snapshots: list[float] = field(default_factory=list)  # seconds since 1970
+    approvals: list[float] = field(default_factory=list)
 
 
 def path(store: Store) -> Path:
@@ -73,6 +121,9 @@ def begin_transfer(store: Store, host: str, address: str, kind: str) -> int | No
             "DELETE FROM transfer WHERE started < ?",
             (time.time() - KEPT_DAYS * _DAY_S,),
         )
+        if cursor.lastrowid is not None and cursor.lastrowid % TRIM_EVERY == 0:
+            limits = {"host": host, "recent": KEPT_RECENT, "rows": KEPT_ROWS}
+            ledger.execute(_TRIM, limits)
         return cursor.lastrowid
     return None
 
@@ -82,16 +133,64 @@ def end_transfer(store: Store, number: int | None, end: TransferEnd) -> None:
     with _opened(store) as ledger:
         ledger.execute(
             "UPDATE transfer SET ended = ?, result = ?, exit_status = ?,"
-            " bytes_received = ?, bytes_written = ? WHERE id = ?",
+            " bytes_received = ?, bytes_written = ?, names = ? WHERE id = ?",
             (
                 time.time(),
                 end.result,
                 end.exit_status,
                 end.bytes_received,
                 end.bytes_written,
+                end.names,
                 number,
             ),
         )
+
+
+def note_taken(
+    store: Store, number: int | None, taken: Taken, *, stopped: bool = False
+) -> None:
+    """Record how much room a transfer has taken, while it runs or afterwards."""
+    with _opened(store) as ledger:
+        ledger.execute(
+            "UPDATE transfer SET data_taken = ?, metadata_taken = ?,"
+            " stopped = MAX(stopped, ?) WHERE id = ?",
+            (taken.data, taken.metadata, stopped, number),
+        )
+
+
+def approve(store: Store, host: str) -> bool:
+    """Record that somebody has looked at a host's backups; False if that failed."""
+    with _opened(store) as ledger:
+        ledger.execute(
+            "INSERT INTO approval (host, time) VALUES (?, ?)", (host, time.time())
+        )
+        ledger.execute(
+            "DELETE FROM approval WHERE time < ?", (time.time() - KEPT_DAYS * _DAY_S,)
+        )
+        return True
+    return False
+
+
+def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]:
+    """The recent pushes, snapshots and approvals of all hosts, or of one.
+
+    Nothing is written; empty where there is no ledger, or none that can be read.
+    """
+    found: dict[str, HostRecord] = {}
+    if not path(store).exists():
+        return found
+    values = {"host": host, "since": time.time() - LOOK_BACK_DAYS * _DAY_S}
+    with _opened(store) as ledger:
+        for name, started, data, metadata, names, stopped in ledger.execute(
+            _PUSHES, values
+        ):
+            push = Push(started, Taken(data or 0, metadata or 0), names, bool(stopped))
+            found.setdefault(name, HostRecord()).pushes.append(push)
+        for name, made in ledger.execute(_SNAPSHOTS, values):
+            found.setdefault(name, HostRecord()).snapshots.append(made)
+        for name, moment in ledger.execute(_APPROVALS, values):
+            found.setdefault(name, HostRecord()).approvals.append(moment)
+    return found
 
 
 def add_snapshot(
@@ -133,7 +232,9 @@ def _opened(store: Store) -> Iterator[sqlite3.Connection]:
     except sqlite3.DatabaseError as error:
         _complain("the ledger is damaged and was set aside", error)
         with contextlib.suppress(OSError):
-            place.rename(place.with_suffix(f".damaged-{int(time.time())}"))
+            # One is enough to look at; they must not pile up.
+            place.replace(place.with_suffix(".damaged"))
+            place.with_name(f"{place.name}-journal").unlink(missing_ok=True)
     except OSError as error:
         _complain("the ledger could not be used", error)
 

@@ -1,0 +1,223 @@
+"""Whether a backup is suddenly larger, or smaller, than its host's earlier ones.
+
+A *backup* here is all that a host sent between two of its snapshots, however often the
+line broke: otherwise a client could grow by many small transfers unnoticed.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+REMEMBERED = 10  # earlier backups that one is compared with
+# From so many on the history says something; a host that was watched from its first
+# backup on needs no more than that one.
+ENOUGH_HISTORY = 3
+FEW_NAMES = 100  # trees smaller than this may shrink as they like
+JUDGED_S = 30 * 86400.0  # after that a change is how things are now
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What counts as sudden."""
+
+    growth_factor: float = 2.0
+    growth_percent: float = 1.0  # of the store
+    shrink_factor: float = 2.0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Bytes of the disc, as the server measured them."""
+
+    data: int = 0
+    metadata: int = 0
+
+    def __add__(self, other: Taken) -> Taken:
+        return Taken(self.data + other.data, self.metadata + other.metadata)
+
+
+@dataclass(frozen=True)
+class Push:
+    """One transfer to the server, finished or cut off."""
+
+    started: float  # seconds since 1970
+    taken: Taken
+    names: int | None = None  # in the tree afterwards; None if it was not finished
+    was_stopped: bool = False  # by the server, for want of room
+
+
+@dataclass
+class Backup:
+    """The pushes between two snapshots."""
+
+    began: float
+    is_approved: bool
+    taken: Taken = field(default_factory=Taken)
+    names: int | None = None
+    was_stopped: bool = False
+
+    def add(self, push: Push) -> None:
+        """Count one more push."""
+        self.taken += push.taken
+        self.names = push.names if push.names is not None else self.names
+        self.was_stopped |= push.was_stopped
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """A tree that has lost most of its names."""
+
+    since: float
+    names: int
+    usual_names: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said of a host's recent backups."""
+
+    blamed: Taken = Taken()  # of backups that were suddenly larger
+    blamed_since: float | None = None
+    shrinkage: Shrinkage | None = None
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much more a running backup may take before it counts as larger."""
+
+    so_far: Taken
+    limit: Taken
+
+    def is_exceeded_by(self, taken: Taken) -> bool:
+        """Whether that much on top of what was taken already is too much."""
+        whole = self.so_far + taken
+        return whole.data > self.limit.data or whole.metadata > self.limit.metadata
+
+
+def group(
+    pushes: Iterable[Push], snapshots: Sequence[float], approvals: Iterable[float]
+) -> list[Backup]:
+    """A host's pushes as backups, oldest first; times are seconds since 1970.
+
+    An approval holds for all that came before it and for the backup that was under
+    way or came next.
+    """
+    ends = sorted(snapshots)
+    approved = max((bisect.bisect_right(ends, time) for time in approvals), default=-1)
+    backups: dict[int, Backup] = {}
+    for push in sorted(pushes, key=lambda push: push.started):
+        place = bisect.bisect_right(ends, push.started)
+        if place not in backups:
+            backups[place] = Backup(push.started, is_approved=place <= approved)
+        backups[place].add(push)
+    return list(backups.values())
+
+
+def judge(
+    backups: Sequence[Backup],
+    now: float,
+    store: Taken,
+    rules: Rules,
+    oldest_snapshot: float | None = None,
+) -> Verdict:
+    """What stands out among a host's backups of the last 30 days.
+
+    ``store`` is the size of the whole store, ``oldest_snapshot`` the time of the
+    oldest one that is still there: a host whose first backups nobody recorded is
+    judged by later ones alone.
+    """
+    known = _is_known_from_start(backups, oldest_snapshot)
+    return _look_back(backups, now, _History(rules, store, known))
+
+
+def allowance(
+    backups: Sequence[Backup],
+    current: Backup | None,
+    now: float,
+    store: Taken,
+    rules: Rules,
+    oldest_snapshot: float | None = None,
+) -> Allowance | None:
+    """What a backup that begins or goes on now may take, or None if nothing is known.
+
+    ``current`` is what it has taken before its line broke, and no part of
+    ``backups``. A first backup is measured like any other; it is for the caller to
+    let it have all the room there is.
+    """
+    so_far = current.taken if current is not None else Taken()
+    if current is not None and current.is_approved:
+        return None
+    known = _is_known_from_start(backups, oldest_snapshot)
+    past = _History(rules, store, known)
+    _look_back(backups, now, past)
+    if not past.says_enough and not (known and not past.taken):
+        return None
+    return Allowance(so_far, past.limit())
+
+
+class _History:
+    """The last few backups that nothing was wrong with."""
+
+    def __init__(self, rules: Rules, store: Taken, known_from_start: bool) -> None:
+        self.rules = rules
+        self.store = store
+        self.known_from_start = known_from_start
+        self.taken: deque[Taken] = deque(maxlen=REMEMBERED)
+        self.names: deque[int] = deque(maxlen=REMEMBERED)
+
+    @property
+    def says_enough(self) -> bool:
+        return len(self.taken) >= (1 if self.known_from_start else ENOUGH_HISTORY)
+
+    def limit(self) -> Taken:
+        factor, share = self.rules.growth_factor, self.rules.growth_percent / 100
+        data = max((taken.data for taken in self.taken), default=0)
+        metadata = max((taken.metadata for taken in self.taken), default=0)
+        return Taken(
+            int(max(factor * data, share * self.store.data)),
+            int(max(factor * metadata, share * self.store.metadata)),
+        )
+
+    def is_larger(self, taken: Taken) -> bool:
+        return self.says_enough and Allowance(Taken(), self.limit()).is_exceeded_by(
+            taken
+        )
+
+    def is_smaller(self, names: int) -> bool:
+        if len(self.names) < ENOUGH_HISTORY:
+            return False
+        usual = min(self.names)
+        return usual >= FEW_NAMES and names * self.rules.shrink_factor < usual
+
+
+def _look_back(backups: Sequence[Backup], now: float, past: _History) -> Verdict:
+    """Judge each backup by those before it, and leave the good ones in ``past``."""
+    blamed, since, shrinkage = Taken(), None, None
+    for backup in backups:
+        is_open = not backup.is_approved and now - backup.began <= JUDGED_S
+        if is_open and (backup.was_stopped or past.is_larger(backup.taken)):
+            blamed += backup.taken
+            since = backup.began if since is None else since
+        else:
+            past.taken.append(backup.taken)
+        if backup.names is None:
+            continue
+        if is_open and past.is_smaller(backup.names):
+            if shrinkage is None:
+                usual = min(past.names)
+                shrinkage = Shrinkage(backup.began, backup.names, usual)
+        else:
+            shrinkage = None  # what was missing is back, or nobody minds
+            past.names.append(backup.names)
+    return Verdict(blamed, since, shrinkage)
+
+
+def _is_known_from_start(
+    backups: Sequence[Backup], oldest_snapshot: float | None
+) -> bool:
+    if oldest_snapshot is None:
+        return True
+    return bool(backups) and backups[0].began <= oldest_snapshot
