@@ -58,6 +58,7 @@ def spread_greedy(argv: Sequence[str]) -> list[str]:
     "--source",
     "sources",
     multiple=True,
+    type=click.Path(),
     metavar="PATH",
     help="What to back up; can be given several times.  [default: /]",
 )

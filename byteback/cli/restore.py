@@ -15,6 +15,7 @@ from byteback import log
 from byteback.cli import _boundary
 from byteback.cli._options import CONTEXT, exit_status_help, version_option
 from byteback.cli._progress import ProgressLine
+from byteback.cli._snapshot_names import complete_snapshot
 from byteback.client import restore
 from byteback.client.find import Found, Query, Server, list_files
 from byteback.client.restore_plan import choose_layout
@@ -74,6 +75,7 @@ class Options:
     default="*",
     show_default=True,
     metavar="NAME",
+    shell_complete=complete_snapshot,
     help="Look in this snapshot only; '*' stands for any characters.",
 )
 @click.option(

@@ -15,6 +15,7 @@ PACKAGED_UNITS = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 TIMER = "byteback-prune.timer"
 SERVICE = "byteback-prune.service"
 CRON_DAEMONS = ("cron", "crond", "fcron")
+OWN_MARK = "# Written by byteback-setup-server"
 
 
 def provide_schedule(program: Path, hands: Hands) -> Iterator[Outcome]:
@@ -30,9 +31,17 @@ def format_cron(program: Path) -> str:
     command = shlex.quote(str(program)).replace("%", "\\%")
     return (
         "# Removes the oldest backups when the store is nearly full.\n"
-        "# Written by byteback-setup-server, which puts it back when it is run again.\n"
+        f"{OWN_MARK}, which puts it back when it is run again.\n"
         f"*/5 * * * * root {command} --prune\n"
     )
+
+
+def is_kept(content: str | None) -> bool:
+    """Whether a file that a package or a person wrote runs the pruning already."""
+    if content is None or OWN_MARK in content:
+        return False
+    lines = [line for line in content.splitlines() if not line.startswith("#")]
+    return any("byteback-prune --prune" in line for line in lines)
 
 
 def format_service(program: Path) -> str:
@@ -117,7 +126,9 @@ def _is_timer_on() -> bool:
 
 def _provide_cron(program: Path, hands: Hands) -> Iterator[Outcome]:
     text = format_cron(program)
-    if _content(CRON_FILE) == text and CRON_FILE.stat().st_mode & 0o777 == 0o644:
+    if is_kept(_content(CRON_FILE)):
+        yield found(f"{CRON_FILE} runs the pruning, and is left as it is")
+    elif _content(CRON_FILE) == text and CRON_FILE.stat().st_mode & 0o777 == 0o644:
         yield found(f"{CRON_FILE} runs the pruning every five minutes")
     else:
         yield hands.do(

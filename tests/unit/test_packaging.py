@@ -12,6 +12,7 @@ import pytest
 
 import byteback
 from byteback.cli import completion
+from byteback.server import setup_schedule
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEBIAN = CHECKOUT / "debian"
@@ -117,6 +118,16 @@ def test_percent_signs_are_escaped_for_cron() -> None:
         for line in path.read_text().splitlines():
             if not line.startswith("#"):
                 assert not re.search(r"(?<!\\)%", line)
+
+
+def test_set_up_keeps_the_packages_cron_file() -> None:
+    text = (DEBIAN / "byteback-server.byteback-prune.cron.d").read_text()
+    assert setup_schedule.is_kept(text)
+    switched_off = "".join(f"#{line}\n" for line in text.splitlines())
+    assert not setup_schedule.is_kept(switched_off)
+    own = setup_schedule.format_cron(Path("/usr/bin/byteback-prune"))
+    assert not setup_schedule.is_kept(own)
+    assert not setup_schedule.is_kept(None)
 
 
 def cron_command(name: str) -> str:
