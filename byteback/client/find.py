@@ -83,15 +83,7 @@ def find(connection: Connection, query: Query) -> Found:
 
     Raises BytebackError if nothing matches, else as Connection.request.
     """
-    directory = _working_directory()
-    patterns = [
-        absolute
-        for text in query.patterns
-        for absolute in make_absolute(text, directory)
-    ]
-    if not patterns:
-        raise UsageError("no pattern was given", hint="name the files to look for")
-    found = ask(connection, query, patterns)
+    found = ask(connection, query, absolute_patterns(query.patterns))
     if not found.entries:
         raise BytebackError(
             "nothing in the backups matches "
@@ -102,6 +94,23 @@ def find(connection: Connection, query: Query) -> Found:
             "to look in all of them",
         )
     return found
+
+
+def absolute_patterns(texts: Sequence[str]) -> list[str]:
+    """The patterns as the server takes them; raises UsageError for what is none."""
+    directory = _working_directory()
+    patterns = []
+    for text in texts:
+        alternatives = make_absolute(text, directory)
+        if not alternatives:
+            raise UsageError(
+                f"{quote(text)} has a brace that is never closed",
+                hint="write \\{ for a brace in a name",
+            )
+        patterns += alternatives
+    if not patterns:
+        raise UsageError("no pattern was given", hint="name the files to look for")
+    return patterns
 
 
 def ask(connection: Connection, query: Query, patterns: Sequence[str]) -> Found:
@@ -118,15 +127,17 @@ def ask(connection: Connection, query: Query, patterns: Sequence[str]) -> Found:
     except RefusedError:
         connection.ping()  # says so if the server is too old to know the request
         raise
-    entries, end = _parse_answer(answer, connection)
+    entries, end = parse_answer(answer, connection.name)
     return Found(
         tuple(entries), end.current_is_whole, fnmatch.fnmatchcase(CURRENT, snapshot)
     )
 
 
-def _parse_answer(
-    answer: bytes, connection: Connection
-) -> tuple[list[Entry], replies.End]:
+def parse_answer(answer: bytes, server: str) -> tuple[list[Entry], replies.End]:
+    """Read the lines of a listing.
+
+    Raises UnreachableError if its last line is missing, RefusedError if it is none.
+    """
     entries: list[Entry] = []
     for line in answer.splitlines():
         try:
@@ -139,7 +150,7 @@ def _parse_answer(
         entry = listing.parse_entry(fields)
         requests.check_snapshot(entry.snapshot)
         entries.append(entry)
-    raise UnreachableError(f"the listing from {connection.name} was cut off")
+    raise UnreachableError(f"the listing from {server} was cut off")
 
 
 def _working_directory() -> str:

@@ -1,0 +1,88 @@
+"""What a server answers to a search, and what is made of a user's patterns."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from byteback.client.find import Found, absolute_patterns, parse_answer
+from byteback.errors import RefusedError, UnreachableError, UsageError
+from byteback.model.listing import Entry, format_json
+from byteback.wire.replies import End, format_reply
+
+ENTRY = Entry("current", "/etc/hosts", stat.S_IFREG | 0o644, 5, 0, 0, 0)
+END = format_reply(End(1, current_is_whole=True))
+
+
+def answer(*lines: str) -> bytes:
+    """Lines as they come from the server."""
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def test_an_answer_with_its_end() -> None:
+    """Keys of a newer server are ignored."""
+    newer = json.dumps(json.loads(format_json(ENTRY)) | {"birth": 1})
+    entries, end = parse_answer(answer(newer, END), "'server'")
+    assert entries == [ENTRY]
+    assert end.current_is_whole
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        (format_json(ENTRY),),
+        (format_json(ENTRY), format_json(ENTRY)),
+    ],
+)
+def test_an_answer_that_was_cut_off(lines: tuple[str, ...]) -> None:
+    """Half a listing is a failure and not a short listing."""
+    with pytest.raises(UnreachableError, match="cut off"):
+        parse_answer(answer(*lines), "'server'")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "snapshot  modestring  size",
+        format_json(ENTRY)[:-5],
+        END,
+        format_json(ENTRY).replace("/etc/hosts", "/etc/../hosts"),
+        format_json(ENTRY).replace("current", "../other"),
+        format_json(ENTRY).replace("current", "-x"),
+    ],
+)
+def test_an_answer_that_is_none(line: str) -> None:
+    """An old server's table, garbage, a wrong count, names that lead elsewhere."""
+    with pytest.raises(RefusedError):
+        parse_answer(answer(line, line, END), "'server'")
+
+
+def test_patterns_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the working directory, whatever its name."""
+    odd = tmp_path / "a*[b]{c,d}"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    assert absolute_patterns(["/x", "y"]) == [
+        "/x",
+        f"{tmp_path}/a\\*\\[b\\]\\{{c,d\\}}/y",
+    ]
+    with pytest.raises(UsageError, match="never closed"):
+        absolute_patterns(["/x", "/{a,b"])
+    with pytest.raises(UsageError, match="no pattern"):
+        absolute_patterns([])
+    odd.rmdir()
+    with pytest.raises(UsageError, match="working directory"):
+        absolute_patterns(["y"])
+
+
+def test_a_remark_only_when_it_matters() -> None:
+    """That current is unfinished says nothing about a chosen snapshot."""
+    assert Found((), current_is_whole=False, asks_for_current=True).remark
+    assert Found((), current_is_whole=False, asks_for_current=False).remark is None
+    assert Found((), current_is_whole=True, asks_for_current=True).remark is None
