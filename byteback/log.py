@@ -59,6 +59,19 @@ def _syslog_handler(program: str) -> logging.Handler:
     return Handler()
 
 
+_noted: dict[str, object] = {}
+
+
+def note(**fields: object) -> None:
+    """Keep facts about the session for its one line in the log, whatever its end."""
+    _noted.update(fields)
+
+
+def audit_end(verdict: str, *, refusal: bool = False, **fields: object) -> None:
+    """The line with which a session ends: :func:`audit`, and all that was noted."""
+    audit(verdict, refusal=refusal, **(_noted | fields))
+
+
 def audit(verdict: str, *, refusal: bool = False, **fields: object) -> None:
     """One line about one request in the system log: ``VERDICT key=value ...``.
 

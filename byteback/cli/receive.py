@@ -6,6 +6,7 @@ who asks for --help.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -48,40 +49,47 @@ def _host(argv: list[str]) -> str | None:
 
 
 def _serve(host: str) -> int:
-    address = receive.client_address()
     command = receive.original_command()
     try:
-        status = receive.serve(host, command, address)
-        sys.stdout.flush()
-        return status
+        return receive.serve(host, command)
     except BytebackError as error:
         is_refusal = isinstance(error, RefusedError)
-        log.audit(
+        log.audit_end(
             "REJECT" if is_refusal else "FAIL",
             refusal=is_refusal,
-            host=host,
-            address=address,
-            request=command[:200].decode("utf-8", "surrogateescape"),
+            asked=command[:200].decode("utf-8", "surrogateescape"),
             reason=error.message,
+            details=" | ".join(error.details) or None,
             exit=error.exit_status,
         )
         if not isinstance(error, InterruptedBySignalError):
             # A client's rsync passes these lines on, and it is by their first words
             # that the client knows a refusal from "come back later".
-            _boundary.print_error(PROGRAM, error)
+            _boundary.print_error(PROGRAM, receive.for_client(error))
         return error.exit_status
     except BrokenPipeError:
-        os.close(sys.stdout.fileno())
+        log.audit_end("GONE", reason="the client stopped listening")
         return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001 # a bug: the log gets it, not the client
-        import traceback
+        return _report_bug(error)
+    finally:
+        _discard_output()
 
-        trace = traceback.format_exc().replace("\n", " | ")
-        log.audit("BUG", host=host, address=address, reason=trace[-1500:])
-        sys.stderr.write(
-            f"{PROGRAM}: error: the server failed ({type(error).__name__})\n"
-        )
-        return _boundary.BUG_STATUS
+
+def _report_bug(error: Exception) -> int:
+    import traceback
+
+    trace = traceback.format_exc().replace("\n", " | ")
+    log.audit_end("BUG", reason=trace[-1500:])
+    sys.stderr.write(f"{PROGRAM}: error: the server failed ({type(error).__name__})\n")
+    return _boundary.BUG_STATUS
+
+
+def _discard_output() -> None:
+    """Keep Python from writing, while it exits, what the client did not take."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
 
 
 def _help() -> NoReturn:

@@ -11,44 +11,88 @@ import contextlib
 import os
 import sys
 import time
+from pathlib import Path
 
 from byteback import __version__, log
-from byteback.errors import NotSetUpError, PolicyError, RefusedError, quote
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    LockedError,
+    NotSetUpError,
+    PolicyError,
+    RefusedError,
+    ToolError,
+    quote,
+)
 from byteback.model.hostname import is_host_name
-from byteback.server import host_state
+from byteback.server import host_state, session_limits
 from byteback.server.store import Store, own_store
 from byteback.wire import replies, requests
 
 
-def serve(host: str, command: bytes, address: str) -> int:
+def serve(host: str, command: bytes) -> int:
     """Serve one request for ``host`` and return the session's exit status.
 
-    ``command`` is SSH_ORIGINAL_COMMAND as sshd gave it, ``address`` the client's, for
-    the log. Raises a BytebackError for what is refused or fails.
+    ``command`` is SSH_ORIGINAL_COMMAND as sshd gave it.
+    Raises a BytebackError for what is refused or fails; what of it the client may
+    read, for_client says.
     """
+    address = client_address()
+    started = time.monotonic()
+    log.note(host=host, address=address, key=_fingerprint())
+    try:
+        return _serve(host, command, address)
+    except MemoryError:
+        raise RefusedError(
+            "the request needs too much memory", hint="ask for less at once"
+        ) from None
+    finally:
+        log.note(seconds=f"{time.monotonic() - started:.1f}")
+
+
+def _serve(host: str, command: bytes, address: str) -> int:
     if not is_host_name(host):
         raise NotSetUpError(
             f"{quote(host)} in authorized_keys cannot be a client's name",
             hint="run byteback-setup-client on that machine again",
         )
+    request = requests.parse_request(command)
+    log.note(request=type(request).__name__.lower())
     store = own_store()
     if not store.host_directory(host).is_dir():
         raise NotSetUpError(
             f"the server has no directory for {quote(host)}",
             hint="run byteback-setup-client on that machine again",
         )
-    request = requests.parse_request(command)
-    started = time.monotonic()
-    status = _dispatch(store, host, request, address)
-    log.audit(
-        "ACCEPT",
-        host=host,
-        address=address,
-        request=type(request).__name__.lower(),
-        seconds=f"{time.monotonic() - started:.1f}",
-        exit=status,
-    )
+    with session_limits.place(store, host), contextlib.ExitStack() as stack:
+        if not isinstance(request, requests.Push | requests.Pull):
+            stack.enter_context(session_limits.time_limit())
+        status = _dispatch(store, host, request, address)
+        # Within the time limit: a client may choose not to read.
+        sys.stdout.flush()
+    log.audit_end("ACCEPT", exit=status)
     return status
+
+
+def for_client(error: BytebackError) -> BytebackError:
+    """``error`` as the client may read it: without the server's paths and commands.
+
+    Refusals and the like speak of what the client asked. Whatever else goes wrong is
+    the server's own affair, and its log has the whole of it.
+    """
+    if isinstance(error, RefusedError | BusyError | PolicyError | NotSetUpError):
+        return error
+    if isinstance(error, LockedError):
+        kind: type[BytebackError] = LockedError
+        message = "another session of this machine is at work on the server"
+        hint = "try again when it has ended"
+    else:
+        kind = type(error) if isinstance(error, ToolError) else BytebackError
+        message = "the server could not do this"
+        hint = "its administrator finds the reason in its system log"
+    public = kind(message, hint)
+    public.exit_status = error.exit_status
+    return public
 
 
 def _dispatch(store: Store, host: str, request: requests.Request, address: str) -> int:
@@ -96,8 +140,9 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
     from byteback.model import listing
     from byteback.server import search
 
-    patterns = search.read_patterns(sys.stdin.buffer)
     whole = host_state.current_is_whole(store, host)
+    _confine_search(store, host)
+    patterns = search.read_patterns(sys.stdin.buffer)
     found = 0
     entries = search.find(
         store, host, request.snapshot, request.scope, patterns, current_is_whole=whole
@@ -116,17 +161,25 @@ def _list(store: Store, host: str, request: requests.List) -> int:
     if not request.patterns:
         raise RefusedError("no pattern was given", hint="name the files to list")
     scope = "versions" if request.every_version else "newest"
+    whole = host_state.current_is_whole(store, host)
+    _confine_search(store, host)
     entries = search.find(
         store,
         host,
         request.snapshot,
         "copies" if request.verbose else scope,
         request.patterns,
-        current_is_whole=host_state.current_is_whole(store, host),
+        current_is_whole=whole,
     )
     for line in listing.format_table(list(entries)):
         _write(line)
     return 0
+
+
+def _confine_search(store: Store, host: str) -> None:
+    from byteback.server import settings
+
+    session_limits.confine_search(store.host_directory(host), settings.load(host))
 
 
 def original_command() -> bytes:
@@ -137,6 +190,22 @@ def original_command() -> bytes:
 def client_address() -> str:
     """The client's address, as sshd saw it."""
     return os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
+
+
+def _fingerprint() -> str | None:
+    """The key's, as ssh-keygen -l shows it, where sshd has ExposeAuthInfo."""
+    place = os.environ.get("SSH_USER_AUTH")
+    if place is None:
+        return None
+    import base64
+    import hashlib
+
+    try:
+        words = Path(place).read_bytes()[:16384].split()  # publickey TYPE BASE64
+        digest = hashlib.sha256(base64.b64decode(words[2])).digest()
+    except (OSError, IndexError, ValueError):
+        return None
+    return "SHA256:" + base64.b64encode(digest).rstrip(b"=").decode("ascii")
 
 
 def _reply(reply: replies.Hello | replies.Completion | replies.End) -> None:

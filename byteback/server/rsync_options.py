@@ -21,16 +21,24 @@ PROGRAM = "rsync"
 # a, h and the like (never sent to a server).
 LETTERS = frozenset("lHogDtpAXrRzvqcnWUNdmuOJExSI")
 
-# What rsync can do, told to the other side behind the letter e: -e31.2LsfxCIvu
-_CAPABILITIES = re.compile(r"e[0-9]*\.?[A-Za-z0-9.]*", re.ASCII)
+# What rsync can do, told to the other side behind the letter e: -e31.2LsfxCIvu. A bare
+# e would take the word behind it, one of ours, for its value.
+_CAPABILITIES = re.compile(r"e[0-9]{0,3}\.[A-Za-z0-9.]{0,40}", re.ASCII)
 _BLOCK_SIZE = re.compile(r"-B([0-9]{1,6})", re.ASCII)
 _MODIFY_WINDOW = re.compile(r"-@(-?[0-9]{1,6})", re.ASCII)
 MAX_BLOCK_SIZE = 128 * 1024  # rsync's own MAX_BLOCK_SIZE since protocol 30
 
+MAX_VERBOSITY = 3  # more shows the workings of the server's rsync
+
 _NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 _SIZE = re.compile(r"[0-9]{1,15}[A-Za-z]{0,3}", re.ASCII)
 _NAMES = re.compile(r"[A-Za-z0-9,]{1,80}", re.ASCII)
-_CHARSET = re.compile(r"[A-Za-z0-9_.:-]{1,40}", re.ASCII)
+# Character sets of real file names. Each name makes the C library load a converter, and
+# through an unusual one of those a program has been taken over (CVE-2024-2961).
+_CHARSET = re.compile(
+    r"\.|utf-?8(-mac)?|(us-)?ascii|iso-?8859-\d{1,2}|latin-?\d|cp\d{3,4}|koi8-[ru]",
+    re.ASCII | re.IGNORECASE,
+)
 _LOG_FORMAT = re.compile(r"%i|X|%i %n%L|%o|", re.ASCII)
 
 # Long options without a value. None as pattern: no value is taken.
@@ -240,6 +248,8 @@ def _read_letters(read: _Words, word: str) -> None:
             raise _refused(word)
         read.capabilities = e + rest
     read.letters += plain
+    if read.letters.count("v") > MAX_VERBOSITY:
+        raise _refused("-" + "v" * read.letters.count("v"))
 
 
 def _refused(word: str) -> RefusedError:

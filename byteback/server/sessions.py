@@ -26,7 +26,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
     """Let the client's rsync write into ``current``; rsync's exit status."""
     limits = settings.load(host)
     command = rsync_options.build_push(request.words, limits.io_timeout_s)
-    with transfer.slot(store, limits), transfer.own_lock(store, host) as lock:
+    with transfer.slot(store, limits, host), transfer.own_lock(store, host) as lock:
         snapshots.ensure_current(store, host)
         if command.is_dry_run:
             return transfer.run(
@@ -76,18 +76,20 @@ def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:
         )
         names = ["./"]
     else:
-        from byteback.server import search
+        from byteback.server import resolve
 
         directory = store.host_directory(host)
         whole = host_state.current_is_whole(store, host)
-        names = search.resolve(store, host, request, current_is_whole=whole)
+        names = resolve.resolve_apart(
+            store, host, request, limits, current_is_whole=whole
+        )
     command = rsync_options.build_pull(
         request.words,
         limits.io_timeout_s,
         names,
         is_confined=transfer.is_confined(limits),
     )
-    with transfer.slot(store, limits):
+    with transfer.slot(store, limits, host):
         number = ledger.begin_transfer(store, host, address, "pull")
         measured = transfer.Measured(status=-1)
         try:

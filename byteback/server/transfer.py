@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 
-from byteback import locking
+from byteback import locking, log
 from byteback.errors import BusyError, LockedError, NotSetUpError, PolicyError
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
@@ -19,6 +19,7 @@ from byteback.tools import process, sandbox, watching
 TAKE_OVER_WAIT_S = 20.0
 BUSY_RETRY_S = 300
 WATCH_S = 2.0
+MAX_TRANSFERS_OF_ONE = 4  # of one client: a push, one that takes over, two pulls
 NICENESS = 10
 MAX_OPEN_FILES = 1024
 MIN_MEMORY = 2 << 30  # bytes of address space, on however small a machine
@@ -56,10 +57,24 @@ def _cannot_confine() -> PolicyError:
 
 
 @contextlib.contextmanager
-def slot(store: Store, settings: ServerSettings) -> Iterator[None]:
-    """One of the server's places for transfers; BusyError when all are taken."""
-    for number in range(settings.max_transfers):
-        path = store.state / "slots" / f"{number}.lock"
+def slot(store: Store, settings: ServerSettings, host: str) -> Iterator[None]:
+    """One of the server's places for transfers, and of the client's own.
+
+    BusyError when all are taken. A client may read its backups while it makes one, but
+    no client may fill the server's places with readings that never end.
+    """
+    mine = min(MAX_TRANSFERS_OF_ONE, settings.max_transfers)
+    with (
+        _one_of(store, f"{host}.", mine, "of this machine"),
+        _one_of(store, "", settings.max_transfers, "already"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _one_of(store: Store, prefix: str, count: int, whose: str) -> Iterator[None]:
+    for number in range(count):
+        path = store.state / "slots" / f"{prefix}{number}.lock"
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(locking.hold(path))
@@ -68,7 +83,7 @@ def slot(store: Store, settings: ServerSettings) -> Iterator[None]:
             yield
             return
     raise BusyError(
-        f"the server is busy with {settings.max_transfers} other transfers",
+        f"the server is busy with {count} transfers {whose}",
         hint=f"try again in {BUSY_RETRY_S} seconds",
     )
 
@@ -142,7 +157,11 @@ def run(
     finally:
         process.stop_group(running)
     after = _io_counters()
-    return Measured(status, after[0] - before[0], after[1] - before[1], layers)
+    measured = Measured(status, after[0] - before[0], after[1] - before[1], layers)
+    log.note(
+        read=measured.bytes_read, written=measured.bytes_written, confinement=layers
+    )
+    return measured
 
 
 def _start(job: sandbox.Job, settings: ServerSettings) -> tuple[process.Process, str]:

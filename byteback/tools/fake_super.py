@@ -46,6 +46,11 @@ def read_fake_stat(file: int | Path) -> FakeStat | None:
     return parse_fake_stat(value)
 
 
+def load() -> None:
+    """Load what reading attributes needs, for a process about to confine itself."""
+    import xattr  # noqa: F401 # that is all
+
+
 def parse_fake_stat(value: bytes) -> FakeStat | None:
     """Read the attribute's value; None if it is not of rsync's form."""
     found = _FORM.fullmatch(value)

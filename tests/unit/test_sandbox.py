@@ -1,0 +1,382 @@
+"""What a confined program cannot do, tried by one that does nothing else.
+
+perl stands for an rsync that was taken over: it makes any system call and needs no
+library files of its own. Where an attempt could fail for other reasons too, it is also
+made unconfined, and must work there.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from byteback.tools import bubblewrap, landlock, seccomp
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PERL = Path("/usr/bin/perl")
+NUMBERS = {"x86_64": 0, "aarch64": 1}
+EPERM, ENOENT, EACCES, EXDEV, EROFS, ENOSYS = 1, 2, 13, 18, 30, 38
+FORBIDDEN = {EPERM, ENOENT, EACCES, EXDEV, EROFS, ENOSYS}
+BTRFS_SNAP_DESTROY = 0x5000940F
+CLONE_NEWUSER = 0x10000000
+
+START = """
+import os, sys
+from pathlib import Path
+from byteback.tools import bubblewrap, sandbox
+if sys.argv[2] == "landlock":
+    bubblewrap.program = lambda: None
+rights = sandbox.WRITE if sys.argv[3] == "w" else sandbox.READ
+program, *words = sys.argv[4:]
+job = sandbox.Job(Path(program), words, Path(sys.argv[1]), rights)
+if sys.argv[2] == "none":
+    running = sandbox.start_unconfined(job)
+else:
+    running = sandbox.start(job)
+status = running.process.wait()
+print(running.layers, file=sys.stderr)
+sys.exit(status if status >= 0 else 128 - status)
+"""
+
+
+def has_layer(name: str) -> bool:
+    if name == "bubblewrap":
+        return bubblewrap.works_as()
+    return landlock.is_available()
+
+
+@pytest.fixture(params=["landlock", "bubblewrap"])
+def layer(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if not has_layer(name):
+        pytest.skip(f"{name} does not work here")
+    if not PERL.exists():
+        pytest.skip("perl is not installed")
+    return name
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """The confined program's own tree, beside another one."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "secret").write_text("another client's")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "file").write_text("its own")
+    return own
+
+
+def run(
+    tree: Path, layer: str, code: str, rights: str = "w", *, program: Path = PERL
+) -> subprocess.CompletedProcess[str]:
+    """Run perl ``code`` in ``tree``; it prints what it found out."""
+    code = textwrap.dedent(code).replace("OTHER", str(tree.parent / "other"))
+    argv = [sys.executable, "-c", START, str(tree), layer, rights, str(program)]
+    return subprocess.run(
+        [*argv, "-e", code] if program == PERL else [*argv, code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=CHECKOUT,
+        timeout=60,
+    )
+
+
+def errno_of(tree: Path, layer: str, attempt: str, rights: str = "w") -> int:
+    """0 if the attempt, a perl expression, worked; else the error's number."""
+    done = run(tree, layer, f"print((({attempt}) ? 0 : $! + 0), qq(\\n));", rights)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def call(name: str, *arguments: object) -> str:
+    """A perl expression that makes a system call by its name."""
+    numbers = {
+        **seccomp._DENIED,
+        "ioctl": seccomp._IOCTL,
+        "clone": seccomp._CLONE,
+        "clone3": (seccomp._CLONE3,) * 2,
+        "prlimit64": seccomp._PRLIMIT,
+        "mknodat": seccomp._MKNODAT,
+        "socketpair": (53, 199),
+    }
+    number = numbers[name][NUMBERS[platform.machine()]]
+    # perl takes no literal for what a system call may change.
+    given = [
+        f"(my $s{i} = {word})" if isinstance(word, str) else str(word)
+        for i, word in enumerate(arguments)
+    ]
+    words = ", ".join([str(number), *given])
+    return f"syscall({words}) != -1"
+
+
+def test_its_own_tree_is_its_to_use(layer: str, tree: Path) -> None:
+    done = run(
+        tree,
+        layer,
+        """
+        open(F, '<', 'file') or die "read: $!"; print <F>;
+        open(F, '>', 'new') or die "write: $!"; print F 'x'; close F;
+        mkdir 'directory' or die "mkdir: $!";
+        link('new', 'directory/hard') or die "link: $!";
+        rename('new', 'renamed') or die "rename: $!";
+        chmod(0600, 'renamed') or die "chmod: $!";
+        socketpair(A, B, 1, 1, 0) or die "socketpair: $!";
+        defined(my $pid = fork) or die "fork: $!"; exit 0 unless $pid; wait;
+        exit $?;
+        """,
+    )
+    assert (done.returncode, done.stdout) == (0, "its own"), done.stderr
+    assert (tree / "directory" / "hard").read_text() == "x"
+    assert layer in done.stderr
+
+
+def test_a_reader_changes_nothing(layer: str, tree: Path) -> None:
+    for attempt in (
+        "open(F, '>', 'file')",
+        "open(F, '>', 'new')",
+        "unlink('file')",
+        "mkdir('d')",
+        "rename('file', 'g')",
+        "truncate('file', 0)",
+    ):
+        assert errno_of(tree, layer, attempt, "r") in FORBIDDEN, attempt
+    assert (tree / "file").read_text() == "its own"
+    assert errno_of(tree, layer, "open(F, '<', 'file')", "r") == 0
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "open(F, '<', 'OTHER/secret')",
+        "open(F, '<', '../other/secret')",
+        "open(F, '>>', 'OTHER/secret')",
+        "open(F, '>', 'OTHER/new')",
+        "opendir(D, 'OTHER')",
+        "unlink('OTHER/secret')",
+        "link('OTHER/secret', 'mine')",
+        "rename('OTHER/secret', 'mine')",
+        "open(F, '<', '/etc/passwd')",
+        "open(F, '<', '/etc/shells')",
+        "open(F, '<', '/proc/self/environ')",
+        "opendir(D, '/usr/lib')",
+        "opendir(D, '/')",
+        "truncate('OTHER/secret', 0)",
+    ],
+)
+def test_nobody_elses_files(layer: str, tree: Path, attempt: str) -> None:
+    if "/usr/lib" in attempt and layer == "bubblewrap" and not has_layer("landlock"):
+        pytest.skip("bubblewrap alone shows the system's own files")
+    assert errno_of(tree, layer, attempt) in FORBIDDEN
+    assert (tree.parent / "other" / "secret").read_text() == "another client's"
+    if "/etc" not in attempt:
+        assert errno_of(tree, "none", attempt) == 0, "the attempt itself is at fault"
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    ["chmod(0777, 'OTHER/secret')", "utime(1, 1, 'OTHER/secret')"],
+)
+def test_a_namespace_hides_what_landlock_leaves_open(tree: Path, attempt: str) -> None:
+    """As DESIGN.md says: Landlock alone stops neither; with bubblewrap it is gone."""
+    if not has_layer("bubblewrap"):
+        pytest.skip("bubblewrap does not work here")
+    assert errno_of(tree, "bubblewrap", attempt) == ENOENT
+    assert errno_of(tree, "none", attempt) == 0
+
+
+DENIED_CALLS = [
+    call("socket", 2, 1, 0),  # internet
+    call("socket", 1, 1, 0),  # unix
+    call("socket", 16, 3, 0),  # netlink
+    call("ptrace", 0, 0, 0, 0),
+    call("unshare", CLONE_NEWUSER),
+    call("clone", CLONE_NEWUSER | 17, 0, 0, 0, 0),
+    call("clone3", 0, 0),
+    call("mount", "'none'", "'.'", "'tmpfs'", 0, 0),
+    call("chroot", "'.'"),
+    call("memfd_create", "'x'", 0),
+    call("bpf", 0, 0, 0),
+    call("keyctl", 0, -3, 0),
+    call("userfaultfd", 1),
+    call("io_uring_setup", 1, 0),
+    call("perf_event_open", 0, 0, -1, -1, 0),
+    call("process_vm_readv", os.getpid(), 0, 0, 0, 0, 0),
+    call("prlimit64", os.getpid(), 7, 0, 0),
+    call("setpriority", 0, os.getpid(), 19),
+    call("shmget", 0, 4096, 0o1600),
+    call("open_by_handle_at", -100, 0, 0),
+    call("personality", 0),
+    call("symlinkat", "'/etc'", -100, "'link'"),
+    call("mknodat", -100, "'fifo'", 0o010600, 0),
+    call("mknodat", -100, "'null'", 0o020666, 259),
+    "symlink('/etc', 'link')",
+]
+
+
+@pytest.mark.parametrize("attempt", DENIED_CALLS)
+def test_system_calls_beyond_a_transfers_need(
+    layer: str, tree: Path, attempt: str
+) -> None:
+    if not seccomp.build_filter(platform.machine()):
+        pytest.skip("no filter for this architecture")
+    assert errno_of(tree, layer, attempt) in (EPERM, ENOSYS, EACCES)
+    assert [path.name for path in tree.iterdir()] == ["file"]
+
+
+def test_no_ioctl_on_a_directory(layer: str, tree: Path) -> None:
+    """By it the owner of a snapshot deletes it, and Landlock does not judge it."""
+    attempt = (
+        "opendir(D, '.'), sysopen(F, '.', 0), "
+        f"ioctl(F, {BTRFS_SNAP_DESTROY}, my $b = chr(0) x 4096)"
+    )
+    code = f"{attempt}; print $! + 0;"
+    assert run(tree, layer, code).stdout == str(EPERM)
+    assert run(tree, "none", code).stdout != str(EPERM)
+
+
+def test_nothing_in_the_tree_can_be_run(layer: str, tree: Path) -> None:
+    shutil.copy("/bin/true", tree / "program")
+    attempt = "exec('./program') or print($! + 0)"
+    if layer == "bubblewrap" and not has_layer("landlock"):
+        pytest.skip("only Landlock keeps files from being run")
+    assert run(tree, layer, attempt).stdout == str(EACCES)
+    assert run(
+        tree, layer, "exec('/bin/sh', '-c', 'echo hi') or print($! + 0)"
+    ).stdout == str(EACCES)
+    done = run(tree, "none", attempt)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_other_processes_cannot_be_signalled(layer: str, tree: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            attempt = f"kill('TERM', {other.pid})"
+            if layer == "landlock" and landlock.abi() < 6:
+                pytest.skip("Landlock keeps signals in from version 6 on")
+            assert errno_of(tree, layer, attempt) != 0
+            assert other.poll() is None
+            assert errno_of(tree, "none", attempt) == 0
+        finally:
+            other.kill()
+
+
+def test_the_program_is_all_that_was_asked_for(layer: str, tree: Path) -> None:
+    """Its working directory, limits and environment."""
+    done = run(
+        tree,
+        layer,
+        """
+        print join(',', sort keys %ENV), "\\n";
+        print getpriority(0, 0), "\\n";
+        print -e 'file' ? 'here' : 'not here';
+        """,
+    )
+    variables, niceness, here = done.stdout.splitlines()
+    assert here == "here"
+    assert int(niceness) >= 10
+    kept = {"HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "PWD", "TERM", "TMPDIR"}
+    assert set(variables.split(",")) <= kept | {"TZ", "USER", "SSH_AUTH_SOCK"}
+
+
+def test_a_lock_passed_on_lives_as_long_as_the_program(layer: str, tree: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from byteback import locking
+from byteback.errors import LockedError
+from byteback.tools import bubblewrap, sandbox
+if sys.argv[2] == "landlock":
+    bubblewrap.program = lambda: None
+place = Path(sys.argv[1]).parent / "private" / "lock"
+with locking.hold(place) as lock:
+    job = sandbox.Job(Path("/usr/bin/perl"), ["-e", "print 1; close STDOUT; sleep 60"],
+                      Path(sys.argv[1]), sandbox.WRITE, pass_fds=[lock.fd])
+    running = sandbox.start(job)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+try:
+    with locking.hold(place):
+        sys.exit(3)
+except LockedError:
+    pass
+from byteback.tools import process
+process.stop_group(running.process)
+with locking.hold(place, wait_s=5):
+    sys.exit(0)
+"""
+    argv = [sys.executable, "-c", code, str(tree), layer]
+    done = subprocess.run(
+        argv, cwd=CHECKOUT, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_status_of_the_program_comes_through(layer: str, tree: Path) -> None:
+    assert run(tree, layer, "exit 23").returncode == 23
+
+
+def test_the_filter_is_what_it_says() -> None:
+    for architecture in ("x86_64", "aarch64"):
+        program = seccomp.build_filter(architecture)
+        assert len(program) % 8 == 0
+        assert len(program) // 8 < 4096  # BPF_MAXINSNS
+    assert seccomp.build_filter("sparc64") == b""
+
+
+def test_numbers_are_the_kernels_own() -> None:
+    """Against the headers of this machine, where they are installed."""
+    header = Path("/usr/include/asm-generic/unistd.h")
+    if not header.exists():
+        pytest.skip("kernel headers are not installed")
+    text = header.read_text()
+    for name, (_, number) in seccomp._DENIED.items():
+        if number is not None and f"_{name} " in text:
+            lines = [
+                line.split()[-1]
+                for line in text.splitlines()
+                if line.startswith("#define __NR")
+                and line.split()[1].endswith(f"_{name}")
+                and line.split()[1] in (f"__NR_{name}", f"__NR3264_{name}")
+            ]
+            assert str(number) in lines, name
+
+
+def test_a_search_reads_its_trees_and_nothing_else(tree: Path) -> None:
+    if not has_layer("landlock"):
+        pytest.skip("Landlock does not work here")
+    code = """
+import os, socket, sys
+from pathlib import Path
+from byteback.tools import sandbox
+tree, other = Path(sys.argv[1]), Path(sys.argv[2])
+sandbox.restrict_self([tree])
+assert (tree / "file").read_text() == "its own"
+import tomllib, json  # the library can still be loaded
+for attempt in (
+    lambda: (other / "secret").read_text(),
+    lambda: (tree / "file").write_text("x"),
+    lambda: (tree / "new").touch(),
+    lambda: Path("/etc/passwd").read_text(),
+    lambda: os.execv("/bin/true", ["true"]),
+    lambda: socket.socket(),
+    lambda: os.listdir("/"),
+):
+    try:
+        attempt()
+    except PermissionError:
+        continue
+    sys.exit(3)
+"""
+    argv = [sys.executable, "-c", code, str(tree), str(tree.parent / "other")]
+    done = subprocess.run(
+        argv, cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
