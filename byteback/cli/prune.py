@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import NoReturn
 
 import click
@@ -20,12 +21,21 @@ from byteback.errors import UsageError
 @click.command(
     "byteback-prune",
     context_settings=CONTEXT,
-    epilog=exit_status_help(0, 1, 2, 10, 11, 13),
+    epilog=exit_status_help(0, 1, 2, 10, 11, 13, 75),
 )
 @click.option("-l", "--list", "show", is_flag=True, help="Show the order and stop.")
+@click.option(
+    "--timeline", is_flag=True, help="With --list: draw which days each host has."
+)
 @click.option("-p", "--prune", is_flag=True, help="Delete while space is short.")
 @click.option(
     "-r", "--prune-force", "force", is_flag=True, help="Delete one snapshot now."
+)
+@click.option(
+    "--approve", metavar="HOST", help="Accept a backup that is suddenly different."
+)
+@click.option(
+    "--discard", metavar="HOST", help="Drop what HOST has sent since its last snapshot."
 )
 @click.option(
     "-m",
@@ -55,8 +65,11 @@ from byteback.errors import UsageError
 @version_option
 def command(
     show: bool,
+    timeline: bool,
     prune: bool,
     force: bool,
+    approve: str | None,
+    discard: str | None,
     min_percent: float | None,
     max_percent: float | None,
     order: str,
@@ -68,17 +81,65 @@ def command(
     --list shows is the next to go.
     """
     log.set_up("byteback-prune", verbose=verbose)
-    if show == (prune or force):
-        raise UsageError("give one of --list and --prune (or --prune-force)")
-    from byteback.server import prune as server
-
-    pruner = server.Pruner(server.open_store(), order)
-    if show:
-        click.echo("".join(f"{line}\n" for line in pruner.listing()), nl=False)
-    elif force:
-        pruner.prune_one()
+    wishes = (show, prune or force, approve is not None, discard is not None)
+    if sum(wishes) != 1 or (timeline and not show):
+        raise UsageError(
+            "give one of --list, --prune (or --prune-force), --approve and --discard"
+        )
+    if approve is not None:
+        _echo(_approve(approve))
+    elif discard is not None:
+        _echo(_discard(discard))
+    elif show:
+        _echo(_draw() if timeline else _list(order))
     else:
-        pruner.prune(server.choose_limits(min_percent, max_percent))
+        _prune(order, min_percent, max_percent, force=force)
+
+
+def _list(order: str) -> list[str]:
+    from byteback.server import prune
+
+    with prune.opened_store() as store:
+        return prune.Pruner(store, order).listing()
+
+
+def _draw() -> list[str]:
+    from byteback.server import history, prune
+
+    width = shutil.get_terminal_size((88, 24)).columns
+    with prune.opened_store() as store:
+        return history.draw(store, prune.utc_now(), width)
+
+
+def _approve(host: str) -> list[str]:
+    from byteback.server import growth, prune
+
+    with prune.opened_store() as store:
+        return growth.approve(store, host)
+
+
+def _discard(host: str) -> list[str]:
+    from byteback.server import discard, prune
+
+    with prune.opened_store() as store:
+        return discard.discard(store, host)
+
+
+def _prune(
+    order: str, min_percent: float | None, max_percent: float | None, *, force: bool
+) -> None:
+    from byteback.server import prune
+
+    with prune.opened_store() as store:
+        pruner = prune.Pruner(store, order)
+        if force:
+            pruner.prune_one()
+        else:
+            pruner.prune(prune.choose_limits(min_percent, max_percent))
+
+
+def _echo(lines: list[str]) -> None:
+    click.echo("".join(f"{line}\n" for line in lines), nl=False)
 
 
 def main() -> NoReturn:

@@ -12,6 +12,7 @@ METADATA_CAP = 20 * 2**30
 # The kernel sets room aside for each change before it makes it, so that files can no
 # longer be made while some is left: 4 MiB of 57 were, on a volume full of names.
 METADATA_MARGIN = 16 * 2**20
+METADATA_MUCH = 512 * 2**20  # set aside for metadata; less is not worth fetching back
 
 _BLOCK_GROUP = re.compile(r"^Metadata,(\S+?): Size:(\d+), Used:(\d+)", re.MULTILINE)
 _UNALLOCATED = re.compile(r"^\s+Device unallocated:\s+(\d+)", re.MULTILINE)
@@ -40,6 +41,11 @@ class MetadataRoom:
     def room_bytes(self) -> int:
         """What the shares are counted of."""
         return min(self.size + self.unallocated, METADATA_CAP)
+
+    @property
+    def is_mostly_unused(self) -> bool:
+        """Whether metadata holds on to much more than it needs."""
+        return self.size > METADATA_MUCH and self.used + self.reserve < self.size // 2
 
     @property
     def free_percent(self) -> float:

@@ -93,7 +93,6 @@ class TransferEnd:
     exit_status: int
     bytes_received: int | None
     bytes_written: int | None
-    names: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,28 +132,32 @@ def end_transfer(store: Store, number: int | None, end: TransferEnd) -> None:
     with _opened(store) as ledger:
         ledger.execute(
             "UPDATE transfer SET ended = ?, result = ?, exit_status = ?,"
-            " bytes_received = ?, bytes_written = ?, names = ? WHERE id = ?",
+            " bytes_received = ?, bytes_written = ? WHERE id = ?",
             (
                 time.time(),
                 end.result,
                 end.exit_status,
                 end.bytes_received,
                 end.bytes_written,
-                end.names,
                 number,
             ),
         )
 
 
 def note_taken(
-    store: Store, number: int | None, taken: Taken, *, stopped: bool = False
+    store: Store,
+    number: int | None,
+    taken: Taken,
+    *,
+    names: int | None = None,
+    stopped: bool = False,
 ) -> None:
     """Record how much room a transfer has taken, while it runs or afterwards."""
     with _opened(store) as ledger:
         ledger.execute(
-            "UPDATE transfer SET data_taken = ?, metadata_taken = ?,"
+            "UPDATE transfer SET data_taken = ?, metadata_taken = ?, names = ?,"
             " stopped = MAX(stopped, ?) WHERE id = ?",
-            (taken.data, taken.metadata, stopped, number),
+            (taken.data, taken.metadata, names, stopped, number),
         )
 
 
@@ -169,6 +172,16 @@ def approve(store: Store, host: str) -> bool:
         )
         return True
     return False
+
+
+def forget_taken(store: Store, host: str, since: float) -> None:
+    """Record that what a host's pushes have taken since then was given back."""
+    with _opened(store) as ledger:
+        ledger.execute(
+            "UPDATE transfer SET data_taken = 0, metadata_taken = 0, names = NULL,"
+            " stopped = 0 WHERE host = ? AND started >= ?",
+            (host, since),
+        )
 
 
 def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]:
@@ -220,23 +233,51 @@ def incomplete_snapshots(store: Store, host: str) -> frozenset[str]:
 
 @contextlib.contextmanager
 def _opened(store: Store) -> Iterator[sqlite3.Connection]:
-    """The ledger for one transaction. Whatever goes wrong is logged and swallowed."""
+    """The ledger for one transaction. Whatever goes wrong is logged and swallowed.
+
+    One that cannot be opened is a closed one here: its first statement ends the block.
+    """
     place = path(store)
     try:
-        with contextlib.closing(sqlite3.connect(place, timeout=LOCK_WAIT_S)) as ledger:
-            ledger.executescript(_SCHEMA)
-            with ledger:
-                yield ledger
-    except sqlite3.OperationalError as error:  # locked, full, read-only: may pass
+        ledger = _connect(place)
+    except (sqlite3.Error, OSError) as error:
+        _give_up(place, error)
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            yield _closed_ledger()
+        return
+    try:
+        with contextlib.closing(ledger), ledger:
+            yield ledger
+    except (sqlite3.Error, OSError) as error:
+        _give_up(place, error)
+
+
+def _connect(place: Path) -> sqlite3.Connection:
+    ledger = sqlite3.connect(place, timeout=LOCK_WAIT_S)
+    try:
+        ledger.executescript(_SCHEMA)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
+
+
+def _closed_ledger() -> sqlite3.Connection:
+    ledger = sqlite3.connect(":memory:")
+    ledger.close()
+    return ledger
+
+
+def _give_up(place: Path, error: Exception) -> None:
+    # Locked, full, read-only: those may pass. Any other DatabaseError is damage.
+    if isinstance(error, sqlite3.OperationalError | OSError):
         _complain("the ledger could not be used", error)
-    except sqlite3.DatabaseError as error:
-        _complain("the ledger is damaged and was set aside", error)
-        with contextlib.suppress(OSError):
-            # One is enough to look at; they must not pile up.
-            place.replace(place.with_suffix(".damaged"))
-            place.with_name(f"{place.name}-journal").unlink(missing_ok=True)
-    except OSError as error:
-        _complain("the ledger could not be used", error)
+        return
+    _complain("the ledger is damaged and was set aside", error)
+    with contextlib.suppress(OSError):
+        # One is enough to look at; they must not pile up.
+        place.replace(place.with_suffix(".damaged"))
+        place.with_name(f"{place.name}-journal").unlink(missing_ok=True)
 
 
 def _complain(what: str, error: Exception) -> None:

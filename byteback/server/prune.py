@@ -6,8 +6,7 @@ import contextlib
 import logging
 import os
 import pwd
-import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from byteback import locking
@@ -15,26 +14,25 @@ from byteback.errors import (
     BytebackError,
     LockedError,
     NotSetUpError,
-    ToolError,
     UsageError,
     quote,
 )
 from byteback.model import retention
-from byteback.model.free_space import FreeSpace, Limits, wants_pruning
-from byteback.model.retention import Place
-from byteback.model.snapshot import Snapshot, parse_snapshot_name
-from byteback.server import settings
+from byteback.model.free_space import (
+    FreeSpace,
+    Limits,
+    wants_pruning,
+    wants_pruning_for_others,
+)
+from byteback.model.growth import Verdict
+from byteback.server import growth, history, removal, repair, reserve, settings
+from byteback.server.history import IMPORTANCE
+from byteback.server.removal import Remover
 from byteback.server.store import USER, Store, find_store
-from byteback.tools import btrfs
-from byteback.tools.host import LocalZone
+from byteback.tools import privilege
 
 logger = logging.getLogger(__name__)
 
-AGE = "age"
-IMPORTANCE = "importance"
-ORDERS = (AGE, IMPORTANCE)
-
-SPACE_TIMEOUT_S = 120.0  # for the space of one deleted snapshot to come back
 MAX_FAILURES = 5  # what fails for five snapshots will fail for the others too
 UNDER_WAY = "pruning"  # in the store's state: the upper limit is still to be reached
 
@@ -44,11 +42,13 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def open_store() -> Store:
+@contextlib.contextmanager
+def opened_store() -> Iterator[Store]:
     """This machine's store, for a caller who may prune it.
 
-    Raises NotSetUpError if there is none, BytebackError for a caller who is neither
-    root nor its owner.
+    Root acts as the store's user inside, but where only root can (D15). Raises
+    NotSetUpError if there is none, BytebackError for a caller who is neither root nor
+    its owner.
     """
     store = find_store()
     if not store.root.is_dir():
@@ -56,12 +56,14 @@ def open_store() -> Store:
             f"the store {quote(str(store.root))} is missing",
             hint="mount it, or make it with byteback-setup-server",
         )
-    if os.geteuid() not in {0, pwd.getpwnam(USER).pw_uid}:
+    user = pwd.getpwnam(USER)
+    if os.geteuid() not in {0, user.pw_uid}:
         raise BytebackError(
             f"only root and the user {quote(USER)} can look after the store",
             hint="run this with sudo",
         )
-    return store
+    with privilege.lowered_to(user.pw_uid, user.pw_gid):
+        yield store
 
 
 def choose_limits(min_percent: float | None, max_percent: float | None) -> Limits:
@@ -93,48 +95,29 @@ class Pruner:
         self.store = store
         self.order = order
         self.now = now
-        self._spared: set[Snapshot] = set()
-        self._failures: list[ToolError] = []
-
-    def places(self) -> list[Place]:
-        """All snapshots of all clients in the chosen order, the next to go last."""
-        snapshots: list[Snapshot] = []
-        for host in self.store.hosts():
-            # A host's directory may be taken away while we look.
-            with contextlib.suppress(FileNotFoundError):
-                snapshots += self.store.snapshots(host)
-        if self.order == AGE:
-            return retention.order_by_age(snapshots)
-        return retention.order_by_importance(snapshots, self.now(), LocalZone())
+        self._remover = Remover(store)
+        self._known_verdicts: dict[str, Verdict] | None = None
 
     def listing(self) -> list[str]:
-        """One line for each snapshot, in order: HOST/SNAPSHOT, why, what keeps it."""
-        places = self.places()
-        kept = retention.protections([p.snapshot for p in places], self.now())
-        width = max((len(place.snapshot.path) for place in places), default=0)
-        lines = []
-        for snapshot, reason in places:
-            keeping = f"; kept: {kept[snapshot]}" if snapshot in kept else ""
-            lines.append(f"{snapshot.path:<{width}}  {reason}{keeping}")
-        return lines
+        """One line for each snapshot, the next to go last."""
+        return history.listing(self._places(), self._verdicts(), self.now())
 
     def prune(self, limits: Limits) -> int:
-        """If space is short, delete until it is not; return how many went.
+        """Put right what was left behind; if space is short, delete until it is not.
 
-        After each deletion it waits until the space is really back. A run that finds
-        another one at work leaves the work to it. Raises ToolError at the end if a
-        snapshot could not be deleted.
+        Returns how many went. After each deletion it waits until the space is really
+        back. A run that finds another one at work leaves the work to it. Raises
+        ToolError at the end if a snapshot could not be deleted.
         """
-        if not self._is_due(limits):
-            return 0
         try:
             with locking.hold_directory(self.store.root):
-                # Another run may have ended while this one came to the lock.
+                repair.repair(self.store)
                 deleted = self._prune_locked(limits) if self._is_due(limits) else 0
+                self._provide_reserve(limits)
         except LockedError:
             logger.info("another run is pruning already")
             return 0
-        self._raise_failures()
+        self._remover.raise_failures()
         return deleted
 
     def prune_one(self) -> int:
@@ -143,9 +126,10 @@ class Pruner:
         A host's newest goes only when there is nothing else. Raises LockedError if
         another run is pruning, ToolError if the deletion fails.
         """
+        spared = self._remover.spared
         with locking.hold_directory(self.store.root):
             while True:
-                found = retention.next_to_force(self.places(), self.now(), self._spared)
+                found = retention.next_to_force(self._places(), self.now(), spared)
                 if found is None:
                     logger.info("there is no snapshot to delete")
                     return 0
@@ -155,23 +139,31 @@ class Pruner:
                         "nothing else is left: deleting the newest snapshot of host %s",
                         quote(place.snapshot.host),
                     )
-                if self._delete(place, self._free()) is not None:
+                if self._remover.delete(place, self._free()) is not None:
                     return 1
-                self._raise_failures()
+                self._remover.raise_failures()
 
     def _prune_locked(self, limits: Limits) -> int:
         self._mark_under_way(True)
+        self._tell_shrinkages()
         deleted = 0
+        is_evened = False
         # Not known at first: an earlier run may have been cut off, or somebody may
         # have deleted by hand, and their space be still on its way.
         is_settled: bool | None = None
-        while wants_pruning((free := self._free()).percent, limits, under_way=True):
-            place = retention.next_to_go(self.places(), self.now(), self._spared)
-            if place is None or len(self._failures) >= MAX_FAILURES:
+        while self._wants(free := self._free(), limits, under_way=True):
+            if not is_evened:
+                is_evened = True
+                if removal.even_out(self.store.root, free, limits):
+                    continue
+            places = self._places()
+            spared = self._remover.spared | set(history.held(places, self._verdicts()))
+            place = retention.next_to_go(places, self.now(), spared)
+            if place is None or len(self._remover.failures) >= MAX_FAILURES:
                 self._say_stuck(free, limits)
                 return deleted
             if is_settled is None:
-                is_settled = self._wait()
+                is_settled = self._remover.wait()
                 if is_settled:
                     continue
             if not is_settled:
@@ -181,74 +173,61 @@ class Pruner:
                     free,
                 )
                 return deleted
-            outcome = self._delete(place, free)
+            outcome = self._remover.delete(place, free)
             if outcome is not None:
                 deleted += 1
                 is_settled = outcome
         self._mark_under_way(False)
         return deleted
 
-    def _delete(self, place: Place, before: FreeSpace) -> bool | None:
-        """Delete one snapshot and wait: whether its space is back already.
+    def _places(self) -> list[retention.Place]:
+        return history.places(self.store, self.order, self.now())
 
-        None if the snapshot was not deleted; it is left alone from then on.
-        """
-        snapshot = place.snapshot
-        path = self.store.host_directory(snapshot.host) / snapshot.name
-        if not self._is_deletable(snapshot):
-            self._spared.add(snapshot)
-            return None
-        try:
-            btrfs.delete_on_full_disc(path)
-        except ToolError as error:
-            if btrfs.is_subvolume(path):
-                self._spared.add(snapshot)
-                self._failures.append(error)
-                logger.warning("cannot delete %s: %s", snapshot.path, error.message)
-                return None
-        is_settled = self._wait()
-        logger.info(
-            "deleted %s (%s); free space was %s, is %s",
-            snapshot.path,
-            place.reason,
-            before,
-            self._free(),
-        )
-        return is_settled
-
-    def _is_deletable(self, snapshot: Snapshot) -> bool:
-        """Whether it is still a subvolume with a snapshot's name beneath its host.
-
-        Asked immediately before each deletion: what was listed a moment ago may have
-        been replaced, by a link for one.
-        """
-        directory = self.store.host_directory(snapshot.host)
-        path = directory / snapshot.name
-        if parse_snapshot_name(snapshot.name) is None:
-            return False
-        try:
-            is_real = stat.S_ISDIR(directory.lstat().st_mode)
-            path.lstat()
-        except FileNotFoundError:
-            return False
-        if not (is_real and btrfs.is_subvolume(path)):
-            logger.warning("left %s alone: it is no subvolume", quote(snapshot.path))
-            return False
-        return self.store.is_client(snapshot.host)
+    def _verdicts(self) -> dict[str, Verdict]:
+        if self._known_verdicts is None:
+            now = self.now().timestamp()
+            self._known_verdicts = growth.verdicts(self.store, self._free(), now)
+        return self._known_verdicts
 
     def _free(self) -> FreeSpace:
-        return btrfs.free_space(self.store.root)
-
-    def _wait(self) -> bool:
-        return btrfs.wait_for_deletions(self.store.root, SPACE_TIMEOUT_S)
+        return self._remover.free()
 
     def _is_due(self, limits: Limits) -> bool:
         free = self._free()
         under_way = (self.store.state / UNDER_WAY).exists()
-        is_due = wants_pruning(free.percent, limits, under_way=under_way)
+        is_due = self._wants(free, limits, under_way=under_way)
         if not is_due:
             logger.debug("free space is %s: nothing to do", free)
+            if free.percent <= limits.min_percent:
+                self._tell_blame(free)
         return is_due
+
+    def _wants(self, free: FreeSpace, limits: Limits, *, under_way: bool) -> bool:
+        """Whether to prune; what suddenly larger backups took counts as free (D16)."""
+        if not wants_pruning(free.percent, limits, under_way=under_way):
+            return False
+        taken = growth.blamed(self._verdicts())
+        supposed = free.with_returned(taken.data, taken.metadata).percent
+        return wants_pruning(
+            supposed, limits, under_way=under_way
+        ) or wants_pruning_for_others(free.percent, limits, under_way=under_way)
+
+    def _provide_reserve(self, limits: Limits) -> None:
+        if reserve.is_there(self.store):
+            return
+        if self._free().percent > limits.min_percent:
+            reserve.provide(self.store)
+
+    def _tell_blame(self, free: FreeSpace) -> None:
+        for host, verdict in self._verdicts().items():
+            if verdict.blamed_since is not None:
+                reason = growth.describe_blame(host, verdict)
+                logger.warning("free space is %s: %s", free, reason)
+
+    def _tell_shrinkages(self) -> None:
+        for host, verdict in self._verdicts().items():
+            if verdict.shrinkage is not None:
+                logger.warning("%s", growth.describe_shrinkage(host, verdict))
 
     def _mark_under_way(self, under_way: bool) -> None:
         """Note for later runs that the upper limit is to be reached.
@@ -268,18 +247,7 @@ class Pruner:
         logger.log(
             level,
             "free space is %s, and no snapshot may be deleted: each is younger than a "
-            "week, the newest of its host, or could not be deleted",
+            "week, the newest of its host, kept until somebody has looked, or could "
+            "not be deleted",
             free,
         )
-
-    def _raise_failures(self) -> None:
-        if not self._failures:
-            return
-        first = self._failures[0]
-        message = first.message
-        if len(self._failures) > 1:
-            message += f" (and {len(self._failures) - 1} more)"
-        hint = first.hint
-        if any("Operation not permitted" in line for line in first.details):
-            hint = "mount the store with user_subvol_rm_allowed, or run this as root"
-        raise ToolError(message, hint, first.details, first.status)

@@ -11,6 +11,7 @@ from byteback.server import (
     settings,
     snapshots,
     transfer,
+    watch,
 )
 from byteback.server.host_state import Transfer
 from byteback.server.store import Store
@@ -36,11 +37,17 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
         # From here on until the end is known, current is nobody's newest copy.
         host_state.write(store, host, Transfer.RUNNING)
         number = ledger.begin_transfer(store, host, address, "push")
+        watched = watch.Watch(store, host, limits, number)
         result = Transfer.FAILED
         measured = transfer.Measured(status=-1)
         try:
             measured = transfer.run(
-                command.argv, store.current(host), sandbox.WRITE, limits, lock
+                command.argv,
+                store.current(host),
+                sandbox.WRITE,
+                limits,
+                lock,
+                watched.look,
             )
             result = _RESULTS.get(measured.status, Transfer.FAILED)
         finally:
@@ -48,6 +55,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                 _record(store, host, result)
             finally:
                 _end(store, number, result.value, measured)
+                watched.finish(measured.bytes_written, is_finished=result.is_finished)
     return _exit_status(measured.status)
 
 

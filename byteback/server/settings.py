@@ -19,13 +19,17 @@ class ServerSettings:
     snapshot_interval_hours: float = 6.0  # a younger newest snapshot refuses a new one
     min_percent: float = 5.0  # free space at or below which pruning starts
     max_percent: float = 10.0  # free space at which pruning stops
+    growth_factor: float = 2.0  # times the largest of ten: a backup suddenly larger,
+    growth_percent: float = 1.0  # if it takes this much of the store as well
+    shrink_factor: float = 2.0  # as many times fewer names: one suddenly smaller
     max_transfers: int = 20  # at once, over all clients
     io_timeout_s: int = 10800  # the longest silence that a transfer may ask for
     confinement: str = "auto"  # "auto", "require" or "off"
 
 
 CONFINEMENTS = ("auto", "require", "off")
-PER_HOST = frozenset({"snapshot_interval_hours", "io_timeout_s"})
+GROWTH = ("growth_factor", "growth_percent", "shrink_factor")
+PER_HOST = frozenset({"snapshot_interval_hours", "io_timeout_s", *GROWTH})
 
 
 def load(host: str | None = None, path: Path = PATH) -> ServerSettings:
@@ -99,5 +103,9 @@ def _check(settings: ServerSettings, where: str) -> None:
         raise UsageError(f"{where}confinement must be one of {', '.join(CONFINEMENTS)}")
     if settings.snapshot_interval_hours < 0:
         raise UsageError(f"{where}snapshot_interval_hours cannot be negative")
+    if not (settings.growth_factor >= 1 and settings.shrink_factor >= 1):
+        raise UsageError(f"{where}growth_factor and shrink_factor must be at least 1")
+    if not 0 <= settings.growth_percent <= 100:
+        raise UsageError(f"{where}growth_percent must be between 0 and 100")
     if settings.max_transfers < 1 or settings.io_timeout_s < 1:
         raise UsageError(f"{where}max_transfers and io_timeout_s must be at least 1")

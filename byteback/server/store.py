@@ -12,7 +12,7 @@ import os
 import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, tzinfo
 from pathlib import Path
 
 from byteback import locking
@@ -22,6 +22,7 @@ from byteback.model.snapshot import CURRENT, Snapshot, parse_snapshot_name
 
 USER = "byteback"
 STATE = ".byteback"
+ZONELESS_LENGTH = len("2014-05-01T03:00")  # names before that month
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,9 @@ class Store:
 
     def snapshots(self, host: str) -> list[Snapshot]:
         """A client's snapshots, oldest first. Foreign names are none of them."""
-        zone = datetime.now().astimezone().tzinfo
         found = []
         for name in self.trees(host):
-            time = parse_snapshot_name(name, zone) if zone else None
+            time = parse_snapshot_name(name, _zone_for(name))
             if time is not None:
                 found.append(Snapshot(host, time, name))
         return sorted(found)
@@ -87,6 +87,15 @@ class Store:
         """Hold a client's lock; raises LockedError as locking.hold does."""
         with locking.hold(self.lock_path(host), wait_s=wait_s) as lock:
             yield lock
+
+
+def _zone_for(name: str) -> tzinfo:
+    """The zone of a snapshot's name without one: what was in force here that day."""
+    if len(name) != ZONELESS_LENGTH:
+        return UTC
+    from byteback.tools.host import LocalZone
+
+    return LocalZone()
 
 
 def own_store() -> Store:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from byteback import locking
 from byteback.errors import LockedError, ToolError, UsageError
-from byteback.model.free_space import FreeSpace, Limits
+from byteback.model.free_space import FreeSpace, Limits, MetadataRoom
 from byteback.model.retention import Place
 from byteback.model.snapshot import format_snapshot_name
-from byteback.server import prune, settings
+from byteback.server import history, ledger, prune, repair, reserve, settings
+from byteback.server.removal import Remover
 from byteback.server.store import Store
 from byteback.tools import btrfs
 
 NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
 LIMITS = Limits(5, 10)
+KEY_LINE = (
+    'restrict,command="/usr/bin/byteback-receive --host a" ssh-ed25519 '
+    "AAAAC3NzaC1lZDI1NTE5AAAAIJ1J7Ln0zqk4yN1sPwy0Qh6D2E8yqz0wYzR2l4nV8m3T a\n"
+)
 
 
 class Volume:
@@ -38,6 +48,10 @@ class Volume:
         self.waits = 0
         self.undeletable: set[str] = set()
         self.deleted: list[str] = []
+        self.sealed: set[Path] = set()  # read-only, whatever the caller's rights
+        self.closed: list[str] = []
+        self.metadata: MetadataRoom | None = None
+        self.compacted: list[str] = []
 
     def add(self, host: str, *days_old: int) -> list[Path]:
         (self.root / host / "current").mkdir(parents=True, exist_ok=True)
@@ -46,11 +60,12 @@ class Volume:
             name = format_snapshot_name(NOW - timedelta(days=days))
             made.append(self.root / host / name)
             made[-1].mkdir()
+            self.sealed.add(made[-1])
         return made
 
     def free_space(self, path: Path) -> FreeSpace:
         assert path == self.root
-        return FreeSpace(self.free, 100)
+        return FreeSpace(self.free, 100, self.metadata)
 
     def wait(self, path: Path, timeout_s: float) -> bool:
         assert path == self.root
@@ -61,7 +76,8 @@ class Volume:
         self.free, self.pending = self.free + self.pending, 0
         return True
 
-    def delete(self, path: Path) -> None:
+    def delete(self, path: Path, make_room: Callable[[], object]) -> None:
+        assert callable(make_room)
         assert self.pending == 0, "the space of the one before is not back yet"
         if path.name in self.undeletable:
             raise ToolError("btrfs failed", details=["ERROR: Operation not permitted"])
@@ -69,7 +85,21 @@ class Volume:
         self.deleted.append(f"{path.parent.name}/{path.name[:10]}")
         self.pending += self.each
 
-    def pruner(self, order: str = prune.AGE) -> prune.Pruner:
+    def close(self, path: Path, read_only: bool) -> None:
+        assert read_only
+        self.sealed.add(path)
+        self.closed.append(path.name)
+
+    def may_write(self, path: Path, mode: int) -> bool:
+        assert mode == os.W_OK
+        return path not in self.sealed
+
+    def compact(self, path: Path, kind: str) -> bool:
+        assert path == self.root
+        self.compacted.append(kind)
+        return True
+
+    def pruner(self, order: str = history.AGE) -> prune.Pruner:
         return prune.Pruner(self.store, order, now=lambda: NOW)
 
 
@@ -79,6 +109,12 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
     monkeypatch.setattr(btrfs, "free_space", made.free_space)
     monkeypatch.setattr(btrfs, "wait_for_deletions", made.wait)
     monkeypatch.setattr(btrfs, "delete_on_full_disc", made.delete)
+    monkeypatch.setattr(btrfs, "set_read_only", made.close)
+    monkeypatch.setattr(btrfs, "compact", made.compact)
+    monkeypatch.setattr(reserve, "provide", lambda _: True)
+    monkeypatch.setattr(
+        repair, "os", SimpleNamespace(**{**vars(os), "access": made.may_write})
+    )
     monkeypatch.setattr(
         btrfs, "is_subvolume", lambda p: p.is_dir() and not p.is_symlink()
     )
@@ -148,7 +184,7 @@ def test_upper_limit_holds_where_nothing_can_be_written(volume: Volume) -> None:
     assert volume.pruner().prune(LIMITS) == 5
 
 
-@pytest.mark.parametrize("order", [prune.AGE, prune.IMPORTANCE])
+@pytest.mark.parametrize("order", [history.AGE, history.IMPORTANCE])
 def test_young_newest_and_foreign_are_never_pruned(volume: Volume, order: str) -> None:
     volume.add("a", 0, 1, 6, 8)
     volume.add("dormant", 900)
@@ -194,7 +230,7 @@ def test_what_is_no_subvolume_any_more_is_left_alone(volume: Volume) -> None:
     elsewhere = volume.root / "elsewhere"
     made[-1].rename(elsewhere)
     pruner = volume.pruner()
-    places = prune.Pruner.places
+    places = prune.Pruner._places
 
     def swapped(self: prune.Pruner) -> list[Place]:
         made[-1].unlink(missing_ok=True)
@@ -205,7 +241,7 @@ def test_what_is_no_subvolume_any_more_is_left_alone(volume: Volume) -> None:
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prune.Pruner, "places", swapped)
+        patch.setattr(prune.Pruner, "_places", swapped)
         assert pruner.prune(LIMITS) == 5
     assert elsewhere.is_dir()
     assert made[-1].is_symlink()
@@ -213,11 +249,10 @@ def test_what_is_no_subvolume_any_more_is_left_alone(volume: Volume) -> None:
 
 def test_a_host_that_became_a_link_is_left_alone(volume: Volume) -> None:
     volume.add("a", 0, *range(10, 20))
-    pruner = volume.pruner()
-    last = pruner.places()[-1].snapshot
+    last = volume.pruner()._places()[-1].snapshot
     (volume.root / "a").rename(volume.root / "b")
     (volume.root / "a").symlink_to(volume.root / "b")
-    assert pruner._is_deletable(last) is False
+    assert Remover(volume.store).is_deletable(last) is False
 
 
 def test_runs_that_overlap_leave_the_work_to_the_first(
@@ -264,7 +299,7 @@ def test_force_reports_a_failure_and_deletes_no_other(volume: Volume) -> None:
 def test_listing_gives_reasons_and_what_is_kept(volume: Volume) -> None:
     volume.add("a", 0, 30)
     volume.add("longer.name", 100)
-    lines = volume.pruner(prune.IMPORTANCE).listing()
+    lines = volume.pruner(history.IMPORTANCE).listing()
     assert [line.split()[0] for line in lines] == [
         "a/2026-11-23T15:00+0000",
         "longer.name/2026-08-15T15:00+0000",
@@ -291,3 +326,174 @@ def test_command_line_beats_the_settings_file(monkeypatch: pytest.MonkeyPatch) -
     assert prune.choose_limits(20, None) == Limits(20, 30)
     assert prune.choose_limits(None, 4) == Limits(3, 4)
     assert prune.choose_limits(1, 2) == Limits(1, 2)
+
+
+# --- Backups that are suddenly different -------------------------------------------
+
+
+def record_backups(
+    volume: Volume, host: str, *taken: int, names: int | None = None
+) -> None:
+    """One finished push a day, the last one an hour ago, each with its snapshot."""
+    with closing(sqlite3.connect(ledger.path(volume.store))) as connection:
+        connection.executescript(ledger._SCHEMA)
+        for back, size in zip(reversed(range(len(taken))), taken, strict=True):
+            started = (NOW - timedelta(days=back, hours=1)).timestamp()
+            connection.execute(
+                "INSERT INTO transfer (host, address, kind, started, data_taken, names)"
+                " VALUES (?, '', 'push', ?, ?, ?)",
+                (host, started, size, names if back == 0 else names and 1000),
+            )
+            connection.execute(
+                "INSERT INTO snapshot (host, name, made, incomplete)"
+                " VALUES (?, '', ?, 0)",
+                (host, started + 60),
+            )
+        connection.commit()
+
+
+@pytest.fixture
+def ledger_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(time=NOW.timestamp)
+    monkeypatch.setattr(ledger, "time", clock)
+
+
+def grown(volume: Volume, *taken: int) -> None:
+    volume.add("a", 0, *range(10, 30))
+    record_backups(volume, "a", *taken)
+    volume.free = 4
+
+
+@pytest.mark.usefixtures("ledger_clock")
+def test_no_history_goes_for_a_suddenly_larger_backup(
+    volume: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    grown(volume, 1, 1, 1, 7)
+    assert volume.pruner().prune(LIMITS) == 0
+    assert "host 'a' has taken 7 B" in caplog.text
+    assert "--approve a" in caplog.text
+    assert "--discard a" in caplog.text
+    ledger.approve(volume.store, "a")
+    assert volume.pruner().prune(LIMITS) == 3
+
+
+@pytest.mark.usefixtures("ledger_clock")
+def test_blame_counts_no_more_than_it_took(volume: Volume) -> None:
+    grown(volume, 1, 1, 1, 3)
+    volume.free = 1  # the other one percent has gone elsewhere
+    assert volume.pruner().prune(LIMITS) > 0
+    assert volume.free == 7  # with the three that count as free, the upper limit
+
+
+@pytest.mark.usefixtures("ledger_clock")
+def test_others_get_room_while_somebody_is_to_blame(volume: Volume) -> None:
+    grown(volume, 1, 1, 1, 50)
+    volume.free = 3
+    assert volume.pruner().prune(LIMITS) == 0
+    volume.free = 2
+    assert volume.pruner().prune(LIMITS) == 2
+    assert volume.free == 6  # up to the lower limit, where that one is stopped
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no ledger at all" * 500])
+def test_without_a_ledger_there_is_no_judgement(
+    volume: Volume, content: bytes | None
+) -> None:
+    volume.add("a", 0, *range(10, 30))
+    volume.free = 4
+    if content is not None:
+        ledger.path(volume.store).write_bytes(content)
+    assert volume.pruner().prune(LIMITS) == 3
+
+
+@pytest.mark.usefixtures("ledger_clock")
+def test_snapshots_of_a_suddenly_smaller_host_stay(
+    volume: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    volume.add("b", 0, *range(8, 20))
+    volume.add("a", 0, *range(20, 40))
+    record_backups(volume, "a", 0, 0, 0, 0, names=10)
+    volume.free = 4
+    assert volume.pruner().prune(LIMITS) == 3
+    assert all(path.startswith("b/") for path in volume.deleted)
+    assert "has only 10 files" in caplog.text
+    listed = volume.pruner().listing()
+    held = [line for line in listed if "kept: its host is suddenly smaller" in line]
+    assert len(held) == 20
+    ledger.approve(volume.store, "a")
+    volume.free = 4
+    assert volume.pruner().prune(LIMITS) == 3
+    assert volume.deleted[-1].startswith("a/")
+
+
+# --- Lopsided room -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("free", "metadata", "compacted"),
+    [
+        # Metadata is short, data is not.
+        (50, MetadataRoom(1000 << 20, 990 << 20, 0, 0), ["data"]),
+        (5, MetadataRoom(1000 << 20, 990 << 20, 0, 0), []),
+        # Data is short, and metadata sits on much that it does not need.
+        (5, MetadataRoom(4000 << 20, 100 << 20, 0, 0), ["metadata"]),
+        (5, MetadataRoom(4000 << 20, 2500 << 20, 0, 0), []),
+        (5, None, []),
+    ],
+)
+def test_lopsided_room_is_evened_out_once_before_anything_goes(
+    volume: Volume, free: int, metadata: MetadataRoom | None, compacted: list[str]
+) -> None:
+    volume.add("a", 0, *range(10, 12))
+    volume.free, volume.metadata = free, metadata
+    volume.pruner().prune(LIMITS)
+    assert volume.compacted == compacted
+
+
+# --- What crashes leave behind -----------------------------------------------------
+
+
+def test_a_writable_snapshot_is_closed(
+    volume: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    made = volume.add("a", 0, 10)
+    volume.sealed.discard(made[1])
+    (volume.root / "a" / "saved-by-hand").mkdir()
+    volume.free = 50
+    volume.pruner().prune(LIMITS)
+    assert volume.closed == [made[1].name]
+    assert caplog.text.count("read-only") == 1
+    volume.pruner().prune(LIMITS)
+    assert volume.closed == [made[1].name]
+
+
+@pytest.mark.parametrize("is_enrolled", [True, False])
+def test_a_lost_current_comes_back_for_an_enrolled_host(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, is_enrolled: bool
+) -> None:
+    made = volume.add("a", 0, 10)
+    volume.store.current("a").rmdir()
+    taken = []
+    monkeypatch.setattr(btrfs, "take_snapshot", lambda *words, **_: taken.append(words))
+    if is_enrolled:
+        volume.store.authorized_keys.parent.mkdir(mode=0o700)
+        volume.store.authorized_keys.write_text(KEY_LINE)
+    volume.free = 50
+    volume.pruner().prune(LIMITS)
+    expected = [(made[0], volume.store.current("a"))] if is_enrolled else []
+    assert taken == expected
+
+
+def test_what_a_discard_left_is_deleted_unless_a_transfer_runs(
+    volume: Volume,
+) -> None:
+    volume.add("a", 0)
+    left = volume.root / "a" / repair.DISCARDED
+    left.mkdir()
+    volume.free = 50
+    with volume.store.lock_host("a"):
+        volume.pruner().prune(LIMITS)
+        assert left.exists()
+    volume.pruner().prune(LIMITS)
+    assert not left.exists()

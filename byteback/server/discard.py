@@ -1,0 +1,70 @@
+"""Drops what a host has sent since its last snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from byteback.errors import ToolError
+from byteback.server import growth, ledger, repair, reserve, snapshots, transfer
+from byteback.server.removal import SPACE_TIMEOUT_S
+from byteback.server.store import Store
+from byteback.tools import btrfs, files
+
+
+def discard(store: Store, host: str) -> list[str]:
+    """Put ``current`` back to the host's newest snapshot, or to nothing without one.
+
+    A transfer that is under way is ended first. The new ``current`` is made beside
+    the old one and exchanged with it in one step, so that whenever this is cut off
+    there is a whole ``current``, and what is left over the next pruning run deletes.
+    Returns lines about what was done. Raises NotSetUpError if there is no such
+    client, BusyError if its transfer does not end, ToolError if btrfs fails.
+    """
+    growth.check_client(store, host)
+    before = btrfs.free_space(store.root)
+    verdict = growth.verdicts(store, before, time.time()).get(host)
+    with transfer.own_lock(store, host):
+        repair.clear_discarded(store, host)
+        newest = snapshots.newest_name(store, host)
+        directory = store.host_directory(host)
+        beside = directory / repair.DISCARDED
+        try:
+            _make(directory / newest if newest else None, beside)
+        except ToolError as error:
+            if not (btrfs.is_out_of_space(error) and reserve.release(store)):
+                raise
+            _make(directory / newest if newest else None, beside)
+        files.exchange(beside, store.current(host))
+        btrfs.sync(store.root)
+        repair.clear_discarded(store, host)
+        ledger.forget_taken(store, host, _last_snapshot_time(store, host))
+    btrfs.wait_for_deletions(store.root, SPACE_TIMEOUT_S)
+    after = btrfs.free_space(store.root)
+    lines = [
+        f"current of {host} is back at {newest or 'nothing: it has no snapshot'}",
+        f"free space was {before}, is {after}",
+    ]
+    since = verdict.blamed_since if verdict is not None else None
+    if since is not None:
+        made = [s.name for s in store.snapshots(host) if s.time.timestamp() >= since]
+        if made:
+            lines.append(f"what it took before is kept in {', '.join(made)}")
+    return lines
+
+
+def _make(source: Path | None, target: Path) -> None:
+    if source is None:
+        btrfs.create_subvolume(target)
+        target.chmod(0o700)
+    else:
+        btrfs.take_snapshot(source, target, read_only=False)
+
+
+def _last_snapshot_time(store: Store, host: str) -> float:
+    recorded = growth.record_of(store, host).snapshots
+    named: list[float] = []
+    with contextlib.suppress(OSError):
+        named = [snapshot.time.timestamp() for snapshot in store.snapshots(host)]
+    return max([*recorded, *named], default=0.0)

@@ -1,0 +1,187 @@
+"""Looks after one push: measures it, and stops it before it fills the disc."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from byteback import log
+from byteback.errors import BytebackError, PolicyError, ToolError, quote
+from byteback.model.free_space import FreeSpace
+from byteback.model.growth import Allowance, Taken
+from byteback.model.growth import allowance as find_allowance
+from byteback.model.size import format_size
+from byteback.server import growth, ledger
+from byteback.server.settings import ServerSettings
+from byteback.server.store import Store
+from byteback.tools import btrfs, process
+
+METADATA_EVERY = 5  # looks: asking btrfs starts a program, asking the kernel does not
+PRUNE_PAUSE_S = 60.0
+COUNT_S = 15.0  # for the names in a tree; larger ones are not judged by them
+WORTH_A_SYNC = 16 * 2**20  # bytes; less is in no disc's way
+
+
+class Watch:
+    """Looks after one push: measures it, and stops it before it fills the disc."""
+
+    def __init__(
+        self, store: Store, host: str, limits: ServerSettings, number: int | None
+    ) -> None:
+        self._store = store
+        self._host = host
+        self._limits = limits
+        self._number = number  # in the ledger
+        self._start = self._free = btrfs.free_space(store.root)
+        self._looks = 0
+        self._noted = 0
+        self._pruned_at = -PRUNE_PAUSE_S
+        self._allowance = self._find_allowance()
+
+    def look(self, written: int | None) -> None:
+        """To be called every few seconds while the transfer runs.
+
+        Raises PolicyError if the backup is suddenly larger and has left too little
+        room; the caller stops it.
+        """
+        self._look_at_room()
+        is_short = self._free.percent <= self._limits.min_percent
+        taken = self._taken(written)
+        if self._allowance is None or not self._allowance.is_exceeded_by(taken):
+            if is_short:
+                self._prune()
+            return
+        # Before there is a shortage: pruning must know whose it is.
+        step = self._start.total_bytes // 100
+        if is_short or taken.data + taken.metadata >= self._noted + step:
+            self._noted = taken.data + taken.metadata
+            ledger.note_taken(self._store, self._number, taken)
+        if is_short:
+            self._stop(taken)
+
+    def finish(self, written: int | None, *, is_finished: bool) -> None:
+        """Record what the transfer took; never fails."""
+        with contextlib.suppress(OSError, ToolError):
+            if written is None or written >= WORTH_A_SYNC:
+                btrfs.sync(self._store.root)
+            self._free = btrfs.free_space(self._store.root)
+        names = None
+        if is_finished:
+            names = count_names(os.fspath(self._store.current(self._host)))
+        taken = self._taken(written)
+        ledger.note_taken(self._store, self._number, taken, names=names)
+        if names is not None:
+            self._tell_shrinkage()
+        if self._free.percent <= self._limits.min_percent:
+            self._prune()
+
+    def _find_allowance(self) -> Allowance | None:
+        record = growth.record_of(self._store, self._host)
+        backups = growth.group_backups(record)
+        if not backups:
+            return None  # no ledger: this very push would be in it
+        current = backups.pop()
+        return find_allowance(
+            backups,
+            current,
+            time.time(),
+            growth.size_of(self._start),
+            growth.rules_of(self._limits),
+            growth.oldest_snapshot(self._store, self._host),
+        )
+
+    def _look_at_room(self) -> None:
+        self._looks += 1
+        if self._looks % METADATA_EVERY == 0:
+            with contextlib.suppress(OSError, ToolError):
+                self._free = btrfs.free_space(self._store.root)
+        else:
+            view = os.statvfs(self._store.root)
+            self._free = FreeSpace(
+                view.f_bavail * view.f_frsize,
+                view.f_blocks * view.f_frsize,
+                self._free.metadata,
+            )
+
+    def _taken(self, written: int | None) -> Taken:
+        """No more than the room that went meanwhile, nor than was written.
+
+        Others write at the same time, and what is written may be compressed.
+        """
+        data = max(0, self._start.free_bytes - self._free.free_bytes)
+        if written is not None:
+            data = min(data, written)
+        before, after = self._start.metadata, self._free.metadata
+        if before is None or after is None:
+            return Taken(data)
+        return Taken(data, max(0, after.used - before.used))
+
+    def _stop(self, taken: Taken) -> None:
+        record = growth.record_of(self._store, self._host)
+        backups = growth.group_backups(record)
+        if not backups or backups[-1].is_approved:
+            self._allowance = None  # lost, or approved meanwhile
+            return
+        ledger.note_taken(self._store, self._number, taken, stopped=True)
+        amount = format_size(taken.data + taken.metadata)
+        raise PolicyError(
+            f"stopped: this backup is suddenly larger than the earlier ones of "
+            f"{quote(self._host)} (it has taken {amount} now), and the server is short "
+            f"of room ({self._free} free)",
+            hint=f"what was sent is kept. On the server, 'byteback-prune --approve "
+            f"{self._host}' lets it go on and 'byteback-prune --discard {self._host}' "
+            "drops it",
+        )
+
+    def _tell_shrinkage(self) -> None:
+        record = growth.record_of(self._store, self._host)
+        verdict = growth.judge_host(
+            self._store, self._host, record, self._start, time.time()
+        )
+        if verdict.shrinkage is not None:
+            reason = growth.describe_shrinkage(self._host, verdict)
+            log.audit(
+                "WARNING", host=self._host, what="suddenly smaller", reason=reason
+            )
+
+    def _prune(self) -> None:
+        """Start a pruning run of its own, which outlives this session.
+
+        The client is not kept waiting: it comes back after a pause, and the run ends
+        at once where nothing is to be done or another one is at it.
+        """
+        if time.monotonic() - self._pruned_at < PRUNE_PAUSE_S:
+            return
+        self._pruned_at = time.monotonic()
+        from byteback.tools import host
+
+        with contextlib.suppress(BytebackError, OSError):
+            process.start(
+                [host.program_path("byteback-prune"), "--prune"],
+                stdout=process.NULL,
+                stderr=process.NULL,
+                new_session=True,
+            )
+
+
+def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
+    """How many names there are beneath ``directory``, or None if that takes too long.
+
+    Without looking at any file: rsync has just been through them all.
+    """
+    deadline = time.monotonic() + timeout_s
+    count = 0
+    waiting = [directory]
+    while waiting:
+        if time.monotonic() >= deadline:
+            return None
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    count += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        except OSError:  # closed to us, or a path too long
+            continue
+    return count
