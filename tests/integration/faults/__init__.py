@@ -1,0 +1,1 @@
+"""Two machines and a cable: what happens when any of them fails."""

@@ -1,0 +1,60 @@
+"""The two machines, the same ones for all tests here, as good as new for each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration import conftest as machine
+from tests.integration.faults.world import World, build_world
+
+NIGHTLY = "BYTEBACK_NIGHTLY"
+
+
+@pytest.fixture(scope="package")
+def shared_world(installed: Path) -> Iterator[World]:
+    """Two machines and a cable."""
+    with build_world(installed, Path("/var/tmp")) as world:
+        yield world
+
+
+@pytest.fixture
+def world(shared_world: World) -> Iterator[World]:
+    """Two machines on which nothing has happened yet."""
+    shared_world.reset()
+    yield shared_world
+    shared_world.mend()
+    shared_world.kill_everything()
+
+
+@pytest.fixture
+def with_constants(installed: Path) -> Iterator[Callable[..., None]]:
+    """Changes constants in the installed programs, until the end of the test.
+
+    How long byteback waits for a dead line is nobody's to configure; a test that
+    waited as long would take minutes.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def change(module: str, **values: object) -> None:
+            path = machine.LIBRARY / "byteback" / module
+            text = path.read_text()
+            stack.callback(path.write_text, text)
+            for name, value in values.items():
+                text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+                assert count == 1, f"{module} has no {name}"
+            path.write_text(text)
+
+        yield change
+
+
+@pytest.fixture(scope="session")
+def nightly_s() -> float | None:
+    """For how many seconds the long tests shall go on; None in an ordinary run."""
+    value = os.environ.get(NIGHTLY)
+    return None if value is None else float(value)

@@ -1,0 +1,189 @@
+"""The cable is cut, blocked, slow and lossy; backups go on by themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.faults.trees import read_state
+from tests.integration.faults.world import World, write_files
+
+MEBI = 1 << 20
+# What a new connection, the names and the checksums of what is there cost.
+OVERHEAD = 400_000
+# Headers of Ethernet, IP, TCP and ssh on packets of 1500 bytes.
+ON_THE_WIRE = 1.06
+
+
+@pytest.fixture
+def impatient(with_constants: Callable[..., None]) -> None:
+    """A dead line is noticed in seconds instead of two minutes."""
+    times = {"CONNECT_TIMEOUT_S": 3, "ALIVE_INTERVAL_S": 1, "ALIVE_COUNT": 3}
+    with_constants("tools/openssh.py", **times)
+
+
+def assert_done(world: World) -> None:
+    """The newest snapshot, and current, are what the client has."""
+    assert read_state(world.current) == read_state(world.source)
+    assert read_state(world.copy_in(world.snapshots()[-1])) == read_state(world.source)
+    world.assert_nothing_left()
+
+
+def wait_until_line_is_given_up(world: World) -> None:
+    """Wait until no ssh of the client is left: the pause before the next attempt."""
+    deadline = time.monotonic() + 30
+    while world.processes("client", "ssh"):
+        assert time.monotonic() < deadline, "the dead line was not noticed"
+        time.sleep(0.05)
+
+
+def test_a_backup_over_a_sound_cable(world: World) -> None:
+    write_files(world.source, [10, 100_000])
+    outcome = world.backup()
+    assert (outcome.stdout, outcome.stderr) == ("", "")
+    assert_done(world)
+
+
+@pytest.mark.parametrize("how", ["cut", "drop"])
+def test_a_large_file_is_resumed_in_its_middle(
+    world: World, impatient: None, how: str
+) -> None:
+    size = 24 * MEBI
+    write_files(world.source, [size])
+    world.slow("80mbit")
+    before = world.bytes_sent()
+    running = world.start()
+    world.wait_for_bytes(size * 2 // 3)
+    world.cut() if how == "cut" else world.drop()
+    wait_until_line_is_given_up(world)
+    assert world.snapshots() == []
+    world.mend()
+    outcome = running.finish()
+    assert outcome.status == 0, outcome
+    assert_done(world)
+    sent = world.bytes_sent() - before
+    print(f"{how}: {sent:,} bytes on the wire for a file of {size:,}")
+    assert sent < size * ON_THE_WIRE + 2 * MEBI + OVERHEAD
+
+
+def test_a_changed_file_is_resumed_in_its_middle(world: World, impatient: None) -> None:
+    size = 16 * MEBI
+    write_files(world.source, [size])
+    world.backup()
+    inode = (world.current / "file-0").stat().st_ino
+    # All of it changes but for its size; its old copy is overwritten in place.
+    write_files(world.source, [size])
+    world.let_time_pass()
+    world.slow("80mbit")
+    before = world.bytes_sent()
+    running = world.start()
+    world.wait_for_bytes(size // 2)
+    world.cut()
+    wait_until_line_is_given_up(world)
+    world.mend()
+    outcome = running.finish()
+    assert outcome.status == 0, outcome
+    assert_done(world)
+    assert (world.current / "file-0").stat().st_ino == inode
+    sent = world.bytes_sent() - before
+    print(f"in place: {sent:,} bytes on the wire for a file of {size:,}")
+    assert sent < size * ON_THE_WIRE + 2 * MEBI + OVERHEAD
+
+
+def test_a_server_that_cannot_be_reached(world: World, impatient: None) -> None:
+    world.drop()
+    outcome = world.backup(expect=12, retries=1)
+    assert outcome.stdout == ""
+    lines = outcome.stderr.splitlines()
+    assert lines[0] == (
+        "byteback-backup: error: cannot reach 'byteback@backup.test:' "
+        "(after 2 attempts)"
+    )
+    assert "timed out" in outcome.stderr
+    world.assert_nothing_left()
+
+
+def test_each_attempt_is_told_to_who_watches(world: World, impatient: None) -> None:
+    world.cut()
+    outcome = world.backup("--verbose", expect=12, retries=1)
+    assert "attempt 1 of 2 failed: cannot reach 'byteback@backup.test:'" in (
+        outcome.stderr
+    )
+    assert "; trying again in 1 seconds, at " in outcome.stderr
+
+
+def test_a_connection_test_is_tried_again(world: World, impatient: None) -> None:
+    write_files(world.source, [10])
+    world.cut()
+    running = world.start("--verbose", delay_s=2)
+    running.wait_for_words("attempt 1 of 4 failed")
+    world.mend()
+    assert running.finish().status == 0
+    assert_done(world)
+
+
+def test_a_completion_is_tried_again(world: World, impatient: None) -> None:
+    write_files(world.source, [10])
+    running = world.start()
+    world.wait_for("client", "--complete")
+    world.cut()
+    wait_until_line_is_given_up(world)
+    world.mend()
+    outcome = running.finish()
+    assert outcome.status == 0, outcome
+    assert len(world.snapshots()) == 1
+    assert_done(world)
+
+
+def test_a_slow_and_lossy_cable(world: World) -> None:
+    write_files(world.source, [MEBI, 10_000, 10])
+    world.slow("20mbit")
+    world.drop(3)
+    world.backup()
+    assert_done(world)
+
+
+def test_a_cable_that_comes_back_in_time_costs_nothing(world: World) -> None:
+    size = 8 * MEBI
+    write_files(world.source, [size])
+    world.slow("40mbit")
+    before = world.bytes_sent()
+    running = world.start(retries=0)
+    world.wait_for_bytes(size // 2)
+    world.cut()
+    time.sleep(1)
+    world.mend()
+    assert running.finish().status == 0
+    assert world.bytes_sent() - before < size * ON_THE_WIRE + MEBI + OVERHEAD
+    assert_done(world)
+
+
+def test_ipv6_alone(world: World) -> None:
+    write_files(world.source, [10])
+    known = world.configuration / "known_hosts"
+    text = known.read_text()
+    try:
+        known.write_text(text + text.replace("backup.test", "fd00:200:1::1"))
+        world.backup("--destination", "byteback@[fd00:200:1::1]:")
+    finally:
+        known.write_text(text)
+    assert_done(world)
+
+
+def test_a_dead_line_is_noticed_in_two_minutes(
+    world: World, nightly_s: float | None
+) -> None:
+    if nightly_s is None:
+        pytest.skip("takes four minutes: set BYTEBACK_NIGHTLY")
+    write_files(world.source, [8 * MEBI])
+    world.slow("20mbit")
+    running = world.start(retries=0)
+    world.wait_for_bytes(MEBI)
+    world.drop()
+    started = time.monotonic()
+    outcome = running.finish(600)
+    assert outcome.status == 12, outcome
+    assert 60 < time.monotonic() - started < 180
+    assert world.snapshots() == []
