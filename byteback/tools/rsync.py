@@ -22,8 +22,10 @@ VANISHED = 24  # some source files vanished meanwhile, as files do
 SIGNALLED = 128  # plus a signal: how a shell tells that a program was ended by one
 
 # What can pass by itself (rsync(1), EXIT VALUES; 255 is ssh's, 35 a connection that
-# timed out). 1 to 4 are usage and protocol, 20 is a user's interrupt: those stay.
-RETRYABLE = frozenset({5, 10, 11, 12, 21, 22, 30, 35, 255})
+# timed out). 1 to 4 are usage and protocol: those stay. 14 to 16, 19 and 20 are of an
+# rsync that somebody ended on this side or, in a reboot, on the other; a user's
+# interrupt is none of them, for it ends this program before it looks at a status.
+RETRYABLE = frozenset({5, 10, 11, 12, 14, 15, 16, 19, 20, 21, 22, 30, 35, 255})
 
 MEANINGS = {
     1: "syntax or usage error",
@@ -34,7 +36,11 @@ MEANINGS = {
     10: "error in socket I/O",
     11: "error in file I/O (is the disc full?)",
     12: "the connection broke",
-    20: "interrupted",
+    14: "rsync's processes lost each other",
+    15: "one of rsync's processes crashed",
+    16: "one of rsync's processes was killed",
+    19: "rsync was stopped by a signal",
+    20: "rsync was stopped by a signal",
     21: "waiting for a child failed",
     22: "out of memory",
     23: "some files could not be transferred",

@@ -181,16 +181,18 @@ def test_a_transfer_that_is_done(status: int) -> None:
     push._check(outcome(status), CONNECTION)
 
 
-@pytest.mark.parametrize("status", [5, 10, 11, 12, 21, 22, 30, 35, 255, -9, 137])
+@pytest.mark.parametrize(
+    "status", [5, 10, 11, 12, 16, 20, 21, 22, 30, 35, 255, -9, 137]
+)
 def test_a_transfer_that_is_worth_another_attempt(status: int) -> None:
     with pytest.raises(BytebackError) as failure:
         push._check(outcome(status), CONNECTION)
     assert failure.value.can_pass
     # 12 is for the line alone; a disc or a memory that failed is not "unreachable".
-    assert failure.value.exit_status == (13 if status in (11, 21, 22) else 12)
+    assert failure.value.exit_status == (13 if status in (11, 16, 20, 21, 22) else 12)
 
 
-@pytest.mark.parametrize("status", [1, 2, 3, 4, 6, 14, 20, 25, 127])
+@pytest.mark.parametrize("status", [1, 2, 3, 4, 6, 13, 25, 127])
 def test_a_transfer_that_another_attempt_does_not_mend(status: int) -> None:
     with pytest.raises(ToolError) as failure:
         push._check(outcome(status), CONNECTION)
