@@ -35,7 +35,8 @@ class Watch:
         self._number = number  # in the ledger
         self._start = self._free = btrfs.free_space(store.root)
         self._looks = 0
-        self._noted = 0
+        self._noted = 0  # bytes, in the ledger
+        self._flushed = 0  # of what was written
         self._pruned_at = -PRUNE_PAUSE_S
         self._allowance = self._find_allowance()
 
@@ -46,6 +47,7 @@ class Watch:
         room; the caller stops it.
         """
         self._look_at_room()
+        self._look_behind_cache(written)
         is_short = self._free.percent <= self._limits.min_percent
         taken = self._taken(written)
         if self._allowance is None or not self._allowance.is_exceeded_by(taken):
@@ -103,6 +105,21 @@ class Watch:
                 view.f_blocks * view.f_frsize,
                 self._free.metadata,
             )
+
+    def _look_behind_cache(self, written: int | None) -> None:
+        """Have written what is not on the disc yet, once it could reach the floor.
+
+        Until then, for half a minute or more, the kernel counts it as free.
+        """
+        if self._allowance is None or written is None:
+            return
+        floor = self._free.total_bytes * self._limits.min_percent / 100
+        unseen = written - self._flushed
+        if unseen > max(WORTH_A_SYNC, (self._free.free_bytes - floor) / 2):
+            self._flushed = written
+            with contextlib.suppress(ToolError):
+                btrfs.sync(self._store.root)
+            self._look_at_room()
 
     def _taken(self, written: int | None) -> Taken:
         """No more than the room that went meanwhile, nor than was written.
