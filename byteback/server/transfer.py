@@ -208,15 +208,14 @@ def _holders(lock_path: Path) -> list[int]:
     """Our own processes, but for this one, that have the lock's file open."""
     target = lock_path.stat()
     found = []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            for fd in os.scandir(f"/proc/{entry.name}/fd"):
-                status = fd.stat()
-                if (status.st_ino, status.st_dev) == (target.st_ino, target.st_dev):
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):  # ended meanwhile, or not ours
+                if _has_open(entry / "fd", target):
                     found.append(int(entry.name))
-                    break
-        except OSError:  # ended meanwhile, or not ours
-            continue
     return found
+
+
+def _has_open(descriptors: Path, target: os.stat_result) -> bool:
+    with os.scandir(descriptors) as entries:
+        return any(os.path.samestat(entry.stat(), target) for entry in entries)
