@@ -1,0 +1,260 @@
+"""What the server does while a push runs, on a pretended disc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from byteback.errors import PolicyError
+from byteback.model.free_space import FreeSpace
+from byteback.model.growth import Taken
+from byteback.server import ledger, watch
+from byteback.server.settings import ServerSettings
+from byteback.server.store import Store
+from byteback.tools import btrfs, host, process
+
+MIB = 2**20
+TOTAL = 10_000 * MIB
+LIMITS = ServerSettings()
+DAY = 86400.0
+
+
+class Disc:
+    """A disc that the kernel shows less full than it is until it is synced."""
+
+    def __init__(self) -> None:
+        self.free = 3000 * MIB
+        self.unflushed = 0
+        self.syncs = 0
+        self.started: list[str] = []
+
+    def free_space(self, _path: Path) -> FreeSpace:
+        return FreeSpace(self.free + self.unflushed, TOTAL)
+
+    def statvfs(self, _path: Path) -> SimpleNamespace:
+        free = self.free + self.unflushed
+        return SimpleNamespace(f_bavail=free, f_blocks=TOTAL, f_frsize=1)
+
+    def sync(self, _path: Path) -> None:
+        self.unflushed = 0
+        self.syncs += 1
+
+    def start(self, argv: list[str], **_: object) -> None:
+        self.started.append(os.fspath(argv[-1]))
+
+
+@pytest.fixture
+def disc(monkeypatch: pytest.MonkeyPatch) -> Disc:
+    made = Disc()
+    monkeypatch.setattr(btrfs, "free_space", made.free_space)
+    monkeypatch.setattr(btrfs, "sync", made.sync)
+    monkeypatch.setattr(process, "start", made.start)
+    monkeypatch.setattr(host, "program_path", Path)
+    faked = SimpleNamespace(**{**vars(os), "statvfs": made.statvfs})
+    monkeypatch.setattr(watch, "os", faked)
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path)
+    made.state.mkdir()
+    (tmp_path / "a" / "current").mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def begin(
+    store: Store, disc: Disc, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], watch.Watch]:
+    """Begin a push of host a, as the session does."""
+
+    def begin_one() -> watch.Watch:
+        number = ledger.begin_transfer(store, "a", "", "push")
+        return watch.Watch(store, "a", LIMITS, number)
+
+    return begin_one
+
+
+def earlier_backups(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *megabytes: int
+) -> None:
+    """One backup a day until yesterday."""
+    for back, size in zip(range(len(megabytes), 0, -1), megabytes, strict=True):
+        with monkeypatch.context() as patch:
+            then = ledger.time.time() - back * DAY
+            patch.setattr(ledger, "time", SimpleNamespace(time=lambda t=then: t))
+            number = ledger.begin_transfer(store, "a", "", "push")
+            ledger.note_taken(store, number, Taken(size * MIB))
+            patch.setattr(ledger, "time", SimpleNamespace(time=lambda t=then + 60: t))
+            ledger.add_snapshot(store, "a", f"{back}", incomplete=False, files=None)
+
+
+def test_a_larger_backup_may_take_what_room_there_is_and_no_more(
+    store: Store,
+    disc: Disc,
+    begin: Callable[[], watch.Watch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier_backups(store, monkeypatch, 100, 10)
+    running = begin()
+    disc.free = 700 * MIB
+    running.look(2300 * MIB)
+    (record,) = ledger.host_records(store).values()
+    assert record.pushes[-1].taken == Taken(2300 * MIB)  # known before the shortage
+    disc.free = 500 * MIB
+    with pytest.raises(PolicyError, match="suddenly larger") as caught:
+        running.look(2500 * MIB)
+    assert "--approve a" in str(caught.value.hint)
+    (record,) = ledger.host_records(store).values()
+    assert record.pushes[-1].was_stopped
+    assert disc.started == []
+
+
+def test_a_usual_backup_has_room_made_for_it(
+    store: Store,
+    disc: Disc,
+    begin: Callable[[], watch.Watch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier_backups(store, monkeypatch, 100, 10)
+    running = begin()
+    disc.free = 500 * MIB
+    running.look(200 * MIB)  # the rest of what went, others took
+    running.look(200 * MIB)
+    assert disc.started == ["--prune"]
+
+
+def test_many_small_pushes_are_one_large_backup(
+    store: Store,
+    disc: Disc,
+    begin: Callable[[], watch.Watch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier_backups(store, monkeypatch, 100, 10)
+    for _ in range(2):
+        pushed = begin()
+        disc.free -= 90 * MIB
+        pushed.finish(90 * MIB, is_finished=False)
+    running = begin()
+    disc.free = 500 * MIB
+    with pytest.raises(PolicyError):
+        running.look(90 * MIB)
+
+
+def test_what_the_cache_still_holds_is_written_before_it_matters(
+    store: Store,
+    disc: Disc,
+    begin: Callable[[], watch.Watch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier_backups(store, monkeypatch, 100, 10)
+    running = begin()
+    disc.free -= 1000 * MIB
+    disc.unflushed = 1000 * MIB
+    running.look(1000 * MIB)
+    assert disc.syncs == 0
+    disc.free, disc.unflushed = 400 * MIB, 2600 * MIB
+    with pytest.raises(PolicyError):
+        running.look(2600 * MIB)
+
+
+def test_a_first_backup_may_take_all_the_room_but_the_last(
+    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+) -> None:
+    running = begin()
+    disc.free = 600 * MIB
+    running.look(2400 * MIB)
+    disc.free = 500 * MIB
+    with pytest.raises(PolicyError):
+        running.look(2500 * MIB)
+
+
+def test_an_approval_while_it_runs_lets_it_go_on(
+    store: Store,
+    disc: Disc,
+    begin: Callable[[], watch.Watch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier_backups(store, monkeypatch, 100, 10)
+    running = begin()
+    assert ledger.approve(store, "a")
+    disc.free = 500 * MIB
+    running.look(2500 * MIB)
+    running.look(2600 * MIB)
+    assert disc.started == ["--prune"]
+
+
+def test_without_a_ledger_nothing_is_stopped(
+    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+) -> None:
+    (store.root / "a" / "2020-01-01T00:00+0000").mkdir()
+    running = begin()
+    disc.free = 100 * MIB
+    running.look(2900 * MIB)
+    store.state.rename(store.root / "gone")
+    begin().look(10 * MIB)
+
+
+def test_counts_are_bounded_by_what_was_written_and_by_what_went(
+    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+) -> None:
+    for written, gone, taken in ((10, 500, 10), (500, 10, 10), (None, 20, 20)):
+        running = begin()
+        disc.free -= gone * MIB
+        running.finish(written if written is None else written * MIB, is_finished=False)
+        (record,) = ledger.host_records(store).values()
+        assert record.pushes[-1].taken == Taken(taken * MIB)
+
+
+def test_names_are_counted_without_following_links(
+    store: Store, tmp_path: Path
+) -> None:
+    current = store.current("a")
+    (current / "d" / "e").mkdir(parents=True)
+    (current / "d" / "f").touch()
+    (current / "link").symlink_to(tmp_path)
+    assert watch.count_names(os.fspath(current)) == 4
+    assert watch.count_names(os.fspath(current), timeout_s=0) is None
+
+
+# --- The ledger's bounds -----------------------------------------------------------
+
+
+def test_a_flood_of_small_pushes_hides_no_large_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "KEPT_ROWS", 50)
+    monkeypatch.setattr(ledger, "KEPT_RECENT", 10)
+    number = ledger.begin_transfer(store, "a", "", "push")
+    ledger.note_taken(store, number, Taken(1000))
+    other = ledger.begin_transfer(store, "b", "", "push")
+    ledger.note_taken(store, other, Taken(1))
+    for _ in range(200):
+        ledger.begin_transfer(store, "a", "", "push")
+    records = ledger.host_records(store)
+    assert 40 <= len(records["a"].pushes) <= 50 + ledger.TRIM_EVERY
+    assert records["a"].pushes[0].taken == Taken(1000)
+    assert records["b"].pushes[0].taken == Taken(1)
+
+
+def test_damaged_ledgers_do_not_pile_up(store: Store) -> None:
+    for _ in range(3):
+        ledger.path(store).write_bytes(b"rubbish " * 1000)
+        assert ledger.begin_transfer(store, "a", "", "push") is None
+        assert ledger.begin_transfer(store, "a", "", "push") is not None
+    assert sorted(p.name for p in store.state.iterdir()) == [
+        "ledger.damaged",
+        "ledger.sqlite",
+    ]
+
+
+def test_the_old_tools_state_is_not_looked_at(store: Store) -> None:
+    (store.root / ".disk_free_history").write_bytes(b"\x04\x08garbage")
+    (store.root / ".byteback.pruning").touch()
+    assert ledger.host_records(store) == {}
+    assert store.hosts() == ["a"]
