@@ -23,7 +23,10 @@ from tests.integration.programs import run_program
 
 SEED = 20261122
 KILLS = 50
-LONGEST_RUN_S = 2.5
+HELPERS = 4  # killed in one run, of which it tries each part up to 1 + RETRIES times
+RETRIES = 8
+LONGEST_RUN_S = 2.0
+LONGEST_PAUSE_S = 0.9
 RATE = "30mbit"
 
 
@@ -41,15 +44,16 @@ class Loop:
         """Change, back up, kill; back up again and kill the server; check."""
         change_at_random(self.world.source, self.dice)
         self.states.append(read_state(self.world.source))
-        running = self.world.start(retries=6, delay_s=0)
+        running = self.world.start(retries=RETRIES, delay_s=0)
         self._kill_client(running)
         self._check_snapshots()
         if self.dice.random() < 0.5:
             change_at_random(self.world.source, self.dice)
             self.states.append(read_state(self.world.source))
-        running = self.world.start(retries=6, delay_s=0)
+        running = self.world.start(retries=RETRIES, delay_s=0)
         # What dies on the way is the run's own to mend.
-        self._kill_helper(running)
+        for _ in range(HELPERS):
+            self._kill_helper(running)
         outcome = running.finish()
         assert outcome.status == 0, (outcome, self.kills)
         self._check_snapshots()
@@ -72,7 +76,7 @@ class Loop:
 
     def _kill_helper(self, running: Running) -> None:
         """Kill one process of the run, on either side, but never its leader."""
-        time.sleep(self.dice.uniform(0, LONGEST_RUN_S))
+        time.sleep(self.dice.uniform(0, LONGEST_PAUSE_S))
         candidates = [
             process
             for side in ("client", "server")

@@ -79,6 +79,7 @@ class World:
     sshd: subprocess.Popen[bytes]
     sshd_configuration: Path
     user: machine.ServerUser
+    image: Path
     configuration: Path = machine.CONFIGURATION
     started: list[Running] = field(default_factory=list)
     aged: int = 0
@@ -229,6 +230,14 @@ class World:
 
     def kill_everything(self) -> None:
         """End all that runs on either side, as a power cut would."""
+        self._kill_processes()
+        for running in self.started:
+            running.popen.wait(10)
+            running.stdout.close()
+            running.stderr.close()
+        self.started.clear()
+
+    def _kill_processes(self) -> None:
         for _ in range(100):
             left = [p for side in SIDES for p in self.processes(side)]
             if not left:
@@ -238,17 +247,28 @@ class World:
                     process.send_signal(signal.SIGKILL)
             time.sleep(0.02)
 
+    def cut_power(self) -> None:
+        """Stop the server at this very moment, and start it again.
+
+        What had not reached its disc is lost. The image must be on a file system that
+        can copy a file in an instant.
+        """
+        disc = self.image.with_suffix(".then")
+        run_program(["cp", "--reflink=always", self.image, disc])
+        for process in self.processes("server"):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                process.wait(5)
+        run_program(["umount", self.store])
+        disc.replace(self.image)
+        mount_store(self.image, self.store)
+
     # --- Between tests ---------------------------------------------------------
 
     def reset(self) -> None:
         """As good as new: an empty current, no snapshots, an empty source."""
         self.mend()
         self.kill_everything()
-        for running in self.started:
-            running.popen.wait(10)
-            running.stdout.close()
-            running.stderr.close()
-        self.started.clear()
         shutil.rmtree(RUN, ignore_errors=True)
         for tree in self.host.iterdir():
             run_program(["btrfs", "property", "set", "-ts", tree, "ro", "false"])
@@ -296,14 +316,17 @@ def build_world(bin_: Path, image_directory: Path) -> Iterator[World]:
         hosts = HOSTS.read_text()
         HOSTS.write_text(f"{hosts}\n{ADDRESS['server']} {NAME}\n")
         stack.callback(HOSTS.write_text, hosts)
-        volume = stack.enter_context(_volume(image_directory))
+        image = image_directory / "store.img"
+        volume = stack.enter_context(_volume(image))
         sshd, configuration = stack.enter_context(_sshd())
         stack.callback(machine.remove_user)
         stack.callback(machine.forget_client)
         source = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/srv")))
         _enrol(bin_, volume)
         user = machine.find_user()
-        world = World(bin_, user.home, source / "source", sshd, configuration, user)
+        world = World(
+            bin_, user.home, source / "source", sshd, configuration, user, image
+        )
         stack.callback(world.kill_everything)
         world.reset()
         yield world
@@ -324,22 +347,26 @@ def _lay_cable() -> None:
 
 
 @contextlib.contextmanager
-def _volume(image_directory: Path) -> Iterator[Path]:
+def _volume(image: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="volume-", dir="/srv") as directory:
         volume = Path(directory)
         volume.chmod(0o755)
-        image = image_directory / "store.img"
         with image.open("wb") as file:
             file.truncate(4 << 30)
         try:
             run_program(["mkfs.btrfs", "--quiet", image])
-            run_program(["mount", "-o", machine.MOUNT_OPTIONS, image, volume])
+            mount_store(image, volume)
             try:
                 yield volume
             finally:
                 machine.unmount(volume)
         finally:
             image.unlink()
+
+
+def mount_store(image: Path, volume: Path) -> None:
+    """Mount the store, committing often: so a power cut falls between two commits."""
+    run_program(["mount", "-o", f"{machine.MOUNT_OPTIONS},commit=1", image, volume])
 
 
 @contextlib.contextmanager
