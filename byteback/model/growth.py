@@ -16,6 +16,7 @@ REMEMBERED = 10  # earlier backups that one is compared with
 # backup on needs no more than that one.
 ENOUGH_HISTORY = 3
 FEW_NAMES = 100  # trees smaller than this may shrink as they like
+SNAPSHOT_NAME_S = 60.0  # a snapshot's name tells its time to the minute
 JUDGED_S = 30 * 86400.0  # after that a change is how things are now
 
 
@@ -172,6 +173,11 @@ class _History:
     def says_enough(self) -> bool:
         return len(self.taken) >= (1 if self.known_from_start else ENOUGH_HISTORY)
 
+    @property
+    def usual_names(self) -> int:
+        """The lower median: one odd backup among them says nothing."""
+        return sorted(self.names)[(len(self.names) - 1) // 2]
+
     def limit(self) -> Taken:
         factor, share = self.rules.growth_factor, self.rules.growth_percent / 100
         data = max((taken.data for taken in self.taken), default=0)
@@ -187,10 +193,9 @@ class _History:
         )
 
     def is_smaller(self, names: int) -> bool:
-        if len(self.names) < ENOUGH_HISTORY:
+        if len(self.names) < ENOUGH_HISTORY or self.usual_names < FEW_NAMES:
             return False
-        usual = min(self.names)
-        return usual >= FEW_NAMES and names * self.rules.shrink_factor < usual
+        return names * self.rules.shrink_factor < self.usual_names
 
 
 def _look_back(backups: Sequence[Backup], now: float, past: _History) -> Verdict:
@@ -207,8 +212,7 @@ def _look_back(backups: Sequence[Backup], now: float, past: _History) -> Verdict
             continue
         if is_open and past.is_smaller(backup.names):
             if shrinkage is None:
-                usual = min(past.names)
-                shrinkage = Shrinkage(backup.began, backup.names, usual)
+                shrinkage = Shrinkage(backup.began, backup.names, past.usual_names)
         else:
             shrinkage = None  # what was missing is back, or nobody minds
             past.names.append(backup.names)
@@ -220,4 +224,4 @@ def _is_known_from_start(
 ) -> bool:
     if oldest_snapshot is None:
         return True
-    return bool(backups) and backups[0].began <= oldest_snapshot
+    return bool(backups) and backups[0].began <= oldest_snapshot + SNAPSHOT_NAME_S

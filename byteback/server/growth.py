@@ -58,9 +58,9 @@ def describe_shrinkage(host: str, verdict: Verdict) -> str:
     if lost is None:
         return ""
     return (
-        f"host {quote(host)} has only {lost.names} files and directories left of at "
-        f"least {lost.usual_names}: its older snapshots are kept for 30 days, or until "
-        f"'byteback-prune --approve {host}' says that this is right"
+        f"host {quote(host)} has only {lost.names} files and directories left of "
+        f"usually {lost.usual_names}: its older snapshots are kept for 30 days, or "
+        f"until 'byteback-prune --approve {host}' says that this is right"
     )
 
 

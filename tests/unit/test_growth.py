@@ -119,6 +119,8 @@ def test_without_the_beginning_of_a_history_it_takes_three() -> None:
     older = 1 * DAY  # a snapshot from before the ledger
     assert judge(backups(10, 10, 5000), older).blamed == Taken(0)
     assert judge(backups(10, 10, 10, 5000), older).blamed == Taken(5000)
+    # The snapshot of the first backup's own minute.
+    assert judge(backups(10, 5000), 98 * DAY - 30).blamed == Taken(5000)
     assert judge(backups(10, 5000), 98.5 * DAY).blamed == Taken(5000)
 
 
@@ -164,8 +166,9 @@ def trees(*names: int | None) -> list[Backup]:
 @pytest.mark.parametrize(
     ("names", "left"),
     [
-        ((1000, 1100, 1200, 499), 499),
-        ((1000, 1100, 1200, 500), None),
+        ((1000, 1100, 1200, 549), 549),
+        ((1000, 1100, 1200, 550), None),
+        ((1000, 3, 1100, 1200, 9), 9),  # an odd one among them says nothing
         ((1000, 1100, 499), None),  # three at least
         ((1000, 1100, 1200, None), None),
         ((1000, 1100, 1200, 3, 4), 3),
@@ -173,7 +176,7 @@ def trees(*names: int | None) -> list[Backup]:
         ((90, 90, 90, 1), None),  # too few to say anything
     ],
 )
-def test_smaller_is_less_than_half_of_the_fewest(
+def test_smaller_is_less_than_half_of_what_is_usual(
     names: tuple[int | None, ...], left: int | None
 ) -> None:
     shrinkage = judge(trees(*names)).shrinkage

@@ -17,6 +17,7 @@ from byteback.model.snapshot import (
     format_snapshot_name,
     parse_snapshot_name,
 )
+from tests.simulate_pruning import Simulation
 
 NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)  # a Monday
 
@@ -398,3 +399,14 @@ def test_a_year_of_daily_backups_on_a_fixed_disc() -> None:
         if host != "h9":
             assert sum(now - s.time < timedelta(days=7) for s in own) >= 6
             assert now - min(s.time for s in own) > timedelta(days=84)
+
+
+def test_a_simulated_year_of_twenty_hosts() -> None:
+    """The simulation's fast version; run by itself it takes three years of 200."""
+    simulation = Simulation(hosts=20, days=365, room=800)
+    simulation.run()
+    assert len(simulation.ages()) == 20
+    assert simulation.deleted > 5000
+    assert simulation.youngest_deleted >= timedelta(days=7)
+    assert simulation.tightest > 0
+    assert min(simulation.ages().values()) > 84

@@ -1,0 +1,236 @@
+"""A client that suddenly sends much more, or a disc that is full: through real ssh."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from byteback.model.snapshot import format_snapshot_name
+from tests.integration.conftest import MOUNT_OPTIONS, EnrolledClient, unmount
+from tests.integration.programs import Outcome, require_program, run_program
+
+SOURCE = Path("/srv/source")
+DAY_S = 86400
+MIB = 2**20
+
+
+@pytest.fixture
+def btrfs_volume() -> Iterator[Path]:
+    """A volume of 1 GiB: one percent of it is written in no time."""
+    require_program("mkfs.btrfs")
+    with tempfile.TemporaryDirectory(prefix="volume-", dir="/srv") as directory:
+        volume = Path(directory)
+        volume.chmod(0o755)
+        with tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
+            image.truncate(1 << 30)
+            run_program(["mkfs.btrfs", "--quiet", image.name])
+            run_program(["mount", "-o", MOUNT_OPTIONS, image.name, volume])
+        try:
+            yield volume
+        finally:
+            unmount(volume)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A client, its server's store, and another host's history in it."""
+
+    client: EnrolledClient
+
+    def back_up(self, *options: str) -> Outcome:
+        program = self.client.bin / "byteback-backup"
+        words = [program, "--source", SOURCE, "--retry-delay", "3", *options]
+        return run_program(words, check=False)
+
+    def prune(self, *options: str) -> Outcome:
+        return run_program([self.client.bin / "byteback-prune", *options], check=False)
+
+    def ballast(self, free_percent: float) -> None:
+        """Leave so much room, by a file that is nobody's backup."""
+        self.commit()
+        view = os.statvfs(self.client.store)
+        size = view.f_bavail - int(view.f_blocks * free_percent / 100)
+        with (self.client.store / "ballast").open("ab") as file:
+            for _ in range(size * view.f_frsize // MIB):
+                file.write(os.urandom(MIB))
+        self.commit()
+
+    def other_history(self, megabytes: int, *days_old: int) -> list[Path]:
+        """Snapshots of another host, each with so much of its own."""
+        user = self.client.user
+        directory = self.client.store / "other"
+        directory.mkdir()
+        names = ["current"]
+        for days in days_old:
+            moment = datetime.now(UTC) - timedelta(days=days)
+            names.append(format_snapshot_name(moment))
+        for name in names:
+            run_program(["btrfs", "subvolume", "create", directory / name])
+            if name != "current":
+                (directory / name / "data").write_bytes(os.urandom(megabytes * MIB))
+            run_program(["chown", "-R", f"{user.uid}:{user.gid}", directory / name])
+        os.chown(directory, user.uid, user.gid)
+        self.prune("--prune")  # closes them
+        return [directory / name for name in names[1:]]
+
+    def a_day_passes(self) -> None:
+        """Make all that the client has sent until now a day older."""
+        with closing(sqlite3.connect(self._state / "ledger.sqlite")) as ledger:
+            ledger.execute(
+                "UPDATE transfer SET started = started - :day, ended = ended - :day",
+                {"day": DAY_S},
+            )
+            ledger.execute("UPDATE snapshot SET made = made - ?", (DAY_S,))
+            ledger.commit()
+        for path in sorted(self.client.current.parent.glob("20*")):
+            moment = datetime.strptime(path.name, "%Y-%m-%dT%H:%M%z")
+            older = format_snapshot_name(moment - timedelta(days=1))
+            path.rename(path.with_name(older))
+
+    def free_percent(self) -> float:
+        self.commit()
+        view = os.statvfs(self.client.store)
+        return 100 * view.f_bavail / view.f_blocks
+
+    def snapshots(self) -> list[str]:
+        return sorted(path.name for path in self.client.current.parent.glob("20*"))
+
+    def commit(self) -> None:
+        run_program(["btrfs", "filesystem", "sync", self.client.store])
+
+    @property
+    def _state(self) -> Path:
+        return self.client.store / ".byteback"
+
+
+@pytest.fixture
+def scene(enrolled_client: EnrolledClient) -> Iterator[Scene]:
+    """A client with one small backup of a day ago; its line carries 20 MB a second."""
+    SOURCE.mkdir()
+    (SOURCE / "small").write_bytes(os.urandom(MIB))
+    flags = enrolled_client.configuration / "rsync_flags"
+    flags.write_text("--bwlimit=20M\n--no-compress\n--whole-file\n")
+    made = Scene(enrolled_client)
+    try:
+        assert made.back_up().status == 0
+        made.a_day_passes()
+        yield made
+    finally:
+        shutil.rmtree(SOURCE)
+
+
+def grow(megabytes: int) -> None:
+    (SOURCE / "large").write_bytes(os.urandom(megabytes * MIB))
+
+
+def test_a_suddenly_larger_backup_costs_nobody_history(scene: Scene) -> None:
+    history = scene.other_history(40, 1, 10, 20)
+    scene.ballast(15)
+    grow(300)
+    stopped = scene.back_up("--retry-number", "0")
+    assert stopped.status == 9, stopped
+    assert "suddenly larger" in stopped.stderr
+    assert f"--approve {scene.client.host}" in stopped.stderr
+    assert scene.free_percent() > 1, "stopped before the disc was full"
+    assert len(scene.snapshots()) == 1
+
+    pruned = scene.prune("--prune", "--verbose")
+    assert all(path.exists() for path in history)
+    assert f"host '{scene.client.host}' has taken" in pruned.stderr
+    # It may come as often as it likes.
+    assert scene.back_up("--retry-number", "0").status == 9
+    assert all(path.exists() for path in history)
+
+    assert scene.prune("--discard", scene.client.host).status == 0
+    assert scene.free_percent() > 14
+    (SOURCE / "large").unlink()
+    assert scene.back_up().status == 0
+    assert all(path.exists() for path in history)
+
+
+def test_an_approved_backup_gets_its_room(scene: Scene) -> None:
+    history = scene.other_history(100, 1, 10, 20, 30)
+    scene.ballast(10)
+    grow(200)
+    assert scene.back_up("--retry-number", "0").status == 9
+    approved = scene.prune("--approve", scene.client.host)
+    assert approved.status == 0
+    assert "pruning may delete history" in approved.stdout
+    done = scene.back_up("--retry-number", "5")
+    assert done.status == 0, done
+    assert len(scene.snapshots()) == 2
+    assert history[0].exists()
+    assert not history[-1].exists()
+
+
+def test_a_backup_of_the_usual_size_goes_on_while_another_is_blamed(
+    scene: Scene,
+) -> None:
+    scene.other_history(40, 1, 10)
+    with closing(sqlite3.connect(scene._state / "ledger.sqlite")) as ledger:
+        for day in (3, 2, 1, 0):
+            taken = 100 * MIB if day == 0 else MIB
+            started = time.time() - day * DAY_S - 600
+            ledger.execute(
+                "INSERT INTO transfer (host, address, kind, started, data_taken)"
+                " VALUES ('other', '', 'push', ?, ?)",
+                (started, taken),
+            )
+            ledger.execute(
+                "INSERT INTO snapshot (host, name, made, incomplete)"
+                " VALUES ('other', '', ?, 0)",
+                (started + 60,),
+            )
+        ledger.commit()
+    scene.ballast(4)
+    (SOURCE / "more").write_bytes(os.urandom(MIB))
+    assert scene.back_up().status == 0
+    assert "host 'other' has taken" in scene.prune("--prune", "-v").stderr
+
+
+def test_a_full_disc_is_pruned_at_once_and_the_retry_succeeds(scene: Scene) -> None:
+    history = scene.other_history(100, 1, 10, 20, 30)
+    (SOURCE / "more").write_bytes(os.urandom(8 * MIB))
+    scene.ballast(0)
+    done = scene.back_up("--retry-number", "10")
+    assert done.status == 0, done
+    assert not history[-1].exists()
+    assert history[0].exists()
+    assert len(scene.snapshots()) == 2
+
+
+def test_a_lost_ledger_stops_nothing(scene: Scene) -> None:
+    history = scene.other_history(100, 1, 10, 20, 30)
+    (scene._state / "ledger.sqlite").write_bytes(b"rubbish " * 1000)
+    scene.ballast(10)
+    grow(150)
+    done = scene.back_up("--retry-number", "10")
+    assert done.status == 0, done
+    assert not history[-1].exists()
+    assert (scene._state / "ledger.damaged").exists()
+    assert (scene._state / "ledger.sqlite").exists()
+
+
+def test_a_wiped_client_is_told_and_its_history_kept(scene: Scene) -> None:
+    for number in range(300):
+        (SOURCE / f"file-{number}").touch()
+    for _ in range(3):
+        assert scene.back_up().status == 0
+        scene.a_day_passes()
+    for path in SOURCE.glob("file-*"):
+        path.unlink()
+    assert scene.back_up().status == 0
+    listed = scene.prune("--list").stdout.splitlines()
+    assert sum("its host is suddenly smaller" in line for line in listed) >= 3
+    assert scene.prune("--approve", scene.client.host).status == 0
+    assert "suddenly smaller" not in scene.prune("--list").stdout
