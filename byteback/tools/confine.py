@@ -145,6 +145,8 @@ def _main(words: list[str]) -> None:
 if __name__ == "__main__":
     try:
         _main(sys.argv[1:])
+    except BrokenPipeError:  # whoever waits was killed: no refusal, the client retries
+        pass
     except (OSError, ValueError) as error:
         sys.stderr.write(f"byteback-receive: error: cannot confine rsync: {error}\n")
         sys.stderr.flush()
