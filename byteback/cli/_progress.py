@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from types import TracebackType
@@ -13,7 +14,10 @@ BAR_WIDTH = 24
 
 
 class ProgressLine:
-    """Shows each Progress that it is called with, and clears its line at the end."""
+    """Shows each Progress that it is called with, and clears its line at the end.
+
+    It also clears it before each message that is logged to the terminal meanwhile.
+    """
 
     def __init__(self) -> None:
         self._is_shown = False
@@ -31,6 +35,8 @@ class ProgressLine:
         self._is_shown = True
 
     def __enter__(self) -> ProgressLine:
+        for handler in logging.getLogger("byteback").handlers:
+            handler.addFilter(self._make_way)
         return self
 
     def __exit__(
@@ -39,6 +45,15 @@ class ProgressLine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for handler in logging.getLogger("byteback").handlers:
+            handler.removeFilter(self._make_way)
+        self._clear()
+
+    def _make_way(self, _record: logging.LogRecord) -> bool:
+        self._clear()
+        return True
+
+    def _clear(self) -> None:
         if self._is_shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -24,6 +24,8 @@ from byteback.model.pattern import make_absolute
 from byteback.model.snapshot import CURRENT
 from byteback.wire import replies, requests
 
+NAMES_SHOWN = 3  # of snapshots, in a remark
+
 
 @dataclass(frozen=True)
 class Server:
@@ -51,16 +53,27 @@ class Found:
     entries: tuple[Entry, ...]
     current_is_whole: bool
     asks_for_current: bool  # whether the query's snapshots include current
+    incomplete: tuple[str, ...] = ()  # snapshots that lack files
 
     @property
     def remark(self) -> str | None:
         """What the reader must know about the copies that are shown."""
-        if self.current_is_whole or not self.asks_for_current:
-            return None
-        return (
-            "the last backup never finished: its files in 'current' may be "
-            "incomplete, and the newest snapshot comes before it"
-        )
+        remarks = []
+        if not self.current_is_whole and self.asks_for_current:
+            remarks.append(
+                "the last backup never finished: its files in 'current' may be "
+                "incomplete, and the newest snapshot comes before it"
+            )
+        shown = {entry.snapshot for entry in self.entries}
+        lacking = [name for name in self.incomplete if name in shown]
+        if lacking:
+            names = ", ".join(lacking[:NAMES_SHOWN])
+            more = "" if len(lacking) <= NAMES_SHOWN else " and more"
+            remarks.append(
+                f"when {names}{more} was made, some files could not be read: "
+                "those are missing there, or of an earlier time"
+            )
+        return "; ".join(remarks) or None
 
 
 def list_files(server: Server, query: Query) -> Found:
@@ -129,7 +142,10 @@ def ask(connection: Connection, query: Query, patterns: Sequence[str]) -> Found:
         raise
     entries, end = parse_answer(answer, connection.name)
     return Found(
-        tuple(entries), end.current_is_whole, fnmatch.fnmatchcase(CURRENT, snapshot)
+        tuple(entries),
+        end.current_is_whole,
+        fnmatch.fnmatchcase(CURRENT, snapshot),
+        end.incomplete,
     )
 
 

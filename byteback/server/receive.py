@@ -138,9 +138,10 @@ def _complete(store: Store, host: str, request: requests.Complete) -> int:
 
 def _find(store: Store, host: str, request: requests.Find) -> int:
     from byteback.model import listing
-    from byteback.server import search
+    from byteback.server import ledger, search
 
     whole = host_state.current_is_whole(store, host)
+    incomplete = ledger.incomplete_snapshots(store, host) & set(store.trees(host))
     _confine_search(store, host)
     patterns = search.read_patterns(sys.stdin.buffer)
     found = 0
@@ -150,7 +151,7 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
     for entry in entries:
         _write(listing.format_json(entry))
         found += 1
-    _reply(replies.End(found, whole))
+    _reply(replies.End(found, whole, tuple(sorted(incomplete))))
     return 0
 
 

@@ -36,6 +36,9 @@ class End:
 
     found: int
     current_is_whole: bool  # False: the last transfer into current never finished
+    incomplete: tuple[
+        str, ...
+    ] = ()  # snapshots that lack files: nobody could read them
 
 
 def format_reply(reply: Hello | Completion | End) -> str:
@@ -71,7 +74,9 @@ def parse_end(fields: dict[str, Any]) -> End | None:
     """The End that a listing's line holds, or None if it holds an entry."""
     found, whole = fields.get("found"), fields.get("current_is_whole")
     if isinstance(found, int) and isinstance(whole, bool):
-        return End(found, whole)
+        names = fields.get("incomplete")  # which older servers do not tell
+        incomplete = names if isinstance(names, list) else []
+        return End(found, whole, tuple(n for n in incomplete if isinstance(n, str)))
     return None
 
 

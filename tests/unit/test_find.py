@@ -11,7 +11,7 @@ import pytest
 from byteback.client.find import Found, absolute_patterns, parse_answer
 from byteback.errors import RefusedError, UnreachableError, UsageError
 from byteback.model.listing import Entry, format_json
-from byteback.wire.replies import End, format_reply
+from byteback.wire.replies import End, format_reply, parse_end
 
 ENTRY = Entry("current", "/etc/hosts", stat.S_IFREG | 0o644, 5, 0, 0, 0)
 END = format_reply(End(1, current_is_whole=True))
@@ -86,3 +86,14 @@ def test_a_remark_only_when_it_matters() -> None:
     assert Found((), current_is_whole=False, asks_for_current=True).remark
     assert Found((), current_is_whole=False, asks_for_current=False).remark is None
     assert Found((), current_is_whole=True, asks_for_current=True).remark is None
+
+
+def test_a_snapshot_that_lacks_files_is_named_if_it_is_shown() -> None:
+    name = ENTRY.snapshot
+    assert Found((), True, True, (name,)).remark is None
+    remark = Found((ENTRY,), True, True, (name, "2001-01-01T00:00+0000")).remark
+    assert remark is not None
+    assert f"when {name} was made, some files could not be read" in remark
+    assert parse_end({"found": 1, "current_is_whole": True}) == End(1, True)
+    told = {"found": 1, "current_is_whole": True, "incomplete": [name, 5]}
+    assert parse_end(told) == End(1, True, (name,))
