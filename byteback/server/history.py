@@ -52,8 +52,8 @@ def listing(
     places_: Sequence[Place], verdicts: Mapping[str, Verdict], now: datetime
 ) -> list[str]:
     """One line for each snapshot, in order: HOST/SNAPSHOT, why, what keeps it."""
-    kept = held(places_, verdicts)
-    kept.update(retention.protections([place.snapshot for place in places_], now))
+    kept = retention.protections([place.snapshot for place in places_], now)
+    kept.update(held(places_, verdicts))
     width = max((len(place.snapshot.path) for place in places_), default=0)
     lines = []
     for snapshot, reason in places_:

@@ -41,6 +41,8 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
         result = Transfer.FAILED
         measured = transfer.Measured(status=-1)
         try:
+            # Before the first byte: one that was stopped may come again at once.
+            watched.look(0)
             measured = transfer.run(
                 command.argv,
                 store.current(host),

@@ -115,7 +115,8 @@ class Watch:
             return
         floor = self._free.total_bytes * self._limits.min_percent / 100
         unseen = written - self._flushed
-        if unseen > max(WORTH_A_SYNC, (self._free.free_bytes - floor) / 2):
+        little = min(WORTH_A_SYNC, self._free.total_bytes // 500)
+        if unseen > max(little, (self._free.free_bytes - floor) / 2):
             self._flushed = written
             with contextlib.suppress(ToolError):
                 btrfs.sync(self._store.root)

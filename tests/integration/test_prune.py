@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
 import itertools
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from byteback.model.snapshot import format_snapshot_name
+from byteback.tools import btrfs
 from tests.integration.conftest import MOUNT_OPTIONS, ServerUser, unmount
 from tests.integration.programs import Outcome, require_program, run_program
 
@@ -494,3 +497,77 @@ def test_a_timeline_is_drawn(store: PruneStore) -> None:
     store.history("a", 0, 3)
     outcome = store.prune("--list", "--timeline", as_root=False)
     assert outcome.stdout.splitlines()[1] == "a  |..|"
+
+
+# --- Room of the wrong kind, the reserve, and speed ---------------------------------
+
+
+def test_metadata_that_current_holds_is_fetched_from_spare_data_room(
+    store: PruneStore,
+) -> None:
+    made = store.history("a", 1, 10, 20, 30)
+    current = store.root / "a" / "current"
+    # All space is handed out to data, and then most of it is given up again, but for
+    # a little in each piece that btrfs hands out.
+    number = 0
+    with contextlib.suppress(OSError):
+        for number in range(400):
+            (store.root / f"data-{number}").write_bytes(os.urandom(4 * MIB))
+            store.commit()
+    for every in range(number + 1):
+        if every % 8:
+            (store.root / f"data-{every}").unlink(missing_ok=True)
+    store.commit()
+    for number in itertools.count():
+        (current / long_name(number)).touch()
+        if number % 500 == 0 and btrfs.free_space(store.root).percent < 4:
+            break
+    store.commit()
+    assert store.free_percent() > 20
+    outcome = store.prune("--prune", "--verbose")
+    assert "compacted data" in outcome.stderr, outcome
+    assert all(path.exists() for path in made)
+    (current / "afterwards").touch()
+
+
+def test_the_reserve_is_given_up_where_deletion_finds_no_space(
+    store: PruneStore, btrfs_stand_in: Path, tmp_path: Path
+) -> None:
+    made = store.history("a", 0, 10)
+    store.prune("--prune")
+    reserve = store.root / ".byteback" / "reserve"
+    assert reserve.exists()
+    fail = "echo 'ERROR: Could not destroy: No space left on device' >&2; exit 1"
+    while_it_is_there = f"[ ! -e {reserve} ] || {{ {fail}; }}"
+    stand_in(btrfs_stand_in, "*'subvolume delete'*", while_it_is_there)
+    outcome = store.prune(*FULL, "--verbose")
+    assert "gave up the reserve" in outcome.stderr
+    assert [path.exists() for path in made] == [True, False]
+    btrfs_stand_in.unlink()
+    store.prune("--prune")
+    assert reserve.exists(), "made again when there is room"
+    assert reserve.stat().st_uid == store.user.uid
+
+
+def test_a_full_disc_of_names_heals_for_the_user_too(store: PruneStore) -> None:
+    made = store.history("a", 0, 10, 20, names=6000)
+    store.prune("--prune", as_root=False)
+    fill_with_names(store.root / "a" / "current")
+    store.commit()
+    outcome = store.prune("--prune", as_root=False)
+    assert outcome == Outcome(0, "", "")
+    assert made[0].exists()
+    assert not made[2].exists()
+    (store.root / "a" / "current" / "afterwards").touch()
+
+
+def test_a_tick_is_quick_with_many_snapshots(store: PruneStore) -> None:
+    for host in range(20):
+        store.history(f"h{host}", *range(30))
+    store.prune("--prune")
+    ticks = []
+    for _ in range(5):
+        started = time.monotonic()
+        assert store.prune("--prune").status == 0
+        ticks.append(time.monotonic() - started)
+    assert min(ticks) < 0.5, ticks  # a tenth of a second on an idle machine

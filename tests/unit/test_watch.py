@@ -146,6 +146,20 @@ def test_many_small_pushes_are_one_large_backup(
         running.look(90 * MIB)
 
 
+def test_one_that_was_stopped_and_comes_again_gets_not_a_byte_in(
+    store: Store,
+    disc: Disc,
+    begin: Callable[[], watch.Watch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier_backups(store, monkeypatch, 100, 10)
+    pushed = begin()
+    disc.free = 500 * MIB
+    pushed.finish(2500 * MIB, is_finished=False)
+    with pytest.raises(PolicyError):
+        begin().look(0)
+
+
 def test_what_the_cache_still_holds_is_written_before_it_matters(
     store: Store,
     disc: Disc,
