@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S = 300.0
 SIGNALLED = 128  # plus a signal: the remote program was ended by one
 EXIT_WAIT_S = 10.0  # for ``ssh -O exit``
+EXIT_TRIES = 2  # it may be killed itself
 SWEEP_WAIT_S = 60.0  # for another run that tidies up
 
 SOCKET = "ssh"
@@ -220,14 +221,16 @@ def _control_directory(stack: contextlib.ExitStack) -> Path:
 
 def _end_connection(directory: Path) -> None:
     """End the shared connection, if it is still there, and remove its directory."""
+    argv = openssh.control_argv(directory / SOCKET, "exit")
     try:
-        if (directory / SOCKET).exists():
+        for _ in range(EXIT_TRIES):
+            if not (directory / SOCKET).exists():
+                break
             with contextlib.suppress(BytebackError):
                 process.run(
-                    openssh.control_argv(directory / SOCKET, "exit"),
-                    timeout_s=EXIT_WAIT_S,
-                    tolerate=(0, openssh.STATUS_FAILED),
+                    argv, timeout_s=EXIT_WAIT_S, tolerate=(0, openssh.STATUS_FAILED)
                 )
+                break
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -85,8 +85,8 @@ def test_cron_hears_one_message_of_a_failure(
     enrolled_client: EnrolledClient, source: Path
 ) -> None:
     destination = "ssh://byteback@127.0.0.1:1/"
-    words = ["--destination", destination, "--source", source, "--retry-number", "2"]
-    outcome = backup(enrolled_client, *words, expect=12)
+    words = ["--destination", destination, "--retry-number", "2"]
+    outcome = backup(enrolled_client, "--source", source, *words, expect=12)
     assert outcome.stdout == ""
     first, *rest = outcome.stderr.splitlines()
     assert first == (
@@ -172,8 +172,8 @@ def failing_disc(source: Path) -> Iterator[Path]:
     point.mkdir()
     with tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
         image.truncate(128 << 20)
-        single = "--quiet --data single --metadata dup".split()
-        run_program(["mkfs.btrfs", *single, image.name])
+        single = ["--data", "single"]
+        run_program(["mkfs.btrfs", "--quiet", *single, image.name])
         run_program(["mount", "-o", "loop", image.name, point])
         try:
             (point / "good").write_text("good")

@@ -1,4 +1,4 @@
-"""The two machines, the same ones for all tests here, as good as new for each."""
+"""The two machines, the same ones for all tests of a module, as good as new for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.faults.world import World, build_world
 NIGHTLY = "BYTEBACK_NIGHTLY"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def shared_world(installed: Path) -> Iterator[World]:
     """Two machines and a cable."""
     with build_world(installed, Path("/var/tmp")) as world:
