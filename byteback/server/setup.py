@@ -12,6 +12,7 @@ from byteback import locking
 from byteback.errors import BytebackError, UsageError, quote
 from byteback.server import (
     setup_checks,
+    setup_confinement,
     setup_home,
     setup_keys,
     setup_schedule,
@@ -83,7 +84,7 @@ def _steps(
         yield from setup_schedule.provide_schedule(prune, hands)
     yield from setup_checks.check_sshd()
     yield from setup_checks.check_reach(host.program_path("byteback-receive"))
-    yield from setup_checks.describe_confinement()
+    yield from setup_confinement.provide_policy(hands)
 
 
 @contextlib.contextmanager

@@ -73,13 +73,6 @@ def check_reach(program: Path) -> Iterator[Outcome]:
         )
 
 
-def describe_confinement() -> Iterator[Outcome]:
-    """Say how the kernel will lock a client's transfer in."""
-    from byteback.tools import sandbox
-
-    yield found(sandbox.describe())
-
-
 def find_obstacles(lines: Iterable[str], groups: Collection[str]) -> list[str]:
     """What in sshd_config(5) plainly excludes byteback from logging in by key.
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.hostile import peer
 from tests.integration.hostile.peer import Entry
-from tests.integration.hostile.world import OWN, SECRET, World
+from tests.integration.hostile.world import OLD, SECRET, World
 
 PUSH = "rsync --fake-super --server -lrD --inplace . ."
 DELETING = "rsync --fake-super --server -lrD --inplace --delete . ."
@@ -147,7 +147,7 @@ def test_a_file_list_without_end(any_world: World) -> None:
 def test_names_inside_a_pull(world: World, name: str) -> None:
     """A new client's restore sends the names in the protocol."""
     options = "--server --sender -logDtpRe.LsfxCIvu --numeric-ids --from0"
-    raw = f"byteback-restore --snapshot current {options} --files-from=- . ./"
+    raw = f"byteback-restore --snapshot SNAP {options} --files-from=- . ./"
     wanted = world.workshop / "wanted"
     for content, is_there in (("etc/secret", True), (world.fill_in(name), False)):
         wanted.write_bytes(content.encode() + b"\0")
@@ -157,7 +157,7 @@ def test_names_inside_a_pull(world: World, name: str) -> None:
             *("--trust-sender", "h:./", str(world.loot)),
         )
         got = [p.read_bytes() for p in world.loot.rglob("*") if p.is_file()]
-        assert got == ([OWN] if is_there else []), heard
+        assert got == ([OLD] if is_there else []), heard
         world.check(heard)
         for path in sorted(world.loot.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()

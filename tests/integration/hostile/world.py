@@ -246,15 +246,15 @@ class World:
     def check_honest_restore(self) -> None:
         """The same client, by the same way, gets back what it has."""
         back = self.loot / "back"
-        names = "/etc/secret" if self.is_filtered else "./current/etc/secret"
+        names = "/etc/secret" if self.is_filtered else f"./{SNAPSHOT}/etc/secret"
         pulled = self.rsync(
-            "byteback-restore --fake-super --snapshot current --server --sender "
+            f"byteback-restore --fake-super --snapshot {SNAPSHOT} --server --sender "
             f"{HONEST} . {names}",
             *("-aI", "--numeric-ids", "--inplace", "--trust-sender", "h:/x"),
             f"{back}/",
         )
         assert pulled.status == 0, pulled
-        assert [path.read_bytes() for path in back.rglob("secret")] == [OWN]
+        assert [path.read_bytes() for path in back.rglob("secret")] == [OLD]
 
 
 def run(

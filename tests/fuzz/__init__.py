@@ -1,0 +1,1 @@
+"""Coverage-guided search for requests that should not be accepted."""

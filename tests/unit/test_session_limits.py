@@ -1,0 +1,158 @@
+"""Places, time and words: what one session may take, and what it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    LockedError,
+    NotSetUpError,
+    PolicyError,
+    RefusedError,
+    ToolError,
+    UsageError,
+)
+from byteback.server import receive, session_limits, transfer
+from byteback.server.settings import ServerSettings
+from byteback.server.store import Store
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / ".byteback").mkdir(mode=0o700)
+    return Store(tmp_path)
+
+
+def test_a_client_has_so_many_sessions_and_no_more(store: Store) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(session_limits.MAX_SESSIONS):
+            stack.enter_context(session_limits.place(store, "one.example"))
+        with (
+            pytest.raises(BusyError, match="sessions open"),
+            session_limits.place(store, "one.example"),
+        ):
+            pass
+        with session_limits.place(store, "other.example"):
+            pass
+    with session_limits.place(store, "one.example"):
+        pass
+
+
+def test_sessions_go_uncounted_where_nothing_can_be_written(store: Store) -> None:
+    store.state.chmod(0o500)
+    (store.state / "sessions").write_text("no directory")  # root heeds no mode
+    with session_limits.place(store, "one.example"):
+        pass
+
+
+def test_a_client_cannot_fill_the_servers_places(store: Store) -> None:
+    settings = ServerSettings(max_transfers=transfer.MAX_TRANSFERS_OF_ONE + 1)
+    with contextlib.ExitStack() as stack:
+        for _ in range(transfer.MAX_TRANSFERS_OF_ONE):
+            stack.enter_context(transfer.slot(store, settings, "one.example"))
+        with (
+            pytest.raises(BusyError, match="of this machine") as refusal,
+            transfer.slot(store, settings, "one.example"),
+        ):
+            pass
+        assert "try again in" in (refusal.value.hint or "")
+        with (
+            transfer.slot(store, settings, "other.example"),
+            pytest.raises(BusyError, match="busy with 5 transfers already"),
+            transfer.slot(store, settings, "third.example"),
+        ):
+            pass
+
+
+def test_a_session_that_only_waits_is_refused_when_time_is_up() -> None:
+    reader, writer = os.pipe()
+    started = time.monotonic()
+    with (
+        pytest.raises(RefusedError, match="longer than 0"),
+        session_limits.time_limit(0.2),
+    ):
+        os.read(reader, 1)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert time.monotonic() - started < 5
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_session_whose_client_does_not_even_listen_is_ended() -> None:
+    code = """
+import os, sys
+from byteback.server import session_limits
+session_limits.LAST_SECONDS = 0.2
+try:
+    with session_limits.time_limit(0.2):
+        while True:
+            os.write(1, bytes(65536))
+except Exception:
+    while True:
+        os.write(1, bytes(65536))
+"""
+    argv = [sys.executable, "-c", code]
+    with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE) as session:
+        assert session.wait(20) == BusyError.exit_status
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ToolError(
+            "btrfs failed: btrfs subvolume snapshot /srv/x", "see /srv/x", ["/s"]
+        ),
+        LockedError("cannot lock '/srv/x/.byteback/hosts/a.lock': held by pid 7"),
+        UsageError("'/etc/byteback/server.toml' is no valid TOML: /srv"),
+        BytebackError("cannot use '/srv/x': other users can write to it"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_path_of_the_server_reaches_the_client(error: BytebackError) -> None:
+    public = receive.for_client(error)
+    text = f"{public.message} {public.hint} {public.details}"
+    assert "/" not in text
+    assert "pid" not in text
+    assert public.exit_status == error.exit_status
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RefusedError("no", "because"),
+        BusyError("busy", "try again in 300 seconds"),
+        PolicyError("too often"),
+        NotSetUpError("not here"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_concerns_the_client_reaches_it(error: BytebackError) -> None:
+    assert receive.for_client(error) is error
+
+
+def test_a_keys_fingerprint_is_told_where_sshd_exposes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # github.com's public host key, and what ssh-keygen -l says of it
+    blob = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+    place = tmp_path / "auth"
+    place.write_text(f"publickey ssh-ed25519 {blob}\n")
+    monkeypatch.setenv("SSH_USER_AUTH", str(place))
+    wanted = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
+    assert receive._fingerprint() == wanted
+    place.write_text("password\n")
+    assert receive._fingerprint() is None
+    monkeypatch.delenv("SSH_USER_AUTH")
+    assert receive._fingerprint() is None
