@@ -73,15 +73,16 @@ DELETE FROM transfer WHERE host = :host
 
 _PUSHES = """
 SELECT host, started, data_taken, metadata_taken, names, stopped FROM transfer
-WHERE kind = 'push' AND (:host IS NULL OR host = :host) AND started >= :since
+WHERE kind = 'push' AND (:host IS NULL OR host = :host)
+    AND started BETWEEN :since AND :until
 """
 _SNAPSHOTS = """
 SELECT host, made FROM snapshot
-WHERE (:host IS NULL OR host = :host) AND made >= :since
+WHERE (:host IS NULL OR host = :host) AND made BETWEEN :since AND :until
 """
 _APPROVALS = """
 SELECT host, time FROM approval
-WHERE (:host IS NULL OR host = :host) AND time >= :since
+WHERE (:host IS NULL OR host = :host) AND time BETWEEN :since AND :until
 """
 
 
@@ -192,7 +193,9 @@ def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]
     found: dict[str, HostRecord] = {}
     if not path(store).exists():
         return found
-    values = {"host": host, "since": time.time() - LOOK_BACK_DAYS * _DAY_S}
+    # Nothing of the future either: a clock that was wrong must not mix up the order.
+    now = time.time()
+    values = {"host": host, "since": now - LOOK_BACK_DAYS * _DAY_S, "until": now + 1}
     with _opened(store) as ledger:
         for name, started, data, metadata, names, stopped in ledger.execute(
             _PUSHES, values

@@ -20,6 +20,7 @@ from byteback.tools import btrfs, process
 METADATA_EVERY = 5  # looks: asking btrfs starts a program, asking the kernel does not
 PRUNE_PAUSE_S = 60.0
 COUNT_S = 15.0  # for the names in a tree; larger ones are not judged by them
+MAX_WAITING = 200_000  # directories still to be looked into; they are in memory
 WORTH_A_SYNC = 16 * 2**20  # bytes; less is in no disc's way
 
 
@@ -192,7 +193,7 @@ def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
     count = 0
     waiting = [directory]
     while waiting:
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or len(waiting) > MAX_WAITING:
             return None
         try:
             with os.scandir(waiting.pop()) as entries:

@@ -11,6 +11,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from byteback.errors import BytebackError
+
 
 def is_root_within_reach() -> bool:
     """Whether this process is root, or was before ``lowered_to``."""
@@ -22,13 +24,20 @@ def lowered_to(uid: int, gid: int) -> Iterator[None]:
     """As root, be that user for the length of the block; nothing for anybody else.
 
     Programs that are started inside are that user for good: only the saved user
-    number remains root's, and that does not outlive an exec.
+    number remains root's, and that does not outlive an exec. Raises BytebackError
+    where root lacks the capability.
     """
     if os.geteuid() != 0 or uid == 0:
         yield
         return
     groups = os.getgroups()
-    _lower(uid, gid)
+    try:
+        _lower(uid, gid)
+    except PermissionError:
+        raise BytebackError(
+            "root may not act as the store's user here",
+            hint="in a service, CapabilityBoundingSet= needs CAP_SETUID and CAP_SETGID",
+        ) from None
     try:
         yield
     finally:

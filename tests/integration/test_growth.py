@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -206,6 +207,24 @@ def test_a_backup_of_the_usual_size_goes_on_while_another_is_blamed(
     (SOURCE / "more").write_bytes(os.urandom(MIB))
     assert scene.back_up().status == 0
     assert "host 'other' has taken" in scene.prune_when_free("--prune", "-v").stderr
+
+
+def test_a_discard_ends_the_transfer_that_is_under_way(scene: Scene) -> None:
+    grow(100)
+    program = scene.client.bin / "byteback-backup"
+    words = [program, "--source", SOURCE, "--retry-number", "0"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as running:
+        large = scene.client.current / "srv" / "source" / "large"
+        deadline = time.monotonic() + 20
+        while not large.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        outcome = scene.prune("--discard", scene.client.host)
+        running.communicate(timeout=60)
+        assert running.returncode != 0
+    assert outcome.status == 0, outcome
+    assert not large.exists()
+    (SOURCE / "large").unlink()
+    assert scene.back_up().status == 0
 
 
 def test_a_full_disc_is_pruned_at_once_and_the_retry_succeeds(scene: Scene) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from byteback.errors import ToolError
 from byteback.model.snapshot import format_snapshot_name
 from byteback.tools import btrfs
 from tests.integration.conftest import MOUNT_OPTIONS, ServerUser, unmount
@@ -481,6 +482,22 @@ def test_root_follows_no_link_that_the_user_puts_in_its_way(
     store.prune(*FULL)
     assert inner.exists()
     assert not (aside / made[1].name).exists()  # it was that one which was looked at
+
+
+def test_root_deletes_nothing_by_a_link(store: PruneStore) -> None:
+    roots = store.root / "roots"
+    run_program(["btrfs", "subvolume", "create", roots])
+    inner = roots / "inner"
+    run_program(["btrfs", "subvolume", "create", inner])
+    (store.root / "host").symlink_to(roots)
+    (store.root / "a").mkdir()
+    (store.root / "a" / "inner").symlink_to(inner)
+    (store.root / "a" / "plain").mkdir()
+    for path in ("host/inner", "a/inner", "a/plain", "a/missing"):
+        with pytest.raises(ToolError):
+            btrfs.delete_subvolume(store.root / path)
+    assert inner.exists()
+    assert (store.root / "a" / "plain").exists()
 
 
 def test_state_files_are_never_roots(store: PruneStore) -> None:

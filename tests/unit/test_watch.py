@@ -226,7 +226,7 @@ def test_counts_are_bounded_by_what_was_written_and_by_what_went(
 
 
 def test_names_are_counted_without_following_links(
-    store: Store, tmp_path: Path
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     current = store.current("a")
     (current / "d" / "e").mkdir(parents=True)
@@ -234,6 +234,8 @@ def test_names_are_counted_without_following_links(
     (current / "link").symlink_to(tmp_path)
     assert watch.count_names(os.fspath(current)) == 4
     assert watch.count_names(os.fspath(current), timeout_s=0) is None
+    monkeypatch.setattr(watch, "MAX_WAITING", 0)
+    assert watch.count_names(os.fspath(current)) is None
 
 
 # --- The ledger's bounds -----------------------------------------------------------
@@ -254,6 +256,26 @@ def test_a_flood_of_small_pushes_hides_no_large_one(
     assert 40 <= len(records["a"].pushes) <= 50 + ledger.TRIM_EVERY
     assert records["a"].pushes[0].taken == Taken(1000)
     assert records["b"].pushes[0].taken == Taken(1)
+
+
+def test_a_clock_that_ran_ahead_is_forgotten(
+    store: Store,
+    disc: Disc,
+    begin: Callable[[], watch.Watch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier_backups(store, monkeypatch, 100, 10)
+    with monkeypatch.context() as patch:
+        ahead = ledger.time.time() + 400 * DAY
+        patch.setattr(ledger, "time", SimpleNamespace(time=lambda: ahead))
+        ledger.begin_transfer(store, "a", "", "push")
+        ledger.add_snapshot(store, "a", "ahead", incomplete=False, files=None)
+        assert ledger.approve(store, "a")
+    earlier_backups(store, monkeypatch, 100, 10)
+    running = begin()
+    disc.free = 500 * MIB
+    with pytest.raises(PolicyError):
+        running.look(2500 * MIB)
 
 
 def test_damaged_ledgers_do_not_pile_up(store: Store) -> None:
