@@ -1,4 +1,4 @@
-"""The two machines, the same ones for all tests of a module, as good as new for each."""
+"""The two machines, the same for all tests of a module, as good as new for each."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ ON_THE_WIRE = 1.06
 @pytest.fixture
 def impatient(with_constants: Callable[..., None]) -> None:
     """A dead line is noticed in seconds instead of two minutes."""
-    times = {"CONNECT_TIMEOUT_S": 3, "ALIVE_INTERVAL_S": 1, "ALIVE_COUNT": 3}
+    times = {"CONNECT_TIMEOUT_S": 3, "ALIVE_INTERVAL_S": 1, "ALIVE_COUNT": 2}
     with_constants("tools/openssh.py", **times)
 
 

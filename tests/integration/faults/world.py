@@ -180,7 +180,10 @@ class World:
     # --- Processes -------------------------------------------------------------
 
     def processes(self, side: str, name: str = "") -> list[psutil.Process]:
-        """Living processes of one side, but for its sshd that waits for logins."""
+        """Living processes of one side, but for its sshd that waits for logins.
+
+        ``name`` is a part of the command line, or ``=`` and the program's own name.
+        """
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
@@ -188,7 +191,7 @@ class World:
                     self._is_of(process, side)
                     and process.pid != self.sshd.pid
                     and process.status() != psutil.STATUS_ZOMBIE
-                    and name in " ".join(process.cmdline())
+                    and _is_named(process, name)
                 ):
                     found.append(process)
         return found
@@ -424,6 +427,12 @@ def _enrol(bin_: Path, volume: Path) -> None:
     settings = machine.CONFIGURATION / "server.toml"
     settings.write_text("snapshot_interval_hours = 0\n")
     settings.chmod(0o644)
+
+
+def _is_named(process: psutil.Process, name: str) -> bool:
+    if name.startswith("="):
+        return bool(process.name() == name[1:])
+    return name in " ".join(process.cmdline())
 
 
 def _read(file: IO[bytes]) -> str:
