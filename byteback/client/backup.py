@@ -12,6 +12,13 @@ from pathlib import Path
 from byteback import locking
 from byteback.client import hooks, push
 from byteback.client.connection import Connection, connect
+from byteback.client.excludes import local_mount_points
+from byteback.client.largest_file import (
+    LargestSeen,
+    read_largest,
+    scan_largest,
+    write_largest,
+)
 from byteback.client.retry import RetryPolicy, retrying
 from byteback.client.settings import (
     RUN_DIRECTORY,
@@ -21,9 +28,10 @@ from byteback.client.settings import (
     read_io_timeout,
 )
 from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
+from byteback.model.block_size import choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_size
-from byteback.tools import interrupts
+from byteback.tools import host, interrupts
 from byteback.tools.rsync import PARTIAL, Outcome, Progress
 from byteback.wire import requests
 from byteback.wire.replies import Completion, parse_completion
@@ -32,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_IO_TIMEOUT_S = 10800
 NAMES_SHOWN = 5
+FEW = 5  # files that even a first backup finds there: current itself, for one
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,8 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
 
 def _transfer(job: Job, connection: Connection, started: float) -> Summary:
     options = job.options
+    largest = read_largest()
+    seen = LargestSeen(largest or 0)
     argv = push.push_argv(
         connection,
         job.selection,
@@ -161,14 +172,17 @@ def _transfer(job: Job, connection: Connection, started: float) -> Summary:
         job.io_timeout_s,
         dry_run=options.dry_run,
         with_progress=options.on_progress is not None,
+        block_size=None if largest is None else choose_block_size(largest),
     )
     outcome = push.send(
         argv,
         connection,
         options.retry,
         on_progress=options.on_progress,
-        on_line=options.on_line,
+        on_line=options.on_line or seen.take,
     )
+    if not options.dry_run:
+        _remember_largest(largest, seen.size, outcome)
     completion = None
     if not options.dry_run:
         request = requests.Complete(
@@ -179,6 +193,21 @@ def _transfer(job: Job, connection: Connection, started: float) -> Summary:
         answer = retrying(lambda: connection.request(request), options.retry)
         completion = parse_completion(answer.text)
     return Summary(outcome, time.monotonic() - started, completion)
+
+
+def _remember_largest(known: int | None, seen: int, outcome: Outcome) -> None:
+    """Keep the size of the largest file that the next run may send as a delta.
+
+    Nothing is known before a first backup, which sends, and so shows, every file, and
+    after an upgrade, which takes a look at all of them.
+    """
+    if known is not None:
+        if seen > known:
+            write_largest(seen)
+    elif outcome.files - outcome.files_created <= max(FEW, outcome.files // 20):
+        write_largest(seen)
+    else:
+        write_largest(scan_largest(local_mount_points(host.mounts())))
 
 
 def _incomplete(outcome: Outcome) -> IncompleteBackupError:

@@ -48,12 +48,21 @@ def foreign_mount_points(mounts: Sequence[Mount]) -> list[str]:
     Of several mounts on one point the last is what can be seen there. An overlay
     counts as a disc where it is the root, as on live systems and in containers.
     """
-    visible = {mount.mount_point: mount.fs_type for mount in mounts}
-    return [
-        point
-        for point, fs_type in visible.items()
-        if point != "/" and fs_type not in LOCAL_DISC_TYPES
-    ]
+    visible = _visible(mounts)
+    return [point for point, is_local in visible.items() if not is_local]
+
+
+def local_mount_points(mounts: Sequence[Mount]) -> list[str]:
+    """Mount points of this machine's own discs, the root always among them."""
+    return [point for point, is_local in _visible(mounts).items() if is_local]
+
+
+def _visible(mounts: Sequence[Mount]) -> dict[str, bool]:
+    """Each mount point, and whether what can be seen there is a disc of our own."""
+    return {
+        mount.mount_point: mount.mount_point == "/" or mount.fs_type in LOCAL_DISC_TYPES
+        for mount in mounts
+    }
 
 
 def _rule(path: str) -> str:

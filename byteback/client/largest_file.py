@@ -6,9 +6,16 @@ So what earlier runs saw is enough to choose a block size, without a look at eve
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 STATE = Path("/var/lib/byteback/largest-file")
+SCAN_LIMIT_S = 300.0
+UNKNOWN = 1 << 62
 
 
 def read_largest(state: Path = STATE) -> int | None:
@@ -29,6 +36,31 @@ def write_largest(size: int, state: Path = STATE) -> None:
         unfinished.replace(state)
     except OSError:
         return
+
+
+def scan_largest(
+    mount_points: Iterable[str], *, time_limit_s: float = SCAN_LIMIT_S
+) -> int:
+    """Bytes of the largest plain file on the file systems mounted there.
+
+    Returns UNKNOWN, more than any file has, when the time limit is reached.
+    """
+    deadline = time.monotonic() + time_limit_s
+    largest = 0
+    waiting = list(mount_points)
+    while waiting:
+        if time.monotonic() > deadline:
+            return UNKNOWN
+        directory = waiting.pop()
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            device = Path(directory).lstat().st_dev
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    largest = max(largest, found.st_size)
+                elif stat.S_ISDIR(found.st_mode) and found.st_dev == device:
+                    waiting.append(entry.path)
+    return largest
 
 
 class LargestSeen:

@@ -37,17 +37,17 @@ OPTIONS = (
     "--hard-links",
     "--numeric-ids",
     # Times to the nanosecond: else a file that is changed twice in one second passes
-    # for unchanged, and times that differ by less are not set (rsync(1)).
+    # for unchanged, and times that differ by less are not set (rsync(1); D13).
     "--modify-window=-1",
     "--delete-excluded",
     "--delete-during",
     "--inplace",
     "--relative",
-    "--modify-window=-1",  # to the nanosecond: no edit within a second is missed (D13)
     "--no-protect-args",  # the server must see what is asked for
     "--stats",
     "--no-human-readable",
 )
+SENT_FORMAT = "--out-format=%l %n"  # largest_file.LargestSeen reads it
 REFUSAL = "byteback-receive: error: "
 BUSY = "byteback-receive: busy: "
 NO_ROUTE = (5, 10, 12, 30, 35, openssh.STATUS_FAILED)  # rsync's for a broken line
@@ -98,13 +98,18 @@ def push_argv(
     *,
     dry_run: bool = False,
     with_progress: bool = False,
+    block_size: int | None = None,
 ) -> list[str]:
-    """rsync's command line for one attempt."""
+    """rsync's command line for one attempt; ``block_size`` of None is rsync's choice.
+
+    Without ``dry_run`` it prints each file that it sends as its size and name.
+    """
     return [
         "rsync",
         *OPTIONS,
         f"--timeout={io_timeout_s}",
-        *(["--dry-run", "--itemize-changes"] if dry_run else []),
+        *([f"--block-size={block_size}"] if block_size is not None else []),
+        *(["--dry-run", "--itemize-changes"] if dry_run else [SENT_FORMAT]),
         *(["--info=progress2"] if with_progress else []),
         *selection.rules,
         *read_rsync_flags(files),

@@ -76,10 +76,11 @@ class Outcome:
     """How a transfer ended. The counts are rsync's own --stats; 0 if it died first."""
 
     status: int  # exit status, or minus the signal that ended it
-    files: int = 0  # all that were looked at
+    files: int = 0  # all that were looked at, directories and links too
     files_sent: int = 0  # regular files that were transferred
     bytes_sent: int = 0  # on the wire
     bytes_received: int = 0
+    files_created: int = 0  # of all, those that the other side did not have
     problems: tuple[str, ...] = ()  # rsync's complaints about single files
     complaint: tuple[str, ...] = ()  # its last lines on standard error
     remarks: tuple[str, ...] = ()  # what ssh and the other side said there
@@ -152,6 +153,7 @@ def transfer(
     return Outcome(
         status,
         files=statistics.get("Number of files", 0),
+        files_created=statistics.get("Number of created files", 0),
         files_sent=statistics.get("Number of regular files transferred", 0),
         bytes_sent=statistics.get("Total bytes sent", 0),
         bytes_received=statistics.get("Total bytes received", 0),

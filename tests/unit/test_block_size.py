@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteback.client.largest_file import LargestSeen, read_largest, write_largest
+from byteback.client.largest_file import (
+    UNKNOWN,
+    LargestSeen,
+    read_largest,
+    scan_largest,
+    write_largest,
+)
 from byteback.model.block_size import LARGEST, MAX_BLOCKS, SMALLEST, choose_block_size
 
 GIB = 1 << 30
@@ -59,3 +65,16 @@ def test_sizes_are_read_from_what_rsync_prints() -> None:
     for line in ("5 etc/a", "4096 etc/", "700000 var/lib/x y", "deleting 9999999", ""):
         seen.take(line)
     assert seen.size == 700000
+
+
+def test_a_machine_is_looked_through(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "b" / "big").write_bytes(b"x" * 5000)
+    (tree / "link").symlink_to("/usr/bin/python3")
+    assert scan_largest([str(tree), str(tree / "gone")]) == 5000
+
+
+def test_where_looking_takes_too_long_the_choice_is_rsyncs(tmp_path: Path) -> None:
+    assert scan_largest([str(tmp_path)], time_limit_s=-1) == UNKNOWN
+    assert choose_block_size(UNKNOWN) is None
