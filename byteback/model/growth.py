@@ -91,6 +91,7 @@ class Allowance:
 
     so_far: Taken
     limit: Taken
+    is_first: bool = False  # there is no earlier backup to be larger than
 
     def is_exceeded_by(self, taken: Taken) -> bool:
         """Whether that much on top of what was taken already is too much."""
@@ -156,7 +157,7 @@ def allowance(
     _look_back(backups, now, past)
     if not past.says_enough and not (known and not past.taken):
         return None
-    return Allowance(so_far, past.limit())
+    return Allowance(so_far, past.limit(), is_first=not past.taken)
 
 
 class _History:

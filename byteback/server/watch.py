@@ -144,10 +144,15 @@ class Watch:
             return
         ledger.note_taken(self._store, self._number, taken, stopped=True)
         amount = format_size(taken.data + taken.metadata)
+        host = quote(self._host)
+        what = (
+            f"the first backup of {host} needs more room than is free"
+            if self._allowance is not None and self._allowance.is_first
+            else f"this backup is suddenly larger than the earlier ones of {host}"
+        )
         raise PolicyError(
-            f"stopped: this backup is suddenly larger than the earlier ones of "
-            f"{quote(self._host)} (it has taken {amount} now), and the server is short "
-            f"of room ({self._free} free)",
+            f"stopped: {what}, and the server is short of room (this transfer has "
+            f"taken {amount}; {self._free} is free)",
             hint=f"what was sent is kept. On the server, 'byteback-prune --approve "
             f"{self._host}' lets it go on and 'byteback-prune --discard {self._host}' "
             "drops it",

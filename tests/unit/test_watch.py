@@ -184,7 +184,7 @@ def test_a_first_backup_may_take_all_the_room_but_the_last(
     disc.free = 600 * MIB
     running.look(2400 * MIB)
     disc.free = 500 * MIB
-    with pytest.raises(PolicyError):
+    with pytest.raises(PolicyError, match="first backup of 'a'"):
         running.look(2500 * MIB)
 
 
