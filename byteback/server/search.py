@@ -17,6 +17,7 @@ from byteback.errors import RefusedError, quote
 from byteback.model import listing, pattern
 from byteback.model.listing import Entry
 from byteback.server import walk
+from byteback.server.lineage import Chains
 from byteback.server.store import Store
 from byteback.wire import requests
 
@@ -37,12 +38,14 @@ def find(
     patterns: Sequence[str],
     *,
     current_is_whole: bool,
+    chains: Chains = (),
 ) -> Iterator[Entry]:
     """What the patterns match in the trees of ``host`` that ``snapshot`` names.
 
     Sorted by path. Scope "newest" gives the newest copy of each path, "versions" each
     distinct (path, mtime, size), newest first and of each the newest copy, and
-    "copies" every copy, oldest first.
+    "copies" every copy, oldest first. With the ``chains`` of the client's trees (see
+    lineage.read_chains) little is looked at more than once that did not change.
     Raises RefusedError if no tree has such a name, and, while it is being read,
     if the search finds too much or takes too long.
     """
@@ -50,7 +53,8 @@ def find(
     compiled = pattern.compile_patterns(patterns)
     limits = walk.Limits.start(MAX_RESULTS, MAX_SECONDS)
     _allow_open_files()
-    return walk.walk(store.host_directory(host), trees, compiled, scope, limits)
+    directory = store.host_directory(host)
+    return walk.walk(walk.Search(directory, trees, chains, compiled, scope, limits))
 
 
 def read_patterns(stream: BinaryIO) -> list[str]:
@@ -74,7 +78,12 @@ def read_patterns(stream: BinaryIO) -> list[str]:
 
 
 def resolve(
-    store: Store, host: str, request: requests.Pull, *, current_is_whole: bool
+    store: Store,
+    host: str,
+    request: requests.Pull,
+    *,
+    current_is_whole: bool,
+    chains: Chains = (),
 ) -> list[str]:
     """Names for rsync's arguments, relative to ``HOST/``: ``./SNAPSHOT/etc/hosts``.
 
@@ -88,6 +97,7 @@ def resolve(
         "versions" if request.every_version else "newest",
         request.patterns,
         current_is_whole=current_is_whole,
+        chains=chains,
     )
     names: list[str] = []
     covered: set[tuple[str, str]] = set()

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from byteback.model.listing import Entry
@@ -22,12 +23,20 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
+# What an inode's state is told by: inode number, ctime, mtime, size and mode.
+Key = tuple[int, int, int, int, int]
+
+
 @dataclass(frozen=True)
 class Listed:
-    """The names in one directory. ``key`` is the same while no name has changed."""
+    """The names in one directory."""
 
-    key: tuple[int, int, int]
-    directories: dict[str, bool]  # name: whether it is a directory
+    names: dict[str, bool]  # whether each is a directory
+
+    @cached_property
+    def directories(self) -> list[str]:
+        """Those that are."""
+        return [name for name, is_directory in self.names.items() if is_directory]
 
 
 def open_root(path: Path) -> int | None:
@@ -48,23 +57,28 @@ def status(parent: int, name: str) -> os.stat_result | None:
         return None
 
 
-def directory_key(fd: int) -> tuple[int, int, int]:
-    """What two snapshots of one directory share while no name in it changed.
+def key_of(found: os.stat_result) -> Key:
+    """What two states of one file or directory share while nothing in it changed.
 
-    A snapshot keeps its origin's inode numbers, and adding, removing or renaming
-    an entry sets its directory's ctime, which nobody can set at will.
+    A snapshot keeps its origin's inode numbers, and every change sets the ctime, which
+    nobody can set at will.
     """
-    found = os.fstat(fd)
-    return found.st_ino, found.st_ctime_ns, found.st_mtime_ns
+    return (
+        found.st_ino,
+        found.st_ctime_ns,
+        found.st_mtime_ns,
+        found.st_size,
+        found.st_mode,
+    )
 
 
-def list_directory(fd: int, key: tuple[int, int, int]) -> Listed:
-    """All names in an open directory; it must not have been listed before."""
-    directories = {}
+def list_directory(fd: int | None) -> Listed:
+    """All names in an open directory, none in one that is gone."""
+    if fd is None:
+        return Listed({})
+    os.lseek(fd, 0, os.SEEK_SET)
     with os.scandir(fd) as entries:
-        for entry in entries:
-            directories[entry.name] = entry.is_dir(follow_symlinks=False)
-    return Listed(key, directories)
+        return Listed({e.name: e.is_dir(follow_symlinks=False) for e in entries})
 
 
 def read_entry(

@@ -1,10 +1,4 @@
-"""Walks all trees of a client together, guided by patterns.
-
-The patterns are merged into a graph of states, as for a finite automaton over the
-components of a path, so that each directory is read once for all of them, literal
-names are looked up without reading their directory at all, and a name that no pattern
-can lead to is never looked at.
-"""
+"""Walks all trees of a client together, guided by patterns."""
 
 from __future__ import annotations
 
@@ -13,14 +7,17 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from byteback.errors import RefusedError
 from byteback.model.listing import Entry
-from byteback.model.pattern import NARROW, Deep, Literal, Pattern, Wild
-from byteback.server import tree
+from byteback.model.pattern import NARROW, Pattern
+from byteback.server import states, tree
+from byteback.server.lineage import Chains
+from byteback.server.places import Place, Run, append, locate
+from byteback.server.states import State
 
 
 @dataclass
@@ -49,51 +46,21 @@ class Limits:
             raise RefusedError("the patterns match too many files", hint=NARROW)
 
 
-@dataclass(eq=False)
-class State:
-    """How far patterns have come on the way to one directory or file."""
-
-    literals: dict[str, State] = field(default_factory=dict)
-    wilds: list[tuple[Wild, State]] = field(default_factory=list)
-    deep: State | None = None  # what a "**/" here leads to
-    is_deep: bool = False  # inside a "**/": stays in force in each subdirectory
-    is_end: bool = False
-    is_end_for_directories: bool = False
-
-    @property
-    def needs_listing(self) -> bool:
-        """Whether the names of a directory must be read to know what matches."""
-        return self.is_deep or bool(self.wilds)
-
-    @property
-    def leads_on(self) -> bool:
-        """Whether anything beneath could match."""
-        return self.is_deep or bool(self.literals or self.wilds or self.deep)
-
-
-@dataclass
-class Place:
-    """One directory in all trees that have it."""
-
-    path: str  # "" for the root, else "/etc"
-    states: list[State]
-    copies: list[tuple[str, int]]  # tree's name and descriptor, newest first
-
-    def close(self) -> None:
-        """Close what is open; more than once does no harm."""
-        while self.copies:
-            with suppress(OSError):
-                os.close(self.copies.pop()[1])
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A name in a directory, and what a match of it means."""
 
+    place: Place
     name: str
     states: list[State]
-    copies: list[tuple[str, int]]
-    directories: list[tuple[str, int]]  # those copies that may be directories
+    holders: set[Run] | None  # runs of the place that have it; None if unknown
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The name in all trees that have it."""
+        if self.name == ".":
+            return self.place.runs
+        return locate(self.place, self.name, self.holders)
 
     @property
     def leads_on(self) -> bool:
@@ -105,54 +72,35 @@ class Candidate:
         """Whether a pattern ends here."""
         return any(s.is_end or s.is_end_for_directories for s in self.states)
 
-
-def merge_patterns(patterns: Sequence[Pattern]) -> State:
-    """The state in which all patterns start, at the root."""
-    start = State()
-    wilds: dict[tuple[int, str], State] = {}
-    for pattern in patterns:
-        state = start
-        for component in pattern.components:
-            match component:
-                case Literal(name):
-                    state = state.literals.setdefault(name, State())
-                case Deep():
-                    if state.deep is None:
-                        state.deep = State(is_deep=True)
-                    state = state.deep
-                case Wild(regex):
-                    key = (id(state), regex.pattern)
-                    if key not in wilds:
-                        wilds[key] = State()
-                        state.wilds.append((component, wilds[key]))
-                    state = wilds[key]
-        if pattern.directories_only:
-            state.is_end_for_directories = True
-        else:
-            state.is_end = True
-    return start
+    def is_match(self, found: os.stat_result) -> bool:
+        """Whether what is there may end a pattern."""
+        is_directory = stat.S_ISDIR(found.st_mode)
+        return any(
+            s.is_end or (s.is_end_for_directories and is_directory) for s in self.states
+        )
 
 
-def walk(
-    directory: Path,
-    trees: Sequence[str],
-    patterns: Sequence[Pattern],
-    scope: str,
-    limits: Limits,
-) -> Iterator[Entry]:
-    """All entries that the patterns match in ``trees``, which are in ``directory``.
+@dataclass(frozen=True)
+class Search:
+    """What is looked for, and where."""
 
-    ``trees`` are given newest first. For ``scope`` and the order see search.find.
-    """
-    root = Place("", _closure([merge_patterns(patterns)]), [])
+    directory: Path
+    trees: Sequence[str]  # in directory, newest copy first
+    chains: Chains  # of all trees there, see lineage.read_chains
+    patterns: Sequence[Pattern]
+    scope: str  # see search.find
+    limits: Limits
+
+
+def walk(search: Search) -> Iterator[Entry]:
+    """All entries that the patterns match, sorted by path."""
+    root = Place("", "", [], [], None)
+    start = states.merge_patterns(search.patterns, with_all_below=False)
+    root.states += states.closure([start])
     try:
-        for name in trees:
-            fd = tree.open_root(directory / name)
-            if fd is not None:
-                root.copies.append((name, fd))
-        itself = Candidate(".", root.states, root.copies, root.copies)
-        yield from _entries(itself, "/", scope, limits)
-        yield from _walk_below(root, scope, limits)
+        _open_root(root, search)
+        yield from _entries(Candidate(root, ".", root.states, None), "/", search)
+        yield from _walk_below(root, search)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise RefusedError(
@@ -163,9 +111,23 @@ def walk(
         root.close()
 
 
-def _walk_below(root: Place, scope: str, limits: Limits) -> Iterator[Entry]:
+def _open_root(root: Place, search: Search) -> None:
+    rank_of = {name: rank for rank, name in enumerate(search.trees)}
+    chains = [[rank_of[n] for n in chain if n in rank_of] for chain in search.chains]
+    chained = {rank for chain in chains for rank in chain}
+    chains += [[rank] for rank in rank_of.values() if rank not in chained]
+    for rank, name in enumerate(search.trees):
+        root.opened[rank] = tree.open_root(search.directory / name)
+    for chain in chains:
+        for position, rank in enumerate(chain):
+            found = root.status(rank, ".")
+            if found is not None:
+                append(root.runs, Run(chain, position, position, found))
+
+
+def _walk_below(root: Place, search: Search) -> Iterator[Entry]:
     # Not recursive: how deep a tree is, its client decides.
-    stack = [(root, _candidates(root, limits))]
+    stack = [(root, _candidates(root, search.limits))]
     try:
         while stack:
             place, candidates = stack[-1]
@@ -175,24 +137,13 @@ def _walk_below(root: Place, scope: str, limits: Limits) -> Iterator[Entry]:
                 continue
             path = f"{place.path}/{candidate.name}"
             if candidate.is_wanted:
-                yield from _entries(candidate, path, scope, limits)
+                yield from _entries(candidate, path, search)
             below = _descend(candidate, path)
             if below is not None:
-                stack.append((below, _candidates(below, limits)))
+                stack.append((below, _candidates(below, search.limits)))
     finally:
         for place, _ in stack:
             place.close()
-
-
-def _closure(states: Sequence[State]) -> list[State]:
-    """The states and what they are equal to because "**/" can stand for nothing."""
-    found: list[State] = []
-    for state in states:
-        step: State | None = state
-        while step is not None and step not in found:
-            found.append(step)
-            step = step.deep
-    return found
 
 
 def _candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
@@ -203,48 +154,24 @@ def _candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
     names = {name for state in place.states for name in state.literals}
     for name in sorted(names):
         limits.step()
-        states = _after(place.states, name)
-        yield Candidate(name, states, place.copies, place.copies)
+        yield Candidate(place, name, states.after(place.states, name), None)
 
 
 def _listed_candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
-    # Snapshots in which no name of this directory changed share one listing.
-    listings: dict[tuple[int, int, int], tree.Listed] = {}
-    copies: list[tuple[tuple[str, int], tree.Listed]] = []
-    for copy in place.copies:
-        key = tree.directory_key(copy[1])
-        if key not in listings:
-            limits.step()
-            listings[key] = tree.list_directory(copy[1], key)
-        copies.append((copy, listings[key]))
-    names = {name for listed in listings.values() for name in listed.directories}
+    listings = list(place.listings())
+    distinct = {id(listed): listed for _, listed in listings}
+    names: set[str] = set()
+    for listed in distinct.values():
+        limits.step()
+        names |= states.interesting(place.states, listed)
     for name in sorted(names):
         limits.step()
-        states = _after(place.states, name)
-        if not states:
-            continue
-        kinds = [(copy, listed.directories.get(name)) for copy, listed in copies]
-        candidate = Candidate(
-            name,
-            states,
-            [copy for copy, kind in kinds if kind is not None],
-            [copy for copy, kind in kinds if kind],
-        )
-        if candidate.is_wanted or candidate.directories:
+        holders = {run for run, listed in listings if name in listed.names}
+        candidate = Candidate(place, name, states.after(place.states, name), holders)
+        if candidate.is_wanted or any(
+            listed.names.get(name) for listed in distinct.values()
+        ):
             yield candidate
-
-
-def _after(states: Sequence[State], name: str) -> list[State]:
-    """The states that ``name`` leads to."""
-    found = []
-    for state in states:
-        literal = state.literals.get(name)
-        if literal is not None:
-            found.append(literal)
-        found += [after for wild, after in state.wilds if wild.matches(name)]
-        if state.is_deep and not name.startswith("."):
-            found.append(state)
-    return _closure(found)
 
 
 def _descend(candidate: Candidate, path: str) -> Place | None:
@@ -253,42 +180,74 @@ def _descend(candidate: Candidate, path: str) -> Place | None:
         return None
     if len(path.encode("utf-8", "surrogateescape")) >= tree.PATH_MAX:
         return None
-    place = Place(path, candidate.states, [])
-    for snapshot, parent in candidate.directories:
-        fd = tree.open_directory(parent, candidate.name)
-        if fd is not None:
-            place.copies.append((snapshot, fd))
-    return place if place.copies else None
+    runs = [run for run in candidate.runs if run.is_directory]
+    if not runs:
+        return None
+    return Place(path, candidate.name, candidate.states, runs, candidate.place)
 
 
-def _entries(
-    candidate: Candidate, path: str, scope: str, limits: Limits
-) -> Iterator[Entry]:
-    """The copies of one path that ``scope`` asks for."""
-    chosen: list[tuple[str, int, os.stat_result]] = []
-    first_seen: dict[tuple[int, int], str] = {}
-    for snapshot, parent in candidate.copies:
-        limits.step()
-        found = tree.status(parent, candidate.name)
-        if found is None or not _is_match(candidate.states, found):
+def _entries(candidate: Candidate, path: str, search: Search) -> Iterator[Entry]:
+    """The copies of one path that the scope asks for."""
+    match search.scope:
+        case "newest":
+            chosen = _newest(candidate)
+        case "versions":
+            chosen = _versions(candidate)
+        case _:
+            chosen = _copies(candidate)
+    for rank, found, oldest in chosen:
+        search.limits.count_result()
+        parent = candidate.place.descriptor(rank)
+        if parent is None:  # gone since we looked
             continue
-        version = (found.st_mtime_ns, found.st_size)
-        if scope != "versions" or version not in first_seen:
-            chosen.append((snapshot, parent, found))
-        first_seen[version] = snapshot  # the trees come newest first
-        if scope == "newest":
-            break
-    if scope == "copies":
-        chosen.reverse()
-    for snapshot, parent, found in chosen:
-        limits.count_result()
-        entry = tree.read_entry(snapshot, path, parent, candidate.name, found)
-        if scope == "versions":
-            version = (found.st_mtime_ns, found.st_size)
-            entry = replace(entry, first_seen=first_seen[version])
+        name = search.trees[rank]
+        entry = tree.read_entry(name, path, parent, candidate.name, found)
+        if oldest is not None:
+            entry = replace(entry, first_seen=search.trees[oldest])
         yield entry
 
 
-def _is_match(states: Sequence[State], found: os.stat_result) -> bool:
-    is_directory = stat.S_ISDIR(found.st_mode)
-    return any(s.is_end or (s.is_end_for_directories and is_directory) for s in states)
+# The rank of a copy, its status, and of a version the rank of its oldest copy.
+Chosen = tuple[int, os.stat_result, int | None]
+
+
+def _newest(candidate: Candidate) -> Iterator[Chosen]:
+    """The first copy that matches: nothing else is looked at."""
+    place = candidate.place
+    for run in sorted(place.runs, key=lambda run: run.ranks[0]):
+        if candidate.holders is not None and run not in candidate.holders:
+            continue
+        # If its directory is the same in all of them, all or none have the name. But
+        # from current it may have gone just now.
+        for rank in run.ranks if candidate.holders else run.ranks[:1]:
+            found = place.status(rank, candidate.name)
+            if found is not None:
+                break
+        if found is not None and candidate.is_match(found):
+            yield rank, found, None
+            return
+
+
+def _versions(candidate: Candidate) -> Iterator[Chosen]:
+    """Each (mtime, size) once, newest first."""
+    copies: dict[tuple[int, int], list[Run]] = {}
+    for run in candidate.runs:
+        if candidate.is_match(run.status):
+            version = (run.status.st_mtime_ns, run.status.st_size)
+            copies.setdefault(version, []).append(run)
+    newest_first = [
+        (*min((r.ranks[0], r.status) for r in runs), max(r.ranks[-1] for r in runs))
+        for runs in copies.values()
+    ]
+    yield from sorted(newest_first, key=lambda chosen: chosen[0])
+
+
+def _copies(candidate: Candidate) -> Iterator[Chosen]:
+    """Every copy, the oldest first."""
+    found = [
+        (rank, run.status, None)
+        for run in candidate.runs
+        if candidate.is_match(run.status)
+        for rank in run.ranks
+    ]
+    yield from sorted(found, key=lambda chosen: chosen[0], reverse=True)

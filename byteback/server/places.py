@@ -1,0 +1,186 @@
+"""One directory in all trees at once, opened and looked at no more than needed.
+
+Snapshots of one subvolume are states of it in time, and a snapshot keeps its origin's
+inode numbers. What makes skipping safe: nobody can set a ctime. Writing to a file or
+its attributes, adding, removing or renaming an entry of a directory, and renaming the
+file or directory itself all set it (fs/btrfs/inode.c, btrfs_rename). So an inode with
+the same ctime in two states was the same in all between, in the same directory and by
+the same name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from byteback.server import tree
+from byteback.server.states import State
+from byteback.server.tree import Key, Listed
+
+# Trees by rank, 0 being the newest copy; a chain is in the order of time.
+Chain = Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Neighbours in a chain in which a path is the same inode, unchanged."""
+
+    chain: Chain
+    first: int  # positions in the chain, both included
+    last: int
+    status: os.stat_result
+
+    @cached_property
+    def key(self) -> Key:
+        """What they have in common."""
+        return tree.key_of(self.status)
+
+    @cached_property
+    def ranks(self) -> list[int]:
+        """The trees, the newest copy first."""
+        return sorted(self.chain[self.first : self.last + 1])
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the path is one there."""
+        return stat.S_ISDIR(self.status.st_mode)
+
+    def goes_on_with(self, other: Run) -> bool:
+        """Whether ``other`` is the same and comes next."""
+        return (
+            self.chain is other.chain
+            and other.first == self.last + 1
+            and self.key == other.key
+        )
+
+
+@dataclass(eq=False)
+class Place:
+    """One directory in all trees that have it."""
+
+    path: str  # "" for the root, else "/etc"
+    name: str
+    states: list[State]
+    runs: list[Run]
+    above: Place | None
+    opened: dict[int, int | None] = field(default_factory=dict)
+
+    def descriptor(self, rank: int) -> int | None:
+        """The directory in one tree; None if it is gone. The root's are all open."""
+        way: list[Place] = []
+        place = self
+        while rank not in place.opened and place.above is not None:
+            way.append(place)
+            place = place.above
+        fd = place.opened.get(rank)
+        for step in reversed(way):
+            fd = None if fd is None else tree.open_directory(fd, step.name)
+            step.opened[rank] = fd
+        return fd
+
+    def status(self, rank: int, name: str) -> os.stat_result | None:
+        """The status of a name in one tree; None if it is not there."""
+        fd = self.descriptor(rank)
+        return None if fd is None else tree.status(fd, name)
+
+    def listings(self) -> Iterator[tuple[Run, Listed]]:
+        """The names in each run; what is the same is read once.
+
+        It is read in the oldest tree of a run: a snapshot, while ``current`` may be
+        in the middle of a backup.
+        """
+        known: dict[Key, Listed] = {}
+        for run in self.runs:
+            if run.key not in known:
+                fd = self.descriptor(run.chain[run.last])
+                known[run.key] = tree.list_directory(fd)
+            yield run, known[run.key]
+
+    @cached_property
+    def segments(self) -> list[list[Run]]:
+        """Neighbouring runs in which this is one directory, though names changed."""
+        found: list[list[Run]] = []
+        for run in self.runs:
+            before = found[-1][-1] if found else None
+            if (
+                before is not None
+                and before.chain is run.chain
+                and before.last + 1 == run.first
+                and before.status.st_ino == run.status.st_ino
+            ):
+                found[-1].append(run)
+            else:
+                found.append([run])
+        return found
+
+    def close(self) -> None:
+        """Close what is open; more than once does no harm."""
+        while self.opened:
+            _, fd = self.opened.popitem()
+            if fd is not None:
+                with suppress(OSError):
+                    os.close(fd)
+
+
+def locate(place: Place, name: str, holders: set[Run] | None) -> list[Run]:
+    """Where ``name`` is in ``place``, run by run, looking at as few trees as can be.
+
+    ``holders`` are the runs of ``place`` that have the name, None if that is unknown.
+    """
+    found: list[Run] = []
+    for segment in place.segments:
+        whole = _whole(place, name, segment) if len(segment) > 1 else None
+        pieces = [whole] if whole is not None else []
+        if whole is None:
+            for run in segment:
+                if holders is None or run in holders:
+                    pieces += _pieces(place, name, run)
+        for piece in pieces:
+            append(found, piece)
+    return found
+
+
+def append(runs: list[Run], run: Run) -> None:
+    """Add what comes next; what goes on from the last one becomes one with it."""
+    if runs and runs[-1].goes_on_with(run):
+        before = runs.pop()
+        runs.append(Run(run.chain, before.first, run.last, before.status))
+    else:
+        runs.append(run)
+
+
+def _whole(place: Place, name: str, segment: Sequence[Run]) -> Run | None:
+    """One run over a whole segment, if both its ends say that nothing changed."""
+    chain, first, last = segment[0].chain, segment[0].first, segment[-1].last
+    newer = place.status(chain[first], name)
+    older = place.status(chain[last], name)
+    if newer is None or older is None or tree.key_of(newer) != tree.key_of(older):
+        return None
+    return Run(chain, first, last, newer)
+
+
+def _pieces(place: Place, name: str, run: Run) -> Iterator[Run]:
+    """Runs of ``name`` within a run of its directory, in which no name changed."""
+    known: dict[int, os.stat_result | None] = {}
+    pending = [(run.first, run.last)]
+    while pending:
+        first, last = pending.pop()
+        for position in (first, last):
+            if position not in known:
+                known[position] = place.status(run.chain[position], name)
+        newer, older = known[first], known[last]
+        if newer is None and older is None:
+            continue
+        if (
+            newer is not None
+            and older is not None
+            and tree.key_of(newer) == tree.key_of(older)
+        ):
+            yield Run(run.chain, first, last, newer)
+            continue
+        middle = (first + last) // 2
+        pending += [(middle + 1, last), (first, middle)]
