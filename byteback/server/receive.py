@@ -138,15 +138,18 @@ def _complete(store: Store, host: str, request: requests.Complete) -> int:
 
 def _find(store: Store, host: str, request: requests.Find) -> int:
     from byteback.model import listing
-    from byteback.server import ledger, search
+    from byteback.server import ledger, lineage, search
 
     whole = host_state.current_is_whole(store, host)
     incomplete = ledger.incomplete_snapshots(store, host) & set(store.trees(host))
+    chains = lineage.read_chains(store.host_directory(host), store.trees(host))
     _confine_search(store, host)
     patterns = search.read_patterns(sys.stdin.buffer)
     found = 0
     entries = search.find(
-        store, host, request.snapshot, request.scope, patterns, current_is_whole=whole
+        *(store, host, request.snapshot, request.scope, patterns),
+        current_is_whole=whole,
+        chains=chains,
     )
     for entry in entries:
         _write(listing.format_json(entry))
@@ -157,12 +160,13 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
 
 def _list(store: Store, host: str, request: requests.List) -> int:
     from byteback.model import listing
-    from byteback.server import search
+    from byteback.server import lineage, search
 
     if not request.patterns:
         raise RefusedError("no pattern was given", hint="name the files to list")
     scope = "versions" if request.every_version else "newest"
     whole = host_state.current_is_whole(store, host)
+    chains = lineage.read_chains(store.host_directory(host), store.trees(host))
     _confine_search(store, host)
     entries = search.find(
         store,
@@ -171,6 +175,7 @@ def _list(store: Store, host: str, request: requests.List) -> int:
         "copies" if request.verbose else scope,
         request.patterns,
         current_is_whole=whole,
+        chains=chains,
     )
     for line in listing.format_table(list(entries)):
         _write(line)

@@ -10,7 +10,7 @@ import os
 from typing import NoReturn
 
 from byteback.errors import RefusedError
-from byteback.server import search, session_limits
+from byteback.server import lineage, search, session_limits
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
 from byteback.wire import requests
@@ -58,8 +58,11 @@ def _answer(
 ) -> NoReturn:
     """In the child: answer, and end without a word to anybody else."""
     try:
+        chains = lineage.read_chains(store.host_directory(host), store.trees(host))
         session_limits.confine_search(store.host_directory(host), settings)
-        names = search.resolve(store, host, request, current_is_whole=current_is_whole)
+        names = search.resolve(
+            *(store, host, request), current_is_whole=current_is_whole, chains=chains
+        )
         answer = _FOUND + "\0".join(names).encode("utf-8", "surrogateescape")
     except RefusedError as error:
         text = f"{error.message}\0{error.hint or ''}"
