@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -11,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.errors import BytebackError, LockedError, quote
+from byteback.errors import BusyError, BytebackError, LockedError, quote
 
 POLL_S = 0.1
+# A full disc or a crowded machine: no reason to give up for good.
+_CAN_PASS = (errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM)
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ def hold(path: Path, *, wait_s: float = 0.0) -> Iterator[Lock]:
     Raises LockedError, naming the holder, if it is still taken after ``wait_s``.
     """
     make_private_directory(path.parent)
-    fd = os.open(
-        path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode=0o600
-    )
+    with _told_apart(path):
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(path, flags, mode=0o600)
     try:
         _acquire(fd, path, wait_s)
         _sign(fd)
@@ -72,13 +75,25 @@ def make_private_directory(path: Path) -> None:
     A lock or socket in a directory that others can write to could be put there by
     them beforehand, as a link to a file of ours.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.lstat()
+    with _told_apart(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.lstat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022 or path.is_symlink():
         raise BytebackError(
             f"cannot use {quote(str(path))}: other users can write to it",
             hint=f"make it yours alone: chown {os.geteuid()} and chmod 0700 {path}",
         )
+
+
+@contextlib.contextmanager
+def _told_apart(path: Path) -> Iterator[None]:
+    """Turn an OSError into BusyError if it can pass, else into BytebackError."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot use {quote(str(path))}: {error.strerror}"
+        kind = BusyError if error.errno in _CAN_PASS else BytebackError
+        raise kind(message) from None
 
 
 def _acquire(fd: int, path: Path, wait_s: float) -> None:

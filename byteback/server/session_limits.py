@@ -15,7 +15,14 @@ from pathlib import Path
 from types import FrameType
 
 from byteback import locking
-from byteback.errors import BusyError, LockedError, PolicyError, RefusedError, quote
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    LockedError,
+    PolicyError,
+    RefusedError,
+    quote,
+)
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
 
@@ -40,7 +47,7 @@ def place(store: Store, host: str) -> Iterator[None]:
                 stack.enter_context(locking.hold(directory / f"{host}.{number}.lock"))
             except LockedError:
                 continue
-            except OSError:
+            except BytebackError:
                 pass
             yield
             return

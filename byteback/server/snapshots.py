@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from byteback.errors import NotSetUpError, PolicyError, RefusedError, quote
+from byteback.errors import (
+    BusyError,
+    NotSetUpError,
+    PolicyError,
+    RefusedError,
+    ToolError,
+    quote,
+)
 from byteback.model.snapshot import Snapshot, format_snapshot_name, is_misdated
 from byteback.server import host_state, ledger
 from byteback.server.settings import ServerSettings
@@ -62,8 +70,20 @@ def take_snapshot(
             incomplete=incomplete or state is host_state.Transfer.PARTIAL,
             files=files,
         )
-        btrfs.take_snapshot(current, store.host_directory(host) / name)
+        _take(current, store.host_directory(host) / name)
         return name
+
+
+def _take(current: Path, target: Path) -> None:
+    try:
+        btrfs.take_snapshot(current, target)
+    except ToolError as error:
+        if any("No space left on device" in line for line in error.details):
+            raise BusyError(
+                "the server's disc is too full for a snapshot",
+                hint="it makes room by itself as far as it may, try again later",
+            ) from None
+        raise
 
 
 def newest_name(
