@@ -104,9 +104,11 @@ def _dispatch(store: Store, host: str, request: requests.Request, address: str) 
         case requests.Complete():
             return _complete(store, host, request)
         case requests.Find():
-            return _find(store, host, request)
+            with session_limits.search_place(store, host):
+                return _find(store, host, request)
         case requests.List():
-            return _list(store, host, request)
+            with session_limits.search_place(store, host):
+                return _list(store, host, request)
         case requests.Push():
             from byteback.server import sessions
 

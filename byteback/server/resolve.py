@@ -32,6 +32,22 @@ def resolve_apart(
     Raises RefusedError as that does, and where the process fails.
     """
     session_limits.check_can_confine_search(settings)
+    with session_limits.search_place(store, host):
+        answer = _ask(store, host, request, settings, current_is_whole)
+    text = answer[1:].decode("utf-8", "surrogateescape")
+    if answer[:1] == _FOUND:
+        return text.split("\0")
+    message, _, hint = text.partition("\0")
+    raise RefusedError(message or "the search failed", hint=hint or None)
+
+
+def _ask(
+    store: Store,
+    host: str,
+    request: requests.Pull,
+    settings: ServerSettings,
+    current_is_whole: bool,
+) -> bytes:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -41,11 +57,7 @@ def resolve_apart(
     with os.fdopen(reader, "rb") as stream:
         answer = stream.read()
     os.waitpid(pid, 0)
-    text = answer[1:].decode("utf-8", "surrogateescape")
-    if answer[:1] == _FOUND:
-        return text.split("\0")
-    message, _, hint = text.partition("\0")
-    raise RefusedError(message or "the search failed", hint=hint or None)
+    return answer
 
 
 def _answer(

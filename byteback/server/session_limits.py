@@ -27,6 +27,8 @@ from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
 
 MAX_SESSIONS = 10  # at once for each client: as many as one ssh connection may carry
+MAX_SEARCHES = 3  # of them
+SEARCH_NICENESS = 10
 SESSION_SECONDS = 600.0  # for all but transfers, which rsync's own time-out ends
 LAST_SECONDS = 10.0  # after that, for the refusal to reach the client
 SEARCH_MEMORY = 1 << 30  # bytes of address space
@@ -35,16 +37,31 @@ RETRY_S = 60
 
 @contextlib.contextmanager
 def place(store: Store, host: str) -> Iterator[None]:
-    """One of the client's places for sessions; BusyError when all are taken.
+    """One of the client's places for sessions; BusyError when all are taken."""
+    with _one_of(store, f"{host}.", MAX_SESSIONS, f"{quote(host)} has {{}} sessions"):
+        yield
+
+
+@contextlib.contextmanager
+def search_place(store: Store, host: str) -> Iterator[None]:
+    """One of the client's places for searches, which take memory and time."""
+    words = f"{quote(host)} has {{}} searches"
+    with _one_of(store, f"{host}.search.", MAX_SEARCHES, words):
+        yield
+
+
+@contextlib.contextmanager
+def _one_of(store: Store, prefix: str, count: int, words: str) -> Iterator[None]:
+    """One of ``count`` places; ``words`` say whose when all are taken.
 
     Where not even an empty file can be made, on a full disc, sessions go uncounted:
     ``--complete`` and pruning must go on there.
     """
     directory = store.state / "sessions"
     with contextlib.ExitStack() as stack:
-        for number in range(MAX_SESSIONS):
+        for number in range(count):
             try:
-                stack.enter_context(locking.hold(directory / f"{host}.{number}.lock"))
+                stack.enter_context(locking.hold(directory / f"{prefix}{number}.lock"))
             except LockedError:
                 continue
             except BytebackError:
@@ -52,7 +69,7 @@ def place(store: Store, host: str) -> Iterator[None]:
             yield
             return
         raise BusyError(
-            f"{quote(host)} has {MAX_SESSIONS} sessions open here already",
+            f"{words.format(count)} open here already",
             hint=f"try again in {RETRY_S} seconds",
         )
 
@@ -102,6 +119,7 @@ def confine_search(directory: Path, settings: ServerSettings) -> None:
     check_can_confine_search does.
     """
     resource.setrlimit(resource.RLIMIT_AS, (SEARCH_MEMORY, SEARCH_MEMORY))
+    os.nice(SEARCH_NICENESS)
     if settings.confinement == "off":
         return
     check_can_confine_search(settings)

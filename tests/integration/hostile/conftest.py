@@ -38,7 +38,7 @@ from tests.integration.hostile.world import (
 from tests.integration.programs import require_program, run_program
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fortress(installed: Path, sshd: SshServer) -> Iterator[World]:
     """Two clients with a snapshot each, on a real volume, behind a real sshd."""
     with contextlib.ExitStack() as stack:

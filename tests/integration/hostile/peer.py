@@ -38,24 +38,38 @@ def link(name: bytes, target: str) -> Entry:
     return Entry(name, mode=stat.S_IFLNK | 0o777, target=target.encode())
 
 
-def speak(entries: Sequence[Entry], rules: Sequence[bytes] | None = None) -> bytes:
-    """Everything that the sender says, without waiting for any answer.
+def speak(
+    entries: Sequence[Entry], rules: Sequence[bytes] | None = None
+) -> tuple[bytes, bytes]:
+    """What the sender says before and after the receiver has made directories.
+
+    It waits for no answer, yet a moment should pass between the two.
 
     ``rules`` are sent as filter rules, which a receiver takes when it is to delete.
-    The order of the entries is that of the receiver's sorted list.
+    The receiver counts in a sorted list, so that the entries are sorted as it does.
     """
     said = [_int(VERSION)]
     if rules is not None:
         said += [_int(len(rule)) + rule for rule in rules]
         said.append(_int(0))
-    entries = sorted(entries, key=lambda entry: entry.name)
+    entries = sorted(entries, key=_place)
     said += [_entry(entry) for entry in entries]
     said += [b"\0", _int(0)]  # the end of the list, and no input errors
-    for index, entry in enumerate(entries):
-        if stat.S_ISREG(entry.mode):
-            said.append(_content(index, entry.content))
-    said += [_int(_DONE)] * 4
-    return b"".join(said)
+    contents = [
+        _content(index, entry.content)
+        for index, entry in enumerate(entries)
+        if stat.S_ISREG(entry.mode)
+    ]
+    return b"".join(said), b"".join(contents) + _int(_DONE) * 4
+
+
+def _place(entry: Entry) -> list[tuple[int, bytes]]:
+    """rsync's f_name_cmp: in each directory first "." and files, then directories."""
+    if entry.name == b".":
+        return []
+    *above, last = entry.name.split(b"/")
+    is_directory = stat.S_ISDIR(entry.mode)
+    return [*((1, name) for name in above), (int(is_directory), last)]
 
 
 def _entry(entry: Entry) -> bytes:

@@ -15,6 +15,7 @@ from tests.integration.hostile.world import OLD, SECRET, World
 
 PUSH = "rsync --fake-super --server -lrD --inplace . ."
 DELETING = "rsync --fake-super --server -lrD --inplace --delete . ."
+VERSION = peer.speak([])[0][:4]
 EVIL = b"CANARY-evil: sent by a liar"
 
 
@@ -23,9 +24,14 @@ def test_the_liar_is_understood_when_it_says_the_truth(any_world: World) -> None
     name = f"truth-{any_world.defence}".replace(" ", "-")
     entries = [peer.directory(b"."), Entry(name.encode(), EVIL)]
     any_world.say(PUSH, peer.speak(entries))
-    any_world.check_honest_restore()
     assert (any_world.own / "current" / name).read_bytes() == EVIL
-    any_world.check_honest_use()
+    deep = [peer.directory(b"."), peer.directory(b"z"), Entry(b"z/deep", EVIL)]
+    heard = any_world.say(PUSH, peer.speak([*deep, Entry(b"zz", EVIL)]))
+    for path in ("z/deep", "zz"):
+        assert (any_world.own / "current" / path).exists(), heard
+        assert (any_world.own / "current" / path).read_bytes() == EVIL
+    any_world.check_honest_backup()
+    any_world.check_honest_restore()
 
 
 NAMES = [
@@ -86,6 +92,22 @@ def test_special_files_become_plain_ones(any_world: World, kind: int) -> None:
     any_world.check_honest_use()
 
 
+def test_modes_cannot_make_a_tree_undeletable_or_a_program(any_world: World) -> None:
+    """btrfs lets a user delete only a subvolume whose root he may write and enter."""
+    entries = [
+        Entry(b".", mode=stat.S_IFDIR),
+        Entry(b"program", b"#!/bin/sh\n", mode=stat.S_IFREG | 0o6777),
+        Entry(b"sticky", mode=stat.S_IFDIR | 0o7777),
+    ]
+    raw = "rsync --fake-super --server -lrDpt --inplace . ."
+    any_world.check(any_world.say(raw, peer.speak(entries)))
+    current = any_world.own / "current"
+    assert current.stat().st_mode & 0o700 == 0o700
+    for path in current.rglob("*"):
+        assert not path.lstat().st_mode & 0o7000, path
+    any_world.check_honest_use()
+
+
 RULES = [
     b". SECRET",
     b". ../../victim.example/current/etc/secret",
@@ -122,14 +144,14 @@ def test_garbage_instead_of_the_protocol(any_world: World) -> None:
     source = random.Random(7)  # noqa: S311 # the same garbage each time
     for length in (0, 1, 4, 5, 100, 70_000):
         said = source.randbytes(length)
-        any_world.check(any_world.say(PUSH, said))
-        any_world.check(any_world.say(PUSH, peer.speak([])[:4] + said))
+        any_world.check(any_world.say(PUSH, (said,)))
+        any_world.check(any_world.say(PUSH, (VERSION + said,)))
     any_world.check_honest_use()
 
 
 def test_a_file_list_without_end(any_world: World) -> None:
-    huge = peer.speak([peer.directory(b".")])[:4] + b"\x44\0" + b"\xff\xff\xff\x7f"
-    any_world.check(any_world.say(PUSH, huge + b"x" * 1000))
+    huge = VERSION + b"\x44\0" + b"\xff\xff\xff\x7f"
+    any_world.check(any_world.say(PUSH, (huge, b"x" * 1000)))
     any_world.check_honest_use()
 
 

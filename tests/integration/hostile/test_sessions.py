@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -15,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from byteback.server.session_limits import MAX_SESSIONS
+from byteback.server.session_limits import MAX_SEARCHES, MAX_SESSIONS
 from byteback.server.transfer import MAX_TRANSFERS_OF_ONE
 from tests.integration.conftest import free_port
 from tests.integration.hostile.world import HOST, PROOF, VICTIM, World
@@ -66,7 +68,7 @@ def test_command(filtered_world: World, command: str) -> None:
 def test_ping_is_honest_use(filtered_world: World) -> None:
     heard = filtered_world.ssh("byteback-receive --ping --json")
     assert json.loads(heard.stdout)["host"] == HOST
-    filtered_world.check_honest_use()
+    filtered_world.check_honest_backup()
     filtered_world.check_honest_restore()
 
 
@@ -193,17 +195,31 @@ def test_no_forwarding_no_terminal(world: World) -> None:
 
 
 def test_sessions_that_never_end_do_not_pile_up(world: World) -> None:
-    """Each waits for the patterns of a search that never come."""
-    command = [*world.ssh_words(), "--", "byteback-receive --find"]
-    with flood(command, 2 * MAX_SESSIONS) as sessions:
-        wait_for(lambda: sum(s.poll() is not None for s in sessions) >= MAX_SESSIONS)
+    """Each waits for something that never comes: patterns, or a peer's first byte."""
+    search = [*world.ssh_words(), "--", "byteback-receive --find"]
+    with flood(search, 2 * MAX_SEARCHES) as sessions:
+        wait_for(lambda: sum(s.poll() is not None for s in sessions) == MAX_SEARCHES)
+        assert world.ssh("byteback-receive --ping").status == 0
+    wait_for(lambda: not forced_commands())
+    push = [*world.ssh_words(), "--", "rsync --server -lre.LsfxC . ."]
+    with flood(push, 2 * MAX_SESSIONS):
+        wait_for(lambda: len(forced_commands()) >= MAX_TRANSFERS_OF_ONE)
         assert len(forced_commands()) <= MAX_SESSIONS
+        assert ping_as(VICTIM) == 0, "another client is kept out"
+    wait_for(lambda: not forced_commands())
+    world.check_honest_use()
+
+
+def test_a_client_has_its_share_of_sessions_and_no_more(world: World) -> None:
+    with contextlib.ExitStack() as stack:
+        for number in range(MAX_SESSIONS):
+            place = world.store / ".byteback" / "sessions" / f"{HOST}.{number}.lock"
+            stack.enter_context(hold_file(place, world))
         heard = world.ssh("byteback-receive --ping")
         assert heard.status == 75
         assert b"busy: " in heard.stderr
         assert b"try again in" in heard.stderr
         assert ping_as(VICTIM) == 0, "another client is kept out"
-    wait_for(lambda: not forced_commands())
     world.check_honest_use()
 
 
@@ -309,6 +325,16 @@ def flood(argv: list[str], count: int) -> Iterator[list[subprocess.Popen[bytes]]
         for session in sessions:
             session.kill()
             session.communicate()
+
+
+@contextmanager
+def hold_file(path: Path, world: World) -> Iterator[None]:
+    """Hold a lock as another session of the client would."""
+    with path.open("a") as file:
+        os.chown(path, world.user.uid, world.user.gid)
+        path.chmod(0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shlex
 import stat
 import subprocess
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +25,8 @@ SECRETS = (SECRET, SERVER_SECRET)
 OWN = b"what the client itself backed up"
 OLD = b"what the client itself backed up long ago"
 SNAPSHOT = "2020-01-02T03:04+0000"
+GREETING = 8  # bytes: rsync's protocol version and checksum seed
+PAUSE_S = 0.2  # for a receiver to make directories once it has spoken
 PROOF = Path("/tmp/evil-was-run")
 SERVER_TOML = Path("/etc/byteback/server.toml")
 BWRAP = Path("/usr/bin/bwrap")
@@ -139,11 +144,30 @@ class World:
         argv = ["rsync", "--timeout=20", "-e", str(self.remote_shell()), *words]
         return run(argv, b"", 15, env, cwd or self.workshop)
 
-    def say(self, raw: str, said: bytes) -> Heard:
-        """Run ``raw`` at the other end and say ``said`` to it, come what may."""
-        raw = self.fill_in(raw)
-        env = {"RAW": raw, "DEFENCE": self.defence}
-        return run([str(self.remote_shell())], said, 15, env, self.workshop)
+    def say(self, raw: str, said: tuple[bytes, ...]) -> Heard:
+        """Run ``raw`` at the other end and say all of ``said``, come what may."""
+        env = {"RAW": self.fill_in(raw), "DEFENCE": self.defence, "PATH": SEARCH_PATH}
+        argv = ["timeout", "-k", "2", "15", str(self.remote_shell())]
+        with (
+            tempfile.TemporaryFile() as stdout,
+            tempfile.TemporaryFile() as stderr,
+            subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, env=env
+            ) as session,
+        ):
+            assert session.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                for number, part in enumerate(said):
+                    if number:
+                        wait_for_an_answer(session, stdout.fileno())
+                    session.stdin.write(part)
+                    session.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                session.stdin.close()
+            status = session.wait()
+            for stream in (stdout, stderr):
+                stream.seek(0)
+            return Heard(status, stdout.read(), stderr.read())
 
     def finds_outside(self, content: bytes) -> list[Path]:
         """Files with such content in the store, but for the client's own current."""
@@ -231,6 +255,14 @@ class World:
                 restore_metadata(Path(name), wanted)
 
     def check_honest_use(self) -> None:
+        """The same client, by the same way, backs up; asked once for each attack.
+
+        With some of the defences away, the test of the liar that says the truth asks.
+        """
+        if self.defence == "all":
+            self.check_honest_backup()
+
+    def check_honest_backup(self) -> None:
         """The same client, by the same way, backs up."""
         source = self.workshop / "honest"
         source.mkdir(exist_ok=True)
@@ -274,6 +306,17 @@ def run(
         cwd=cwd,
     )
     return Heard(done.returncode, done.stdout, done.stderr)
+
+
+def wait_for_an_answer(session: subprocess.Popen[bytes], stdout: int) -> None:
+    """Until more than the greeting has come and no more comes, or for 3 seconds."""
+    deadline = time.monotonic() + 3
+    size = -1
+    while time.monotonic() < deadline and session.poll() is None:
+        time.sleep(PAUSE_S)
+        size, before = os.fstat(stdout).st_size, size
+        if size == before and size > GREETING:
+            return
 
 
 def describe(path: Path) -> tuple[object, ...]:
