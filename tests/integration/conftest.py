@@ -101,7 +101,7 @@ def installed(bare_machine: None) -> Path:
     """The checkout's programs where every user can run them: their directory."""
     shutil.rmtree(LIBRARY, ignore_errors=True)
     leave_out = shutil.ignore_patterns("__pycache__")
-    for part in ("bin", "byteback"):
+    for part in ("bin", "byteback", "hooks"):
         shutil.copytree(CHECKOUT / part, LIBRARY / part, ignore=leave_out)
     run_program(["chown", "-R", "root:root", LIBRARY])
     run_program(["chmod", "-R", "a+rX,go-w", LIBRARY])

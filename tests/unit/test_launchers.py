@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -54,3 +55,16 @@ def test_launcher_works_through_a_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", [*PROGRAMS, "byteback-trial"])
 def test_launcher_is_executable(program: str) -> None:
     assert os.access(CHECKOUT / "bin" / program, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    "hook", sorted((CHECKOUT / "hooks").iterdir()), ids=lambda hook: hook.name
+)
+def test_hooks_can_be_linked_as_they_are(hook: Path) -> None:
+    # run-parts(8) takes no other names; a link has the hook's own unless told.
+    assert re.fullmatch(r"[a-z-]+", hook.name)
+    assert os.access(hook, os.X_OK)
+    text = hook.read_text()
+    assert text.startswith(("#!/usr/bin/python3 -I\n", "#!/bin/sh\n"))
+    checker = ["sh", "-n"] if text.startswith("#!/bin/sh") else ["python3", "-m", "ast"]
+    subprocess.run([*checker, hook], check=True, stdout=subprocess.DEVNULL)
