@@ -193,6 +193,14 @@ def test_a_namespace_hides_what_landlock_leaves_open(tree: Path, attempt: str) -
     assert errno_of(tree, "none", attempt) == 0
 
 
+def test_a_namespace_makes_a_readers_tree_read_only(tree: Path) -> None:
+    """Its files' modes and attributes too, which Landlock alone leaves open."""
+    if not has_layer("bubblewrap"):
+        pytest.skip("bubblewrap does not work here")
+    assert errno_of(tree, "bubblewrap", "chmod(0600, 'file')", "r") == EROFS
+    assert errno_of(tree, "bubblewrap", "chmod(0600, 'file')", "w") == 0
+
+
 DENIED_CALLS = [
     call("socket", 2, 1, 0),  # internet
     call("socket", 1, 1, 0),  # unix

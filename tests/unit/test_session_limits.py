@@ -156,3 +156,24 @@ def test_a_keys_fingerprint_is_told_where_sshd_exposes_it(
     assert receive._fingerprint() is None
     monkeypatch.delenv("SSH_USER_AUTH")
     assert receive._fingerprint() is None
+
+
+def test_a_session_leaves_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own words cannot end it, forge a field or fill the log."""
+    import syslog
+
+    from byteback import log
+
+    lines: list[tuple[int, str]] = []
+    monkeypatch.setattr(syslog, "syslog", lambda p, text: lines.append((p, text)))
+    monkeypatch.setattr(log, "_noted", {})
+    log.note(host="one.example", address="203.0.113.9", key=None)
+    asked = 'x" exit=0\nACCEPT host=forged \x1b[2J' + "A" * 5000
+    log.audit_end("REJECT", refusal=True, asked=asked, exit=9)
+    ((priority, text),) = lines
+    assert priority == syslog.LOG_AUTH | syslog.LOG_WARNING
+    assert text.startswith("REJECT host=one.example address=203.0.113.9 asked=\"x'")
+    assert text.isprintable()
+    assert text.count('"') == 2
+    assert text.endswith(" exit=9")
+    assert len(text) < 600
