@@ -139,7 +139,7 @@ def _complete(store: Store, host: str, request: requests.Complete) -> int:
 
 
 def _find(store: Store, host: str, request: requests.Find) -> int:
-    from byteback.model import listing
+    from byteback.model import difference, listing
     from byteback.server import ledger, lineage, search
 
     whole = host_state.current_is_whole(store, host)
@@ -148,13 +148,22 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
     _confine_search(store, host)
     patterns = search.read_patterns(sys.stdin.buffer)
     found = 0
-    entries = search.find(
-        *(store, host, request.snapshot, request.scope, patterns),
-        current_is_whole=whole,
-        chains=chains,
-    )
-    for entry in entries:
-        _write(listing.format_json(entry))
+    if request.since is None:
+        entries = search.find(
+            *(store, host, request.snapshot, request.scope, patterns),
+            current_is_whole=whole,
+            chains=chains,
+        )
+        lines = map(listing.format_json, entries)
+    else:
+        changes = search.changes(
+            *(store, host, request.snapshot, request.since, patterns),
+            current_is_whole=whole,
+            chains=chains,
+        )
+        lines = map(difference.format_difference, changes)
+    for line in lines:
+        _write(line)
         found += 1
     _reply(replies.End(found, whole, tuple(sorted(incomplete))))
     return 0

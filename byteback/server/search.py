@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from byteback.errors import RefusedError, quote
 from byteback.model import listing, pattern
+from byteback.model.difference import Difference
 from byteback.model.listing import Entry
 from byteback.server import walk
 from byteback.server.lineage import Chains
@@ -55,6 +56,35 @@ def find(
     _allow_open_files()
     directory = store.host_directory(host)
     return walk.walk(walk.Search(directory, trees, chains, compiled, scope, limits))
+
+
+def changes(
+    store: Store,
+    host: str,
+    newer: str,
+    older: str,
+    patterns: Sequence[str],
+    *,
+    current_is_whole: bool,
+    chains: Chains = (),
+) -> Iterator[Difference]:
+    """What changed between two trees of ``host``, in and below what matches.
+
+    With a star in a name the newest tree counts that it stands for. Sorted by path.
+    Raises RefusedError as find does.
+    """
+    trees = [
+        _choose_trees(store, host, name, current_is_whole=current_is_whole)[0]
+        for name in (newer, older)
+    ]
+    compiled = pattern.compile_patterns(patterns)
+    limits = walk.Limits.start(MAX_RESULTS, MAX_SECONDS)
+    _allow_open_files()
+    directory = store.host_directory(host)
+    if trees[0] == trees[1]:
+        return iter(())
+    search = walk.Search(directory, trees, chains, compiled, "changes", limits)
+    return walk.differences(search)
 
 
 def read_patterns(stream: BinaryIO) -> list[str]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from byteback.errors import RefusedError
+from byteback.model.difference import Difference, compare
 from byteback.model.listing import Entry
 from byteback.model.pattern import NARROW, Pattern
 from byteback.server import states, tree
@@ -94,12 +95,44 @@ class Search:
 
 def walk(search: Search) -> Iterator[Entry]:
     """All entries that the patterns match, sorted by path."""
+    for candidate, path in matches(search):
+        yield from _entries(candidate, path, search)
+
+
+def differences(search: Search) -> Iterator[Difference]:
+    """What changed from the second of two trees to the first.
+
+    All that lies in a directory that matches counts, too. Sorted by path.
+    """
+    for candidate, path in matches(search, with_all_below=True):
+        runs = {rank: run for run in candidate.runs for rank in run.ranks}
+        both = [runs.get(rank) for rank in (0, 1)]
+        if both[0] is not None and both[1] is not None and both[0].key == both[1].key:
+            continue
+        newer, older = (
+            None
+            if run is None or not candidate.is_match(run.status)
+            else _entry(candidate, path, search, rank, run.status)
+            for rank, run in enumerate(both)
+        )
+        found = compare(newer, older)
+        if found is not None:
+            search.limits.count_result()
+            yield found
+
+
+def matches(
+    search: Search, *, with_all_below: bool = False
+) -> Iterator[tuple[Candidate, str]]:
+    """All names that a pattern may end at, with their paths, sorted by path."""
     root = Place("", "", [], [], None)
-    start = states.merge_patterns(search.patterns, with_all_below=False)
+    start = states.merge_patterns(search.patterns, with_all_below=with_all_below)
     root.states += states.closure([start])
     try:
         _open_root(root, search)
-        yield from _entries(Candidate(root, ".", root.states, None), "/", search)
+        itself = Candidate(root, ".", root.states, None)
+        if itself.is_wanted:
+            yield itself, "/"
         yield from _walk_below(root, search)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -125,7 +158,7 @@ def _open_root(root: Place, search: Search) -> None:
                 append(root.runs, Run(chain, position, position, found))
 
 
-def _walk_below(root: Place, search: Search) -> Iterator[Entry]:
+def _walk_below(root: Place, search: Search) -> Iterator[tuple[Candidate, str]]:
     # Not recursive: how deep a tree is, its client decides.
     stack = [(root, _candidates(root, search.limits))]
     try:
@@ -137,7 +170,7 @@ def _walk_below(root: Place, search: Search) -> Iterator[Entry]:
                 continue
             path = f"{place.path}/{candidate.name}"
             if candidate.is_wanted:
-                yield from _entries(candidate, path, search)
+                yield candidate, path
             below = _descend(candidate, path)
             if below is not None:
                 stack.append((below, _candidates(below, search.limits)))
@@ -197,14 +230,22 @@ def _entries(candidate: Candidate, path: str, search: Search) -> Iterator[Entry]
             chosen = _copies(candidate)
     for rank, found, oldest in chosen:
         search.limits.count_result()
-        parent = candidate.place.descriptor(rank)
-        if parent is None:  # gone since we looked
+        entry = _entry(candidate, path, search, rank, found)
+        if entry is None:
             continue
-        name = search.trees[rank]
-        entry = tree.read_entry(name, path, parent, candidate.name, found)
         if oldest is not None:
             entry = replace(entry, first_seen=search.trees[oldest])
         yield entry
+
+
+def _entry(
+    candidate: Candidate, path: str, search: Search, rank: int, found: os.stat_result
+) -> Entry | None:
+    """One copy; None if its directory is gone since it was looked at."""
+    parent = candidate.place.descriptor(rank)
+    if parent is None:
+        return None
+    return tree.read_entry(search.trees[rank], path, parent, candidate.name, found)
 
 
 # The rank of a copy, its status, and of a version the rank of its oldest copy.

@@ -62,6 +62,7 @@ class Find:
 
     snapshot: str
     scope: str  # one of SCOPES
+    since: str | None = None  # a snapshot: list what changed from it to ``snapshot``
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def format_request(request: Ping | Complete | Find) -> str:
         case Find():
             words += ["--find", f"--snapshot={request.snapshot}"]
             words.append(f"--scope={request.scope}")
+            words += [f"--since={request.since}"] if request.since else []
     return " ".join(words)
 
 
@@ -206,16 +208,18 @@ def _parse_complete(words: list[str]) -> Complete:
 
 
 def _parse_find(words: list[str]) -> Find:
-    snapshot, scope = "*", "newest"
+    snapshot, scope, since = "*", "newest", None
     for word in words:
         name, equals, value = word.partition("=")
         if name == "--snapshot" and equals:
             snapshot = check_snapshot(value)
+        elif name == "--since" and equals:
+            since = check_snapshot(value)
         elif name == "--scope" and value in SCOPES:
             scope = value
         else:
             raise RefusedError(f"--find does not know {quote(word)}")
-    return Find(snapshot, scope)
+    return Find(snapshot, scope, since)
 
 
 def _parse_list(raw: list[bytes]) -> List:

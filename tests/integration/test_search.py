@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from byteback.model import listing, pattern
+from byteback.model.difference import Difference, compare
 from byteback.model.listing import Entry
 from byteback.model.pattern import Deep, Literal, Pattern
 from byteback.server import lineage, search, tree
@@ -91,7 +93,7 @@ def naive(
             if any(is_match(entry, one) for one in patterns):
                 copies.setdefault(entry.path, []).append(entry)
     found = []
-    for path in sorted(copies, key=lambda path: path.rstrip("/").split("/")):
+    for path in sorted(copies, key=by_names):
         found += chosen(copies[path], scope)
     return found
 
@@ -179,6 +181,52 @@ def test_finds_what_a_naive_search_finds(store: Store, seed: int) -> None:
                     chains=chains,
                 )
                 assert list(found) == naive(store, trees, compiled, scope)
+
+
+def naive_differences(
+    store: Store, newer: str, older: str, patterns: Sequence[Pattern]
+) -> list[Difference]:
+    """What a comparison must find: everything that matches, or lies below."""
+    copies: list[dict[str, Entry]] = []
+    for name in (newer, older):
+        entries = list(everything(store.host_directory(HOST) / name, name))
+        tops = {e.path for e in entries if any(is_match(e, one) for one in patterns)}
+        copies.append({e.path: e for e in entries if is_in(e.path, tops)})
+    paths = sorted(copies[0].keys() | copies[1].keys(), key=by_names)
+    found = [compare(copies[0].get(path), copies[1].get(path)) for path in paths]
+    return [difference for difference in found if difference is not None]
+
+
+def by_names(path: str) -> list[str]:
+    return path.rstrip("/").split("/")
+
+
+def is_in(path: str, tops: set[str]) -> bool:
+    return path in tops or "/" in tops or any(path.startswith(f"{t}/") for t in tops)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_differences_are_those_of_a_naive_comparison(store: Store, seed: int) -> None:
+    """Between any two, whether or not one came from the other."""
+    chance = random.Random(seed)  # noqa: S311 # dice, no secret
+    for number in range(4):
+        for _ in range(chance.choice([3, 30])):
+            change(store.current(HOST), chance)
+        snapshot(store, f"2026-01-0{number + 1}T00:00+0000")
+    for _ in range(5):
+        change(store.current(HOST), chance)
+    names = store.trees(HOST)
+    chains = lineage.read_chains(store.host_directory(HOST), names)
+    for newer, older in itertools.product(names, names):
+        for texts in ["/"], ["/a"], ["/**/b", "/a/*/"], ["/.h"]:
+            compiled = pattern.compile_patterns(texts)
+            for known in (chains, ()):
+                found = search.changes(
+                    *(store, HOST, newer, older, texts),
+                    current_is_whole=True,
+                    chains=known,
+                )
+                assert list(found) == naive_differences(store, newer, older, compiled)
 
 
 def test_only_untouched_snapshots_are_in_chains(store: Store) -> None:
