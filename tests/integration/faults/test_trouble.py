@@ -80,8 +80,7 @@ def test_a_host_key_that_changed_is_refused_loudly(world: World) -> None:
 
 
 def restart_sshd(world: World) -> None:
-    world.sshd.terminate()
-    world.sshd.wait(10)
+    world.stop_sshd()
     world.sshd = start_sshd(world.sshd_configuration)
 
 
@@ -94,8 +93,7 @@ def test_a_host_name_that_is_gone_from_the_dns(world: World) -> None:
 
 
 def test_a_server_without_an_ssh_server(world: World) -> None:
-    world.sshd.terminate()
-    world.sshd.wait(10)
+    world.stop_sshd()
     try:
         outcome = world.backup(expect=12, retries=1)
     finally:
@@ -106,8 +104,7 @@ def test_a_server_without_an_ssh_server(world: World) -> None:
 
 def test_a_server_that_comes_back_from_its_reboot_in_time(world: World) -> None:
     write_files(world.source, [10])
-    world.sshd.terminate()
-    world.sshd.wait(10)
+    world.stop_sshd()
     try:
         running = world.start("--verbose", delay_s=2)
         running.wait_for_words("attempt 1 of 4 failed")

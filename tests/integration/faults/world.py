@@ -258,13 +258,20 @@ class World:
         """
         disc = self.image.with_suffix(".then")
         run_program(["cp", "--reflink=always", self.image, disc])
-        for process in self.processes("server"):
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-                process.wait(5)
+        self.stop_sshd()
+        while left := self.processes("server"):
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
         run_program(["umount", self.store])
         disc.replace(self.image)
         mount_store(self.image, self.store)
+        self.sshd = start_sshd(self.sshd_configuration)
+
+    def stop_sshd(self) -> None:
+        """No more logins; those that are there stay."""
+        self.sshd.kill()
+        self.sshd.wait(10)
 
     # --- Between tests ---------------------------------------------------------
 
@@ -330,6 +337,7 @@ def build_world(bin_: Path, image_directory: Path) -> Iterator[World]:
         world = World(
             bin_, user.home, source / "source", sshd, configuration, user, image
         )
+        stack.callback(world.stop_sshd)
         stack.callback(world.kill_everything)
         world.reset()
         yield world
@@ -384,12 +392,7 @@ def _sshd() -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
         machine.write_sshd_configuration(program, configuration, host_key, 22)
         text = configuration.read_text()
         configuration.write_text(text.replace("ListenAddress 127.0.0.1", ""))
-        sshd = start_sshd(configuration)
-        try:
-            yield sshd, configuration
-        finally:
-            sshd.terminate()
-            sshd.wait(10)
+        yield start_sshd(configuration), configuration
 
 
 def start_sshd(configuration: Path) -> subprocess.Popen[bytes]:
