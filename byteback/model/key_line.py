@@ -46,6 +46,11 @@ class KeyLine:
         return name if name is not None and is_host_name(name) else None
 
     @property
+    def needs_environment(self) -> bool:
+        """Whether it names its client as the old tool's lines do, in a variable."""
+        return self.host is not None and self._command()[1:2] != ["--host"]
+
+    @property
     def is_for_enrolling(self) -> bool:
         """Whether this is an administrator's key that can do nothing but enrol."""
         words = self._command()

@@ -15,6 +15,7 @@ from byteback.server import (
     setup_confinement,
     setup_home,
     setup_keys,
+    setup_old_store,
     setup_schedule,
     setup_store,
 )
@@ -79,6 +80,8 @@ def _steps(
     else:
         yield from setup_home.provide_layout(home, hands)
     yield from setup_keys.provide_admin_keys(Store(home), admin_keys, hands)
+    if setup_store.is_there(home):
+        yield from setup_old_store.modernise(Store(home), hands)
     if request.with_schedule:
         prune = host.program_path("byteback-prune")
         yield from setup_schedule.provide_schedule(prune, hands)

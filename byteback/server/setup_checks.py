@@ -78,6 +78,23 @@ def find_obstacles(lines: Iterable[str], groups: Collection[str]) -> list[str]:
 
     Only what stands before any Match is looked at: a warning must be right.
     """
+    values = _values(lines)
+    return [
+        text
+        for text in (_judge(values, keyword, groups) for keyword in _JUDGED)
+        if text
+    ]
+
+
+def permits_environment(lines: Iterable[str] | None = None) -> bool:
+    """Whether sshd lets a line of authorized_keys set variables, as old ones do."""
+    values = _values(_sshd_lines() if lines is None else lines)
+    first = values.get("permituserenvironment", ["no"])[0]
+    return first.lower() == "yes" or _matches("BYTEBACK_HOST", first.split(","))
+
+
+def _values(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Each keyword's words, in the order of the lines, outside of every Match."""
     values: dict[str, list[str]] = {}
     in_match = False
     for line in lines:
@@ -88,11 +105,7 @@ def find_obstacles(lines: Iterable[str], groups: Collection[str]) -> list[str]:
         in_match = (in_match or keyword == "match") and words[1:] != ["all"]
         if not in_match:
             values.setdefault(keyword, []).extend(words[1:])
-    return [
-        text
-        for text in (_judge(values, keyword, groups) for keyword in _JUDGED)
-        if text
-    ]
+    return values
 
 
 _JUDGED = (

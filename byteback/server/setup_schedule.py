@@ -84,7 +84,9 @@ def _quote_for_systemd(word: str) -> str:
 
 
 def _provide_timer(program: Path, hands: Hands) -> Iterator[Outcome]:
-    if not any((units / TIMER).exists() for units in PACKAGED_UNITS):
+    if any((units / TIMER).exists() for units in PACKAGED_UNITS):
+        yield from _remove_own(hands)
+    else:
         yield from _provide_units(program, hands)
     if _is_timer_on():
         yield found(f"{TIMER} is enabled and running")
@@ -104,6 +106,25 @@ def _provide_units(program: Path, hands: Hands) -> Iterator[Outcome]:
         )
     else:
         yield found(f"{SERVICE} and {TIMER} are in {OWN_UNITS}")
+
+
+def _remove_own(hands: Hands) -> Iterator[Outcome]:
+    """What an earlier run wrote would go before the package's, and never change."""
+    paths = [OWN_UNITS / SERVICE, OWN_UNITS / TIMER, CRON_FILE]
+    own = [path for path in paths if OWN_MARK in (_content(path) or "")]
+    if own:
+        yield hands.do(
+            f"remove {' and '.join(map(str, own))}: the package brings its own",
+            lambda: _remove(own),
+        )
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink()
+    process.run(["systemctl", "daemon-reload"])
+    if OWN_UNITS / TIMER in paths:  # a link that enabled it would lead nowhere now
+        process.run(["systemctl", "reenable", TIMER])
 
 
 def _differs(name: str, text: str) -> bool:

@@ -13,6 +13,13 @@ from pathlib import Path
 from byteback.errors import NotSetUpError
 from byteback.tools import process
 
+SERVER_PROGRAMS = frozenset(
+    {
+        *("byteback-prune", "byteback-receive", "byteback-setup-client-receive"),
+        *("byteback-setup-server", "byteback-snapshot"),
+    }
+)
+
 
 @dataclass(frozen=True)
 class Mount:
@@ -103,8 +110,9 @@ def program_path(name: str) -> Path:
             return beside
     found = shutil.which(name, path=process.SEARCH_PATH)
     if found is None:
+        package = "byteback-server" if name in SERVER_PROGRAMS else "byteback"
         raise NotSetUpError(
-            f"{name} is not installed", hint="install the byteback package again"
+            f"{name} is not installed", hint=f"install the package {package} again"
         )
     return Path(found)
 

@@ -13,6 +13,11 @@ TOP_INODE = 256  # of the top directory of each subvolume
 # numbers, four times.
 _GET_SUBVOL_INFO = 0x81F8943C
 _SIZE = 504
+# BTRFS_IOC_SUBVOL_GETFLAGS and _SETFLAGS, and BTRFS_SUBVOL_RDONLY.
+_GET_FLAGS = 0x80089419
+_SET_FLAGS = 0x4008941A
+_FLAGS = struct.Struct("=Q")
+_READ_ONLY = 1 << 1
 _FORM = struct.Struct("=8x256x8x8x8x8x16s16s16xQQ")
 
 
@@ -40,3 +45,22 @@ def read(fd: int) -> Subvolume | None:
         return None
     uuid, parent, changed, made = _FORM.unpack_from(buffer)
     return Subvolume(uuid, parent, changed, made)
+
+
+def is_read_only(fd: int) -> bool:
+    """Whether the subvolume whose top directory is ``fd`` is frozen. Raises OSError."""
+    return bool(_read_flags(fd) & _READ_ONLY)
+
+
+def freeze(fd: int) -> None:
+    """Make the subvolume whose top directory is ``fd`` read-only.
+
+    By its descriptor, so that root can do it in a directory of another user's, where a
+    path may lead elsewhere a moment later. Raises OSError.
+    """
+    fcntl.ioctl(fd, _SET_FLAGS, _FLAGS.pack(_read_flags(fd) | _READ_ONLY))
+
+
+def _read_flags(fd: int) -> int:
+    flags: int = _FLAGS.unpack(fcntl.ioctl(fd, _GET_FLAGS, bytes(_FLAGS.size)))[0]
+    return flags

@@ -268,3 +268,42 @@ def test_cron_gets_one_line_with_percent_escaped() -> None:
     lines = setup_schedule.format_cron(PRUNE).splitlines()
     assert lines[-1] == ("*/5 * * * * root '/opt/50\\% off/byteback-prune' --prune")
     assert all(line.startswith("#") for line in lines[:-1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "permitted"),
+    [
+        ([], False),
+        (["PermitUserEnvironment yes"], True),
+        (["permituserenvironment=YES # for backups"], True),
+        (["PermitUserEnvironment no", "PermitUserEnvironment yes"], False),
+        (["PermitUserEnvironment LANG,BYTEBACK_*"], True),
+        (["PermitUserEnvironment LANG"], False),
+    ],
+)
+def test_sshd_may_let_keys_set_variables(lines: list[str], permitted: bool) -> None:
+    assert setup_checks.permits_environment(lines) == permitted
+
+
+def test_own_units_give_way_to_a_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, packaged = tmp_path / "etc", tmp_path / "usr"
+    for directory in (own, packaged):
+        directory.mkdir()
+    monkeypatch.setattr(setup_schedule, "OWN_UNITS", own)
+    monkeypatch.setattr(setup_schedule, "PACKAGED_UNITS", (packaged,))
+    monkeypatch.setattr(setup_schedule, "CRON_FILE", tmp_path / "cron")
+    monkeypatch.setattr(host, "is_systemd_running", lambda: True)
+    monkeypatch.setattr(
+        process, "run", lambda argv, **_: process.Finished(tuple(argv), 0, b"", b"")
+    )
+    program = Path("/usr/bin/byteback-prune")
+    list(setup_schedule.provide_schedule(program, Hands()))
+    (tmp_path / "cron").write_text(setup_schedule.format_cron(program))
+    (own / "byteback-prune.service.d").mkdir()  # somebody's own
+    (packaged / setup_schedule.TIMER).touch()
+    said = [x.text for x in setup_schedule.provide_schedule(program, Hands())]
+    assert "the package brings its own" in said[0]
+    assert [path.name for path in own.iterdir()] == ["byteback-prune.service.d"]
+    assert not (tmp_path / "cron").exists()
