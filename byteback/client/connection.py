@@ -130,7 +130,7 @@ class Connection:
         if status == 127:
             return RefusedError(
                 f"{self.name} has no byteback-receive",
-                hint="install the byteback package on the server",
+                hint="install the package byteback-server there",
                 details=details,
             )
         if status == ToolError.exit_status:

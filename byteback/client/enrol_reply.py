@@ -75,7 +75,7 @@ def _failure(result: RemoteResult, server: str) -> BytebackError:
     if result.status == _NOT_FOUND:
         return NotSetUpError(
             f"byteback is not installed on {server}, or is not on the PATH there",
-            hint="install the byteback package there and run byteback-setup-server",
+            hint="install the package byteback-server and run byteback-setup-server",
             details=details,
         )
     message, hint = _own_words(result.stderr)
