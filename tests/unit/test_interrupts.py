@@ -17,6 +17,10 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Handlers of the module, and a state of its own; put back afterwards."""
     monkeypatch.setattr(interrupts, "_state", interrupts._State())
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    # As in a program of the foreground: a package's build may run with Ctrl-C ignored.
+    for number in interrupts.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.install()
     yield
     for number, handler in before.items():

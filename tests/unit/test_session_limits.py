@@ -51,8 +51,8 @@ def test_a_client_has_so_many_sessions_and_no_more(store: Store) -> None:
 
 
 def test_sessions_go_uncounted_where_nothing_can_be_written(store: Store) -> None:
-    store.state.chmod(0o500)
     (store.state / "sessions").write_text("no directory")  # root heeds no mode
+    store.state.chmod(0o500)
     with session_limits.place(store, "one.example"):
         pass
 
