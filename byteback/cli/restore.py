@@ -13,12 +13,14 @@ import click
 
 from byteback import log
 from byteback.cli import _boundary
+from byteback.cli._comparing import check_sample, show_differences
 from byteback.cli._options import CONTEXT, exit_status_help, version_option
 from byteback.cli._progress import ProgressLine
 from byteback.cli._snapshot_names import complete_snapshot
 from byteback.client import restore
 from byteback.client.find import Found, Query, Server, list_files
 from byteback.client.restore_plan import choose_layout
+from byteback.client.verify import DEFAULT_SAMPLE, MAX_SAMPLE
 from byteback.errors import UsageError
 from byteback.model import listing
 
@@ -45,6 +47,9 @@ class Options:
     dry_run: bool
     as_json: bool
     human_readable: bool
+    as_diff: bool
+    as_verify: bool
+    sample: int
     verbose: bool
 
     @property
@@ -66,7 +71,7 @@ class Options:
     context_settings=CONTEXT,
     epilog=exit_status_help(0, 1, 2, 3, 9, 10, 12, 13, 70),
 )
-@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
+@click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
 @click.option("-l", "--list", "as_list", is_flag=True, help="List files (the default).")
 @click.option("-r", "--restore", "as_restore", is_flag=True, help="Restore files.")
 @click.option(
@@ -116,6 +121,27 @@ class Options:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("-H", "--human-readable", is_flag=True, help="Sizes like 1.5K or 20M.")
 @click.option(
+    "--diff",
+    "as_diff",
+    is_flag=True,
+    help="SNAPSHOT [SNAPSHOT] [PATTERN]...: list what changed between the two, or "
+    "until now.",
+)
+@click.option(
+    "--verify",
+    "as_verify",
+    is_flag=True,
+    help="Compare a random sample of the newest snapshot with this machine.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1, MAX_SAMPLE),
+    default=DEFAULT_SAMPLE,
+    show_default=True,
+    metavar="N",
+    help="How many files --verify compares.",
+)
+@click.option(
     "-v",
     "--verbose",
     is_flag=True,
@@ -132,17 +158,31 @@ def command(**words: Any) -> None:
     """
     options = Options(**words)
     _check(options)
-    log.set_up(PROGRAM, verbose=options.verbose and options.as_restore)
+    is_listing = not (options.as_restore or options.as_diff or options.as_verify)
+    log.set_up(PROGRAM, verbose=options.verbose and not is_listing)
     if options.as_restore:
         _restore(options)
+    elif options.as_diff:
+        show_differences(options.server, options.patterns, as_json=options.as_json)
+    elif options.as_verify:
+        check_sample(options.server, options.patterns, options.sample)
     else:
         found = list_files(options.server, options.query)
         _show(found, options)
 
 
 def _check(options: Options) -> None:
-    if options.as_list and options.as_restore:
-        raise UsageError("--list and --restore contradict each other")
+    modes = {
+        "--list": options.as_list,
+        "--restore": options.as_restore,
+        "--diff": options.as_diff,
+        "--verify": options.as_verify,
+    }
+    chosen = [name for name, is_chosen in modes.items() if is_chosen]
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[0]} and {chosen[1]} contradict each other")
+    if not (options.patterns or options.as_diff or options.as_verify):
+        raise UsageError("no pattern was given", hint="name the files to look for")
     if not options.as_restore:
         for name in RESTORE_ONLY:
             if getattr(options, name):

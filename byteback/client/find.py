@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from byteback.client.connection import Connection, connect
 from byteback.client.settings import Files, check_key, read_destination
@@ -24,6 +25,7 @@ from byteback.model.pattern import make_absolute
 from byteback.model.snapshot import CURRENT
 from byteback.wire import replies, requests
 
+Line = TypeVar("Line")
 NAMES_SHOWN = 3  # of snapshots, in a remark
 
 
@@ -132,14 +134,8 @@ def ask(connection: Connection, query: Query, patterns: Sequence[str]) -> Found:
         snapshot = requests.check_snapshot(query.snapshot)
     except RefusedError as error:
         raise UsageError(error.message) from None
-    stdin = b"".join(p.encode("utf-8", "surrogateescape") + b"\0" for p in patterns)
-    try:
-        answer = connection.request(
-            requests.Find(snapshot, query.scope), stdin=stdin
-        ).stdout
-    except RefusedError:
-        connection.ping()  # says so if the server is too old to know the request
-        raise
+    request = requests.Find(snapshot, query.scope)
+    answer = ask_for(connection, request, patterns)
     entries, end = parse_answer(answer, connection.name)
     return Found(
         tuple(entries),
@@ -149,23 +145,46 @@ def ask(connection: Connection, query: Query, patterns: Sequence[str]) -> Found:
     )
 
 
+def ask_for(
+    connection: Connection, request: requests.Find, patterns: Sequence[str]
+) -> bytes:
+    """The server's answer as it is. Raises as Connection.request."""
+    stdin = b"".join(p.encode("utf-8", "surrogateescape") + b"\0" for p in patterns)
+    try:
+        return connection.request(request, stdin=stdin).stdout
+    except RefusedError:
+        connection.ping()  # says so if the server is too old to know the request
+        raise
+
+
 def parse_answer(answer: bytes, server: str) -> tuple[list[Entry], replies.End]:
-    """Read the lines of a listing.
+    """Read the lines of a listing; raises as parse_lines."""
+
+    def parse(fields: object) -> Entry:
+        entry = listing.parse_entry(fields)
+        requests.check_snapshot(entry.snapshot)
+        return entry
+
+    return parse_lines(answer, server, parse)
+
+
+def parse_lines(
+    answer: bytes, server: str, parse: Callable[[object], Line]
+) -> tuple[list[Line], replies.End]:
+    """Read the lines of an answer, of which ``parse`` reads one.
 
     Raises UnreachableError if its last line is missing, RefusedError if it is none.
     """
-    entries: list[Entry] = []
+    found: list[Line] = []
     for line in answer.splitlines():
         try:
             fields = json.loads(line)
         except ValueError:
             fields = None
         end = replies.parse_end(fields) if isinstance(fields, dict) else None
-        if end is not None and end.found == len(entries):
-            return entries, end
-        entry = listing.parse_entry(fields)
-        requests.check_snapshot(entry.snapshot)
-        entries.append(entry)
+        if end is not None and end.found == len(found):
+            return found, end
+        found.append(parse(fields))
     raise UnreachableError(f"the listing from {server} was cut off")
 
 

@@ -39,6 +39,8 @@ OPTIONS = (
 # up to two seconds newer for an older one (rsync's generator.c), so never both.
 EXACT_TIMES = ("--modify-window=-1",)
 KEEP_NEWER = ("--update", "--info=skip1")
+# For a dry run: a name alone, where rsync would add " -> " and a link's target.
+NAMES_ONLY = "--out-format=%i %n"
 RETRIES = RetryPolicy(number=3, delay_s=5.0)
 
 # Options of rsync_flags that would delete or move files where a restore goes to, or
@@ -47,15 +49,17 @@ _UNWANTED = ("--del", "--remove", "--inplace", "--append", "--force", "--prune-e
 _UNWANTED_WITH_VALUE = ("--partial-dir", "--max-delete", "--files-from", "--backup-dir")
 
 _KEPT = re.compile(r"(.+) is newer")
-_CHANGE = re.compile(r"(?:\*(\w+)|([<>ch.])[fdLDS](\S{9})) +(.+)", re.DOTALL)
+_CHANGE = re.compile(r"(?:\*(\w+)|([<>ch.])([fdLDS])(\S{9})) +(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Change:
     """One line of a dry run."""
 
-    action: str  # "create", "replace" or "adjust" (owner, mode, times)
+    # "create", "replace", "adjust" (owner, mode, times) or "delete" (with --delete)
+    action: str
     name: str  # as rsync writes it, special characters escaped as \#ooo
+    is_only_time_of_directory: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class Pull:
     is_dry_run: bool = False
     # Whether directories above what is asked for are made as they were backed up.
     with_parents: bool = True
+    # Words of our own for a dry run that compares: a restore deletes nothing.
+    rules: Sequence[str] = ()
 
 
 @dataclass
@@ -106,12 +112,15 @@ def safe_flags(flags: Sequence[str]) -> list[str]:
 def parse_change(line: str) -> Change | None:
     """Read a line of --itemize-changes (rsync(1)); None for any other line."""
     match = _CHANGE.fullmatch(line)
-    if match is None or match[1]:
+    if match is None:
         return None
-    kind, attributes, name = match[2], match[3], match[4]
+    message, kind, file_type, attributes, name = match.groups()
+    if message is not None:
+        return Change("delete", name) if message == "deleting" else None
     if set(attributes) == {"+"}:
         return Change("create", name)
-    return Change("adjust" if kind == "." else "replace", name)
+    is_only_time = file_type == "d" and set(attributes) <= {".", "t"}
+    return Change("adjust" if kind == "." else "replace", name, is_only_time)
 
 
 def run_pull(
@@ -160,6 +169,7 @@ def pull_argv(pull: Pull, list_file: str, *, recursive: bool) -> list[str]:
         *(KEEP_NEWER if pull.keeps_newer else EXACT_TIMES),
         *(["--dry-run", "--itemize-changes"] if pull.is_dry_run else []),
         *safe_flags(pull.flags),
+        *pull.rules,
         f"--rsync-path={requests.format_pull_program(pull.snapshot)}",
         f"--rsh={pull.connection.remote_shell}",
         "--",

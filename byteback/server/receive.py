@@ -148,6 +148,12 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
     _confine_search(store, host)
     patterns = search.read_patterns(sys.stdin.buffer)
     found = 0
+    if request.sample is not None:
+        patterns = search.sample(
+            *(store, host, request.snapshot, patterns, request.sample),
+            current_is_whole=whole,
+            chains=chains,
+        )
     if request.since is None:
         entries = search.find(
             *(store, host, request.snapshot, request.scope, patterns),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -29,6 +29,7 @@ MAX_SECONDS = 240.0
 # Linux takes up to 2 MiB of arguments, the environment and pointers included.
 MAX_ARGUMENTS = 1_000_000  # bytes
 CHUNK = 1 << 20
+MAX_SAMPLE = 50_000
 
 
 def find(
@@ -85,6 +86,46 @@ def changes(
         return iter(())
     search = walk.Search(directory, trees, chains, compiled, "changes", limits)
     return walk.differences(search)
+
+
+def sample(
+    store: Store,
+    host: str,
+    snapshot: str,
+    patterns: Sequence[str],
+    count: int,
+    *,
+    current_is_whole: bool,
+    chains: Chains = (),
+) -> list[str]:
+    """Patterns for ``count`` paths at random, each as likely as any other.
+
+    They are taken from all that is in and below what the patterns match.
+    Raises RefusedError as find does.
+    """
+    if count > MAX_SAMPLE:
+        raise RefusedError(f"a sample has no more than {MAX_SAMPLE} files")
+    trees = _choose_trees(store, host, snapshot, current_is_whole=current_is_whole)
+    compiled = pattern.compile_patterns(patterns)
+    limits = walk.Limits.start(MAX_RESULTS, MAX_SECONDS)
+    _allow_open_files()
+    directory = store.host_directory(host)
+    search = walk.Search(directory, trees, chains, compiled, "newest", limits)
+    paths = (path for _, path in walk.matches(search, with_all_below=True))
+    return [pattern.escape_name(path) for path in pick(paths, count)]
+
+
+def pick(items: Iterable[str], count: int) -> list[str]:
+    """``count`` of the items, or all if there are less, without keeping the others."""
+    import random
+
+    chosen: list[str] = []
+    for number, item in enumerate(items):
+        if len(chosen) < count:
+            chosen.append(item)
+        elif (place := random.randrange(number + 1)) < count:  # noqa: S311 # no secret
+            chosen[place] = item
+    return chosen
 
 
 def read_patterns(stream: BinaryIO) -> list[str]:

@@ -63,6 +63,7 @@ class Find:
     snapshot: str
     scope: str  # one of SCOPES
     since: str | None = None  # a snapshot: list what changed from it to ``snapshot``
+    sample: int | None = None  # so many at random, of what is in what matches, too
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def format_request(request: Ping | Complete | Find) -> str:
             words += ["--find", f"--snapshot={request.snapshot}"]
             words.append(f"--scope={request.scope}")
             words += [f"--since={request.since}"] if request.since else []
+            words += [f"--sample={request.sample}"] if request.sample else []
     return " ".join(words)
 
 
@@ -208,18 +210,20 @@ def _parse_complete(words: list[str]) -> Complete:
 
 
 def _parse_find(words: list[str]) -> Find:
-    snapshot, scope, since = "*", "newest", None
+    snapshot, scope, since, sample = "*", "newest", None, None
     for word in words:
         name, equals, value = word.partition("=")
         if name == "--snapshot" and equals:
             snapshot = check_snapshot(value)
         elif name == "--since" and equals:
             since = check_snapshot(value)
+        elif name == "--sample" and equals:
+            sample = _number(name, value)
         elif name == "--scope" and value in SCOPES:
             scope = value
         else:
             raise RefusedError(f"--find does not know {quote(word)}")
-    return Find(snapshot, scope, since)
+    return Find(snapshot, scope, since, sample)
 
 
 def _parse_list(raw: list[bytes]) -> List:

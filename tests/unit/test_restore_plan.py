@@ -102,7 +102,7 @@ def test_flags_that_delete_or_move_are_dropped() -> None:
         (">f+++++++++ etc/hosts", Change("create", "etc/hosts")),
         (">f.st...... a b", Change("replace", "a b")),
         ("cd+++++++++ etc/", Change("create", "etc/")),
-        (".d..t...... etc/", Change("adjust", "etc/")),
+        (".d..t...... etc/", Change("adjust", "etc/", is_only_time_of_directory=True)),
         ("cL+++++++++ l -> x", Change("create", "l -> x")),
         ("Number of files: 5 (reg: 3)", None),
         ("created directory /x", None),

@@ -1,0 +1,134 @@
+"""What changed between two snapshots, or between one and this machine as it is now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byteback.client import find, pull, push
+from byteback.client.connection import Connection
+from byteback.client.find import Query, Server
+from byteback.client.restore import BELOW_ROOT, DEFAULT_IO_TIMEOUT_S
+from byteback.client.settings import read_io_timeout, read_rsync_flags
+from byteback.errors import RefusedError, UsageError, quote
+from byteback.model.difference import Difference, parse_difference
+from byteback.model.listing import Entry
+from byteback.model.snapshot import CURRENT
+from byteback.wire import requests
+
+NOW = "now"
+_DATE = re.compile(r"[0-9*]{4}-[0-9*]", re.ASCII)
+_KINDS = {
+    "create": "deleted",
+    "replace": "changed",
+    "adjust": "changed",
+    "delete": "new",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared: two snapshots, or one and NOW."""
+
+    older: str
+    newer: str
+    patterns: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A path that is not the same in both."""
+
+    kind: str  # of difference.KINDS
+    path: str
+    entry: Entry | None  # the copy in a snapshot, if the server told
+
+
+def read_words(words: Sequence[str]) -> Comparison:
+    """``SNAPSHOT [SNAPSHOT] [PATTERN...]``; without a second snapshot it is NOW.
+
+    The second word is a snapshot if it is ``current``, NOW or begins with a date.
+    """
+    older, *rest = words
+    newer = NOW
+    if rest and (rest[0] in (CURRENT, NOW) or _DATE.match(rest[0])):
+        newer = rest.pop(0)
+    for name in (older, newer):
+        try:
+            requests.check_snapshot(name)
+        except RefusedError as error:
+            raise UsageError(
+                error.message, hint="--diff takes a snapshot's name first"
+            ) from None
+    if older == NOW:
+        raise UsageError("'now' comes second", hint="name the snapshot first")
+    return Comparison(older, newer, rest or ["/"])
+
+
+def compare(server: Server, comparison: Comparison) -> list[Changed]:
+    """All differences, sorted by path in the order of the server's listing.
+
+    Raises UsageError for patterns that are none, else as Connection and run_pull.
+    """
+    with find.connected(server) as connection:
+        if comparison.newer == NOW:
+            return list(_with_now(connection, server, comparison))
+        answer = find.ask_for(
+            connection,
+            requests.Find(comparison.newer, "newest", comparison.older),
+            find.absolute_patterns(comparison.patterns),
+        )
+    found, _ = find.parse_lines(answer, connection.name, parse_difference)
+    return [_from_server(difference) for difference in found]
+
+
+def _from_server(difference: Difference) -> Changed:
+    return Changed(difference.kind, difference.entry.path, difference.entry)
+
+
+def _with_now(
+    connection: Connection, server: Server, comparison: Comparison
+) -> Iterator[Changed]:
+    """What a restore in place would change, and what backups would find new."""
+    if "*" in comparison.older:
+        raise UsageError(
+            f"{quote(comparison.older)} may be several snapshots",
+            hint="name the one to compare with, as byteback-restore --verbose / does",
+        )
+    query = Query(comparison.patterns, comparison.older)
+    entries = find.find(connection, query).entries
+    if any(entry.path == "/" for entry in entries):
+        below = find.ask(connection, Query(BELOW_ROOT, comparison.older), BELOW_ROOT)
+        entries = below.entries
+    job = pull.Pull(
+        connection,
+        comparison.older,
+        Path("/"),
+        read_io_timeout(server.files, server.io_timeout_s, DEFAULT_IO_TIMEOUT_S),
+        read_rsync_flags(server.files),
+        is_dry_run=True,
+        with_parents=False,
+        rules=(
+            "--delete",
+            pull.NAMES_ONLY,
+            *push.select(server.files, ["/"], None).rules,
+        ),
+    )
+    heard = pull.Heard()
+    pull.run_pull(job, [entry.path[1:] for entry in entries], heard=heard)
+    found = {}
+    for change in heard.changes:
+        if not change.is_only_time_of_directory:
+            path = "/" + plain_name(change.name).rstrip("/")
+            found[path] = Changed(_KINDS[change.action], path, None)
+    for path in sorted(found, key=lambda path: path.split("/")):
+        yield found[path]
+
+
+def plain_name(name: str) -> str:
+    """A name as the file system has it, from the way in which rsync writes it."""
+    raw = name.encode("utf-8", "surrogateescape")
+    plain = re.sub(rb"\\#([0-7]{3})", lambda m: bytes([int(m[1], 8)]), raw)
+    return plain.decode("utf-8", "surrogateescape")

@@ -1,0 +1,138 @@
+"""What changed, and whether the backup holds what it should: through a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import EnrolledClient
+from tests.integration.programs import Outcome, run_program
+
+SOURCE = Path("/home/data")
+FIRST, SECOND = "2026-01-01T00:00+0000", "2026-01-02T00:00+0000"
+ODD = "new\nline \udcff -> x\\y"
+
+
+@dataclass(frozen=True)
+class Client:
+    """An enrolled client, with SOURCE backed up and one snapshot of it."""
+
+    enrolled: EnrolledClient
+
+    def restore(self, *words: str | Path, check: bool = True) -> Outcome:
+        program = self.enrolled.bin / "byteback-restore"
+        return run_program([program, *words], check=check, cwd=SOURCE)
+
+    def backup(self, snapshot: str) -> None:
+        """Back SOURCE up, with a snapshot named by the test."""
+        program = self.enrolled.bin / "byteback-backup"
+        run_program([program, "--source", SOURCE])
+        current = self.enrolled.current
+        run_program(
+            [
+                *("runuser", "-u", self.enrolled.user.name, "--", "btrfs"),
+                *("subvolume", "snapshot", "-r", current, current.parent / snapshot),
+            ]
+        )
+
+
+@pytest.fixture
+def client(enrolled_client: EnrolledClient) -> Iterator[Client]:
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    (SOURCE / "sub/.hidden").mkdir(parents=True)
+    (SOURCE / "going").mkdir()
+    for name in ("same", "rewritten", "sub/.hidden/owner", "going/file", ODD):
+        (SOURCE / name).write_text(name, errors="surrogateescape")
+    (SOURCE / "link").symlink_to("same")
+    made = Client(enrolled_client)
+    made.backup(FIRST)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(SOURCE, ignore_errors=True)
+
+
+def change() -> None:
+    """Make, delete and change files, and one file's owner."""
+    (SOURCE / "rewritten").write_text("something else")
+    os.chown(SOURCE / "sub/.hidden/owner", 1234, 5678)
+    shutil.rmtree(SOURCE / "going")
+    (SOURCE / ODD).unlink()
+    (SOURCE / "link").unlink()
+    (SOURCE / "link").symlink_to("rewritten")
+    (SOURCE / "fresh").mkdir()
+    (SOURCE / "fresh/file").touch()
+
+
+CHANGES = {
+    (f"{SOURCE}/rewritten", "changed"),
+    (f"{SOURCE}/sub/.hidden/owner", "changed"),
+    (f"{SOURCE}/going", "deleted"),
+    (f"{SOURCE}/going/file", "deleted"),
+    (f"{SOURCE}/{ODD}", "deleted"),
+    (f"{SOURCE}/link", "changed"),
+    (f"{SOURCE}/fresh", "new"),
+    (f"{SOURCE}/fresh/file", "new"),
+}
+
+
+def states() -> dict[Path, tuple[int, int]]:
+    """What a look changes nothing of."""
+    found = {path: path.lstat() for path in SOURCE.rglob("*")}
+    return {path: (status.st_ino, status.st_ctime_ns) for path, status in found.items()}
+
+
+def differences(outcome: Outcome) -> set[tuple[str, str]]:
+    lines = [json.loads(line) for line in outcome.stdout.splitlines()]
+    return {(line["path"], line["change"]) for line in lines}
+
+
+def test_differences_to_now_and_between_snapshots(client: Client) -> None:
+    """The same, whichever side the later state is on; in nothing but what was asked."""
+    change()
+    before = states()
+    live = client.restore("--diff", "--json", FIRST, SOURCE)
+    assert differences(live) == CHANGES
+    assert states() == before
+    client.backup(SECOND)
+    stored = client.restore("--diff", "--json", FIRST, SECOND)
+    assert differences(stored) == CHANGES
+    assert differences(client.restore("--diff", "--json", SECOND, ".")) == set()
+    text = client.restore("--diff", FIRST, "2026-01-02*", "sub", "fresh/f*").stdout
+    assert text.splitlines() == [
+        f"new      {SOURCE}/fresh/file",
+        f"changed  {SOURCE}/sub/.hidden/owner",
+    ]
+    backwards = client.restore("--diff", "--json", SECOND, FIRST)
+    kinds = {"new": "deleted", "deleted": "new", "changed": "changed"}
+    assert differences(backwards) == {(path, kinds[kind]) for path, kind in CHANGES}
+    for words in (["--diff"], ["--diff", "../x"], ["--diff", "now"], ["--verify", "/"]):
+        assert client.restore(*words, check=False).status == 2
+    assert client.restore("--diff", "--verify", check=False).status == 2
+    unknown = client.restore("--diff", "2001-01-01T00:00+0000", "current", check=False)
+    assert unknown.status == 9
+
+
+def test_verify_is_quiet_until_something_rots(client: Client) -> None:
+    """Files that changed since are no fault of the backup; one byte that did is."""
+    (SOURCE / "rewritten").write_text("something else")
+    outcome = client.restore("--verify")
+    assert (outcome.stdout, outcome.stderr) == ("", "")
+    for snapshot in client.enrolled.current.parent.iterdir():
+        run_program(["btrfs", "property", "set", snapshot, "ro", "false"])
+        rotten = snapshot / str(SOURCE / "same")[1:]
+        found = rotten.stat()
+        rotten.write_text("s\0me")
+        os.utime(rotten, ns=(found.st_atime_ns, found.st_mtime_ns))
+    outcome = client.restore("--verify", "--sample", "1000", check=False)
+    assert outcome.status == 1
+    assert "1 of " in outcome.stderr
+    assert str(SOURCE / "same") in outcome.stderr
+    (SOURCE / "same").write_text("written to since")
+    assert client.restore("--verify", "--sample", "1000").status == 0
