@@ -22,7 +22,9 @@ import psutil
 import pytest
 
 from tests.integration.programs import do_without, require_program, run_program
+from tests.integration.sharing import Claims, claims_of, module_of, order
 
+CLAIMS = pytest.StashKey[Claims | None]()
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARY = Path("/usr/local/lib/byteback")
 LAUNCHERS = Path("/usr/local/bin")
@@ -44,6 +46,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Every test in this directory is an integration test."""
     item.add_marker(pytest.mark.integration)
+
+
+def pytest_collection_modifyitems(
+    session: pytest.Session, items: list[pytest.Item]
+) -> None:
+    """Take the long modules first where several runs share them."""
+    session.stash[CLAIMS] = claims_of(items)
+    if session.stash[CLAIMS] is not None:
+        items.sort(key=lambda item: order(module_of(item)))
+
+
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Pass over what another run has claimed."""
+    claims = item.session.stash[CLAIMS]
+    if claims is not None and not claims.is_mine(module_of(item)):
+        return True
+    return None
 
 
 @dataclass(frozen=True)
