@@ -1,6 +1,6 @@
 """Dumps of databases that a backup takes along: whole, or not at all.
 
-They are not compressed: rsync then sends only what has changed in them, snapshots
+They are not compressed (D24): rsync then sends only what has changed in them, snapshots
 share the rest, and the store compresses by itself.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import urllib.parse
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from byteback.errors import BytebackError, ToolError, quote
 from byteback.tools import files, process
 
 DIRECTORY = Path("/var/backups/byteback")
+SUFFIXES = {".dump", ".sql", ".sqlite", ".new"}
 
 
 def file_name(database: str) -> str:
@@ -91,7 +93,14 @@ def write_output(
 
 
 def forget_others(directory: Path, kept: Collection[str]) -> None:
-    """Remove the dumps of databases that are gone; old snapshots still have them."""
+    """Remove the dumps of databases that are gone; old snapshots still have them.
+
+    What killed runs left goes, too, and nothing else.
+    """
     for entry in directory.iterdir():
-        if entry.name not in kept and entry.is_file():
+        if entry.name in kept:
+            continue
+        if entry.is_dir() and entry.name.startswith("."):
+            shutil.rmtree(entry)
+        elif entry.suffix in SUFFIXES:
             entry.unlink()

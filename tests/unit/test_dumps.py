@@ -40,6 +40,16 @@ def test_a_half_dump_of_a_killed_run_is_written_anew(tmp_path: Path) -> None:
     assert (tmp_path / "x.sql").stat().st_mode & 0o777 == 0o600
 
 
+def test_dumps_of_what_is_gone_go_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("a.sql", "gone.sql", ".gone.sql.new", "notes.txt"):
+        (tmp_path / name).touch()
+    for name in (".killed", "mine"):
+        (tmp_path / name).mkdir()
+    dumps.forget_others(tmp_path, {"a.sql"})
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["a.sql", "mine", "notes.txt"]
+
+
 def test_dumps_go_into_no_directory_of_others(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there")
