@@ -111,7 +111,11 @@ class Options:
     help="Restore below DIR, without a directory named after the snapshot.",
 )
 @click.option("--in-place", is_flag=True, help="Restore to where the files were.")
-@click.option("--yes", is_flag=True, help="Do not ask before --in-place.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Do not ask before --in-place, nor stop if the disc seems too small.",
+)
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -215,15 +219,11 @@ def _restore(options: Options) -> None:
         overwrite=options.overwrite,
         every_version=options.every_version,
     )
-    must_ask = options.in_place and not (options.yes or options.dry_run)
-    if must_ask and not sys.stdin.isatty():
-        raise UsageError(
-            "--in-place replaces files of this machine and nobody is there to ask",
-            hint="add --yes if that is what you want",
-        )
+    confirm = _confirm if _must_ask(options) else None
     with _progress(options) as line:
         wish = restore.Wish(
-            layout, options.dry_run, _confirm if must_ask else None, line
+            *(layout, options.dry_run, confirm, line),
+            insist=options.yes,
         )
         done = restore.restore_files(options.server, options.query, wish)
     _remark(done.found)
@@ -232,6 +232,16 @@ def _restore(options: Options) -> None:
             click.echo(listing.format_json(entry))
     for change in done.changes:
         click.echo(f"{change.action:<8}{_boundary.escape_line(change.name)}")
+
+
+def _must_ask(options: Options) -> bool:
+    must_ask = options.in_place and not (options.yes or options.dry_run)
+    if must_ask and not sys.stdin.isatty():
+        raise UsageError(
+            "--in-place replaces files of this machine and nobody is there to ask",
+            hint="add --yes if that is what you want",
+        )
+    return must_ask
 
 
 @contextlib.contextmanager

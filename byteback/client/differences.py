@@ -121,14 +121,7 @@ def _with_now(
     found = {}
     for change in heard.changes:
         if not change.is_only_time_of_directory:
-            path = "/" + plain_name(change.name).rstrip("/")
+            path = "/" + pull.plain_name(change.name).rstrip("/")
             found[path] = Changed(_KINDS[change.action], path, None)
     for path in sorted(found, key=lambda path: path.split("/")):
         yield found[path]
-
-
-def plain_name(name: str) -> str:
-    """A name as the file system has it, from the way in which rsync writes it."""
-    raw = name.encode("utf-8", "surrogateescape")
-    plain = re.sub(rb"\\#([0-7]{3})", lambda m: bytes([int(m[1], 8)]), raw)
-    return plain.decode("utf-8", "surrogateescape")

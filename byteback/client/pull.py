@@ -41,6 +41,7 @@ EXACT_TIMES = ("--modify-window=-1",)
 KEEP_NEWER = ("--update", "--info=skip1")
 # For a dry run: a name alone, where rsync would add " -> " and a link's target.
 NAMES_ONLY = "--out-format=%i %n"
+SIZES_AND_NAMES = "--out-format=%i %l %n"
 RETRIES = RetryPolicy(number=3, delay_s=5.0)
 
 # Options of rsync_flags that would delete or move files where a restore goes to, or
@@ -121,6 +122,13 @@ def parse_change(line: str) -> Change | None:
         return Change("create", name)
     is_only_time = file_type == "d" and set(attributes) <= {".", "t"}
     return Change("adjust" if kind == "." else "replace", name, is_only_time)
+
+
+def plain_name(name: str) -> str:
+    """A name as the file system has it, from the way in which rsync writes it."""
+    raw = name.encode("utf-8", "surrogateescape")
+    plain = re.sub(rb"\\#([0-7]{3})", lambda m: bytes([int(m[1], 8)]), raw)
+    return plain.decode("utf-8", "surrogateescape")
 
 
 def run_pull(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.client import find, pull
+from byteback.client import find, pull, room
 from byteback.client.connection import Connection
 from byteback.client.find import Found, Query, Server
 from byteback.client.restore_plan import (
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_IO_TIMEOUT_S = 300
 PROBLEMS_SHOWN = 5
+CONFLICTS_SHOWN = 20
 # All that lies directly in the root, hidden or not.
 BELOW_ROOT = ("/*", "/.*")
 
@@ -39,6 +40,7 @@ class Wish:
     # Asked before anything is written; False ends the restore.
     confirm: Callable[[str], bool] | None = None
     on_progress: Callable[[Progress], None] | None = None
+    insist: bool = False  # even if the disc seems too small
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,8 @@ def restore_files(server: Server, query: Query, wish: Wish) -> Restored:
             wish.layout,
             current_is_whole=found.current_is_whole,
         )
-        if wish.confirm is not None and not wish.confirm(_describe(batches)):
-            raise BytebackError("nothing was restored")
-        heard = pull.Heard()
-        problems: list[str] = []
-        for batch in batches:
-            job = pull.Pull(
+        jobs = [
+            pull.Pull(
                 connection,
                 batch.snapshot,
                 batch.directory,
@@ -80,6 +78,16 @@ def restore_files(server: Server, query: Query, wish: Wish) -> Restored:
                 is_dry_run=wish.is_dry_run,
                 with_parents=not wish.layout.is_live,
             )
+            for batch in batches
+        ]
+        work = list(zip(jobs, batches, strict=True))
+        if wish.confirm is not None and not wish.confirm(_describe(work)):
+            raise BytebackError("nothing was restored")
+        if not wish.is_dry_run:
+            room.check(connection, work, insist=wish.insist)
+        heard = pull.Heard()
+        problems: list[str] = []
+        for job, batch in work:
             problems += _restore_batch(job, batch, heard, wish)
         _report(found, problems, heard)
         return Restored(found, tuple(heard.changes), len(heard.kept))
@@ -160,14 +168,25 @@ def _make_directory(directory: Path, *, is_live: bool) -> None:
         )
 
 
-def _describe(batches: Sequence[Batch]) -> str:
+def _describe(work: Sequence[tuple[pull.Pull, Batch]]) -> str:
+    """What will be restored, and which files it will replace."""
     lines = []
-    for batch in batches:
+    replaced: list[str] = []
+    for job, batch in work:
         what = ", ".join(escape(entry.path) for entry in batch.entries[:3])
         more = len(batch.entries) - 3
         if more > 0:
             what += f" and {more} more"
         lines.append(f"{batch.snapshot}: {what}")
+        replaced += room.preview(job, batch).replaced
+    lines += [f"replaces {escape(path)}" for path in replaced[:CONFLICTS_SHOWN]]
+    if len(replaced) > CONFLICTS_SHOWN:
+        lines.append(
+            f"and replaces {len(replaced) - CONFLICTS_SHOWN} more: "
+            "--dry-run lists them all"
+        )
+    if not replaced:
+        lines.append("replaces no file that is there")
     return "\n".join(lines)
 
 

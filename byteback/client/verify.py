@@ -13,7 +13,6 @@ from pathlib import Path
 
 from byteback.client import find, pull
 from byteback.client.connection import Connection
-from byteback.client.differences import plain_name
 from byteback.client.find import Query, Server
 from byteback.client.restore import DEFAULT_IO_TIMEOUT_S
 from byteback.client.settings import read_io_timeout, read_rsync_flags
@@ -132,7 +131,7 @@ def _differing(
             details=outcome.problems[:SHOWN],
         )
     changed = {
-        "/" + plain_name(change.name)
+        "/" + pull.plain_name(change.name)
         for change in heard.changes
         if change.action in ("replace", "create")
     }

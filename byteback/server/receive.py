@@ -148,6 +148,12 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
     _confine_search(store, host)
     patterns = search.read_patterns(sys.stdin.buffer)
     found = 0
+    if request.scope == "size":
+        size = search.total_size(
+            store, host, request.snapshot, patterns, current_is_whole=whole
+        )
+        _reply(replies.End(0, whole, tuple(sorted(incomplete)), size))
+        return 0
     if request.sample is not None:
         patterns = search.sample(
             *(store, host, request.snapshot, patterns, request.sample),

@@ -51,12 +51,31 @@ def find(
     Raises RefusedError if no tree has such a name, and, while it is being read,
     if the search finds too much or takes too long.
     """
+    return walk.walk(
+        _prepare(
+            *(store, host, snapshot, scope, patterns),
+            current_is_whole=current_is_whole,
+            chains=chains,
+        )
+    )
+
+
+def _prepare(
+    store: Store,
+    host: str,
+    snapshot: str,
+    scope: str,
+    patterns: Sequence[str],
+    *,
+    current_is_whole: bool,
+    chains: Chains,
+) -> walk.Search:
     trees = _choose_trees(store, host, snapshot, current_is_whole=current_is_whole)
     compiled = pattern.compile_patterns(patterns)
     limits = walk.Limits.start(MAX_RESULTS, MAX_SECONDS)
     _allow_open_files()
     directory = store.host_directory(host)
-    return walk.walk(walk.Search(directory, trees, chains, compiled, scope, limits))
+    return walk.Search(directory, trees, chains, compiled, scope, limits)
 
 
 def changes(
@@ -105,14 +124,35 @@ def sample(
     """
     if count > MAX_SAMPLE:
         raise RefusedError(f"a sample has no more than {MAX_SAMPLE} files")
-    trees = _choose_trees(store, host, snapshot, current_is_whole=current_is_whole)
-    compiled = pattern.compile_patterns(patterns)
-    limits = walk.Limits.start(MAX_RESULTS, MAX_SECONDS)
-    _allow_open_files()
-    directory = store.host_directory(host)
-    search = walk.Search(directory, trees, chains, compiled, "newest", limits)
+    search = _prepare(
+        *(store, host, snapshot, "newest", patterns),
+        current_is_whole=current_is_whole,
+        chains=chains,
+    )
     paths = (path for _, path in walk.matches(search, with_all_below=True))
     return [pattern.escape_name(path) for path in pick(paths, count)]
+
+
+def total_size(
+    store: Store,
+    host: str,
+    snapshot: str,
+    patterns: Sequence[str],
+    *,
+    current_is_whole: bool,
+) -> int:
+    """Bytes that all files in and below what matches take, without their holes.
+
+    Raises RefusedError as find does.
+    """
+    search = _prepare(
+        *(store, host, snapshot, "newest", patterns),
+        current_is_whole=current_is_whole,
+        chains=(),
+    )
+    found = walk.matches(search, with_all_below=True)
+    statuses = (candidate.runs[0].status for candidate, _ in found if candidate.runs)
+    return sum(min(s.st_size, s.st_blocks * 512) for s in statuses)
 
 
 def pick(items: Iterable[str], count: int) -> list[str]:

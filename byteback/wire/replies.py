@@ -39,6 +39,7 @@ class End:
     incomplete: tuple[
         str, ...
     ] = ()  # snapshots that lack files: nobody could read them
+    size: int | None = None  # bytes, where they were asked for
 
 
 def format_reply(reply: Hello | Completion | End) -> str:
@@ -74,9 +75,11 @@ def parse_end(fields: dict[str, Any]) -> End | None:
     """The End that a listing's line holds, or None if it holds an entry."""
     found, whole = fields.get("found"), fields.get("current_is_whole")
     if isinstance(found, int) and isinstance(whole, bool):
-        names = fields.get("incomplete")  # which older servers do not tell
-        incomplete = names if isinstance(names, list) else []
-        return End(found, whole, tuple(n for n in incomplete if isinstance(n, str)))
+        told = fields.get("incomplete")  # which older servers do not tell
+        incomplete = told if isinstance(told, list) else []
+        names = tuple(name for name in incomplete if isinstance(name, str))
+        size = fields.get("size")
+        return End(found, whole, names, size if isinstance(size, int) else None)
     return None
 
 

@@ -89,7 +89,8 @@ class Pull:
 
 Request = Ping | Complete | List | Find | Push | Pull
 
-SCOPES = ("newest", "versions", "copies")
+# "size" lists nothing: only the sum of all sizes, of what is below, too.
+SCOPES = ("newest", "versions", "copies", "size")
 
 
 def format_request(request: Ping | Complete | Find) -> str:

@@ -414,6 +414,28 @@ def test_a_cut_off_restore_continues(restorer: Restorer) -> None:
     assert not partial.parent.exists()
 
 
+def test_a_disc_too_small_is_noticed_before_the_start(restorer: Restorer) -> None:
+    """Nothing is written then; what is there already needs no room."""
+    (SOURCE / "large").write_bytes(os.urandom(3 << 20))
+    restorer.backup()
+    small = restorer.work / "small"
+    small.mkdir()
+    run_program(["mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", small])
+    try:
+        refused = restorer.run("-r", "--to", small, SOURCE, check=False)
+        assert refused.status == 1
+        assert "only 2 MiB are free there" in refused.stderr
+        assert list(small.iterdir()) == []
+        # 8 MiB, all of it a hole but for a few bytes, and 100 kB.
+        warned = restorer.run("-v", "-r", "--yes", "--to", small, f"{SOURCE}/kinds")
+        assert "only 2 MiB are free there" in warned.stderr
+        run_program(["mount", "-o", "remount,size=4M", small])
+        restorer.run("-r", "--to", small, f"{SOURCE}/large")
+        restorer.run("-r", "--to", small, f"{SOURCE}/{{large,names}}")
+    finally:
+        run_program(["umount", small])
+
+
 def test_thousands_of_matches(restorer: Restorer) -> None:
     """More names than any command line holds."""
     many = SOURCE / "many"
@@ -472,6 +494,7 @@ def test_in_place_asks_on_a_terminal(restorer: Restorer) -> None:
     no = on_terminal(restorer, "-r", "--in-place", plain, answer="n\n")
     assert no.status == 1
     assert f"current: {plain}" in no.stdout
+    assert f"replaces {plain}" in no.stdout
     assert plain.read_text() == "changed"
     yes = on_terminal(restorer, "-r", "--in-place", plain, answer="y\n")
     assert yes.status == 0, yes.stdout

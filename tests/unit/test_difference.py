@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from byteback.client.differences import NOW, Comparison, plain_name, read_words
-from byteback.client.pull import Change, parse_change
+from byteback.client.differences import NOW, Comparison, read_words
+from byteback.client.pull import Change, parse_change, plain_name
 from byteback.errors import RefusedError, UsageError
 from byteback.model.difference import (
     Difference,
