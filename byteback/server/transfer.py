@@ -139,6 +139,7 @@ def run(
             "the server has no rsync", hint="install rsync on the server"
         )
     place = Path(program).resolve()
+    is_new = _knows(place, "--confine-root=")
     job = sandbox.Job(
         place,
         argv[1:],
@@ -146,7 +147,12 @@ def run(
         rights,
         sandbox.Limits(NICENESS, MAX_OPEN_FILES, _memory_limit()),
         pass_fds=[lock.fd] if lock is not None else [],
-        tree_options=_own_options(place),
+        # Where links could lead to anybody's files, rsync 3.5 is told to stay inside.
+        # Where there is nobody else's file, it is spared the walk to each file from
+        # the top, component by component, that looks out for such links: two thirds
+        # of its system calls (D26).
+        tree_options=["--confine-root="] if is_new else [],
+        alone_options=["--insecure-links"] if is_new else [],
     )
     before = _io_counters()
     running, layers = _start(job, settings)
@@ -178,10 +184,10 @@ def _start(job: sandbox.Job, settings: ServerSettings) -> tuple[process.Process,
     return running.process, running.layers
 
 
-def _own_options(program: Path) -> list[str]:
-    """What this server's rsync adds to its own safety (rsync 3.5)."""
+def _knows(program: Path, option: str) -> bool:
+    """Whether this server's rsync has an option."""
     shown = process.run([program, "--help"], tolerate=range(256), timeout_s=10)
-    return ["--confine-root="] if "--confine-root=" in shown.text else []
+    return option in shown.text
 
 
 def _memory_limit() -> int:

@@ -39,13 +39,19 @@ class Job:
     rights: int  # READ or WRITE
     limits: Limits = Limits()
     pass_fds: Collection[int] = ()
-    # Options that end in the tree's path, as the program will see it, placed first.
+    # Options for a place where other files exist, each ending in the tree's path as
+    # the program will see it; and for one where there is nothing but the tree.
     tree_options: Sequence[str] = ()
+    alone_options: Sequence[str] = ()
 
-    def command(self, tree: Path) -> list[str]:
+    def command(self, tree: Path, *, is_alone: bool = False) -> list[str]:
         """The program's command line where ``tree`` is what it sees its tree as."""
         own = [f"{option}{tree}" for option in self.tree_options]
-        return [str(self.program), *own, *self.arguments]
+        return [
+            str(self.program),
+            *(self.alone_options if is_alone else own),
+            *self.arguments,
+        ]
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ def _start_wrapped(job: Job, abi: int) -> Running | None:
             *(bubblewrap.interpreter(), "-I", "-S", str(bubblewrap.SHIM)),
             *_plan(job, abi, bubblewrap.TREE),
             *(f"ready={told}", f"stderr={stderr}"),
-            *("--", *job.command(bubblewrap.TREE)),
+            *("--", *job.command(bubblewrap.TREE, is_alone=True)),
         ]
         running = _start(words, job, None, (told, stderr), stderr=process.NULL)
         os.close(told)
