@@ -96,6 +96,8 @@ def command(
     click.echo(
         format_outcome(enrol.set_up_client(files, server, options, TerminalQuestions()))
     )
+    for path in enrol.own_schedules():
+        click.echo(f"{path} starts backups as the package does: remove that line.")
 
 
 def format_outcome(outcome: Outcome) -> str:

@@ -14,9 +14,13 @@ from byteback.client.settings import Files, read_text
 from byteback.errors import BytebackError, UsageError, quote
 from byteback.model.destination import Destination, format_destination
 from byteback.model.hostname import check_host_name
+from byteback.tools import crontab, host
 from byteback.tools import files as system_files
-from byteback.tools import host
 
+PACKAGED_SCHEDULES = (
+    Path("/usr/lib/systemd/system/byteback-backup.timer"),
+    Path("/lib/systemd/system/byteback-backup.timer"),
+)
 NAME_FILE = "hostname"  # in /etc/byteback: the name that the server knows us by
 
 
@@ -66,6 +70,16 @@ def set_up_client(
         key.fingerprint,
         introduction.server_fingerprint,
     )
+
+
+def own_schedules() -> list[Path]:
+    """Crontabs that start backups besides the packaged schedule, if that is here.
+
+    Such a line was the only schedule once, and would now make a second backup a day.
+    """
+    if not any(path.exists() for path in PACKAGED_SCHEDULES):
+        return []
+    return crontab.files_that_run("byteback-backup")
 
 
 def choose_name(former: str | None, given: str | None, questions: Questions) -> str:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 from byteback.errors import quote
 from byteback.server import authorized_keys, setup_checks, setup_schedule
 from byteback.server.setup_steps import Hands, Kind, Outcome, found, warning
 from byteback.server.store import Store
-from byteback.tools import subvolume
+from byteback.tools import crontab, subvolume
 
 LEFTOVERS = (".disk_free_history", ".byteback.pruning")
-CRONTABS = ("/etc/crontab", "/etc/cron.d/*", "/var/spool/cron/crontabs/*")
 NAMES_SHOWN = 10
 
 Result = TypeVar("Result")
@@ -112,22 +110,11 @@ def _look_at_keys(store: Store) -> Iterator[Outcome]:
 
 
 def _look_at_schedules() -> Iterator[Outcome]:
-    for pattern in CRONTABS:
-        directory, _, name = pattern.rpartition("/")
-        for path in sorted(Path(directory).glob(name)):
-            if path != setup_schedule.CRON_FILE and _runs_pruning(path):
-                yield warning(
-                    f"{quote(str(path))} runs byteback-prune, too: remove that line"
-                )
-
-
-def _runs_pruning(path: Path) -> bool:
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return False
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    return any("byteback-prune" in line for line in lines)
+    for path in crontab.files_that_run("byteback-prune"):
+        if path != setup_schedule.CRON_FILE:
+            yield warning(
+                f"{quote(str(path))} runs byteback-prune, too: remove that line"
+            )
 
 
 def _count(number: int, noun: str) -> str:
