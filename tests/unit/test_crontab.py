@@ -1,0 +1,54 @@
+"""Which crontabs run a program of byteback's by a line of somebody's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from byteback.client import enrol
+from byteback.tools import crontab
+
+DEBIAN = Path(__file__).resolve().parents[2] / "debian"
+
+
+@pytest.fixture
+def cron_d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of crontabs, the only one."""
+    monkeypatch.setattr(crontab, "PLACES", (f"{tmp_path}/*", "/nonexistent/*"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "runs"),
+    [
+        ("0 3 * * * root byteback-backup", True),
+        ("0 3 * * * root nice /usr/local/bin/byteback-backup -v; true", True),
+        ("#0 3 * * * root byteback-backup", False),
+        ("0 3 * * * root byteback-backup-status", False),
+        ("0 3 * * * root my-byteback-backup", False),
+    ],
+)
+def test_lines_that_run_it(cron_d: Path, line: str, runs: bool) -> None:
+    (cron_d / "own").write_text(f"{line}\n")
+    (cron_d / "own.dpkg-old").write_text("0 3 * * * root byteback-backup\n")
+    expected = [cron_d / "own"] if runs else []
+    assert crontab.files_that_run("byteback-backup") == expected
+
+
+def test_the_packages_own_lines_are_no_surprise(cron_d: Path) -> None:
+    for name in ("byteback.cron.d", "byteback-server.byteback-prune.cron.d"):
+        (cron_d / name.replace(".", "-")).write_text((DEBIAN / name).read_text())
+    assert not crontab.files_that_run("byteback-backup")
+    assert not crontab.files_that_run("byteback-prune")
+
+
+def test_the_only_schedule_is_nobody_told_to_remove(
+    cron_d: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cron_d / "own").write_text("0 3 * * * root byteback-backup\n")
+    timer = cron_d / "byteback-backup.timer"
+    monkeypatch.setattr(enrol, "PACKAGED_SCHEDULES", (timer,))
+    assert enrol.own_schedules() == []
+    timer.touch()
+    assert enrol.own_schedules() == [cron_d / "own"]
