@@ -65,6 +65,7 @@ def editing(store: Store) -> Iterator[KeyFile]:
     """
     path = store.authorized_keys
     with _acting_as_owner(store), _explaining(store):
+        store.state.mkdir(mode=0o700, exist_ok=True)
         lock = store.state / "authorized_keys.lock"
         with locking.hold(lock, wait_s=LOCK_WAIT_S):
             _prepare_directory(path.parent)
