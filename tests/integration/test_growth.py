@@ -51,8 +51,8 @@ class Scene:
 
     def back_up(self, *options: str) -> Outcome:
         program = self.client.bin / "byteback-backup"
-        words = [program, "--source", SOURCE, "--retry-delay", "3", *options]
-        return run_program(words, check=False)
+        words = ("--source", SOURCE, "--retry-delay", "3")
+        return run_program([program, *words, *options], check=False)
 
     def prune(self, *options: str) -> Outcome:
         return run_program([self.client.bin / "byteback-prune", *options], check=False)
@@ -214,8 +214,8 @@ def test_a_backup_of_the_usual_size_goes_on_while_another_is_blamed(
 def test_a_discard_ends_the_transfer_that_is_under_way(scene: Scene) -> None:
     grow(100)
     program = scene.client.bin / "byteback-backup"
-    words = [program, "--source", SOURCE, "--retry-number", "0"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE) as running:
+    words = ("--source", SOURCE, "--retry-number", "0")
+    with subprocess.Popen([program, *words], stderr=subprocess.PIPE) as running:
         large = scene.client.current / "srv" / "source" / "large"
         deadline = time.monotonic() + 20
         while not large.exists() and time.monotonic() < deadline:
