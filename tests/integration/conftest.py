@@ -248,7 +248,7 @@ def remove_user() -> None:
     except KeyError:
         return
     end_processes_of(user)
-    run_program(["userdel", USER], check=False)
+    run_program(["userdel", "--force", USER], check=False)
     run_program(["groupdel", USER], check=False)
 
 

@@ -15,6 +15,7 @@ from tests.integration.conftest import INTERPRETER, remove_user, unmount
 from tests.integration.programs import Outcome, require_program, run_program
 
 HOME = Path("/srv/byteback")
+PLAIN = Path("/srv/plain")  # an empty directory that is on no btrfs
 IMAGE = Path("/var/lib/byteback.img")
 FSTAB = Path("/etc/fstab")
 CRON = Path("/etc/cron.d/byteback-prune")
@@ -234,7 +235,7 @@ def test_a_file_that_is_no_image_is_kept(set_up: SetUp) -> None:
         (["--image", IMAGE, "--directory", "/srv"], "more than one"),
         (["--device", "/dev/null"], "no block device"),
         (["--device", "/dev/none"], "no block device"),
-        (["--directory", "/srv"], "not on btrfs"),
+        (["--directory", PLAIN], "not on btrfs"),
         (["--directory", "/none"], "no directory"),
         (["--directory", "/"], "home"),
         (["--admin-key", "/none"], "cannot read"),
@@ -243,6 +244,7 @@ def test_a_file_that_is_no_image_is_kept(set_up: SetUp) -> None:
 def test_refusals_are_clear_and_change_nothing(
     set_up: SetUp, words: list[str | Path], said: str
 ) -> None:
+    PLAIN.mkdir(exist_ok=True)
     before = snapshot_of_machine()
     if words and words[0] == "--admin-key":
         words = make_image(*words)
