@@ -10,6 +10,7 @@ import fnmatch
 import re
 import resource
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -143,14 +144,14 @@ def total_size(
 ) -> int:
     """Bytes that all files in and below what matches take, without their holes.
 
-    Raises RefusedError as find does.
+    Of several trees only the newest is looked at. Raises RefusedError as find does.
     """
     search = _prepare(
         *(store, host, snapshot, "newest", patterns),
         current_is_whole=current_is_whole,
         chains=(),
     )
-    found = walk.matches(search, with_all_below=True)
+    found = walk.matches(replace(search, trees=search.trees[:1]), with_all_below=True)
     statuses = (candidate.runs[0].status for candidate, _ in found if candidate.runs)
     return sum(min(s.st_size, s.st_blocks * 512) for s in statuses)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import data, scene
+from tests.benchmarks import data, finding, scene
 
 A, B = Path("/bench/a"), Path("/bench/b")
 
@@ -125,14 +125,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["a", "b"])
+    parser.add_argument("--only", choices=["a", "b", "find"])
     options = parser.parse_args()
     with scene.built() as there:
         lines = []
-        if options.only != "b":
+        if options.only in (None, "find"):
+            lines += finding.lines_of(there, options.scale)
+            finding.clear(there)
+        if options.only in (None, "a"):
             data.make_small(A, options.scale)
             lines += steps_of(there, A, "A", options.rounds).lines()
-        if options.only != "a":
+        if options.only in (None, "b"):
             data.make_large(B, options.scale)
             lines += steps_of(there, B, "B", options.rounds).lines()
         lines += scene.ping_lines(there)

@@ -126,6 +126,9 @@ def test_everything_else_is_refused_with_a_reason(command: bytes) -> None:
         Complete(json=True, incomplete=True, files=12),
         Complete(),
         Find("current", "copies"),
+        Find("current", "newest", since="2026-11-20*"),
+        Find("current", "newest", sample=400),
+        Find("current", "size"),
     ],
 )
 def test_what_is_formatted_is_read_back(request_: Ping | Complete | Find) -> None:

@@ -256,6 +256,44 @@ def test_no_descriptors_are_left(store: Store) -> None:
     assert open_files() == before
 
 
+def test_sizes_and_samples_of_all_that_is_below(store: Store) -> None:
+    """Hidden files count; of several snapshots the newest copy alone is measured."""
+    (store.current(HOST) / "etc/sub/.hidden/file").write_bytes(b"x" * 5000)
+    whole = search.total_size(store, HOST, "*", ["/etc/sub"], current_is_whole=True)
+    part = search.total_size(store, HOST, OLD, ["/etc/sub"], current_is_whole=True)
+    assert (whole >= 5000, part) == (True, 0)
+    found = search.sample(store, HOST, NEW, ["/"], 100, current_is_whole=True)
+    assert {"/etc/same", f"/etc/only-{NEW}"} <= set(found)
+    assert len(search.sample(store, HOST, "*", ["/"], 3, current_is_whole=True)) == 3
+    with pytest.raises(RefusedError, match="no more than"):
+        search.sample(store, HOST, "*", ["/"], 10**9, current_is_whole=True)
+
+
+def test_differences_of_plain_directories(store: Store) -> None:
+    """Whatever file system the trees are on."""
+
+    def kinds(newer: str, older: str, pattern: str) -> dict[str, str]:
+        found = search.changes(
+            *(store, HOST, newer, older, [pattern]), current_is_whole=True
+        )
+        return {difference.entry.path: difference.kind for difference in found}
+
+    assert kinds("current", OLD, "/") == {
+        "/etc/changed": "changed",
+        "/etc/only-current": "new",
+        f"/etc/only-{OLD}": "deleted",
+        "/etc/sub": "new",
+        "/etc/sub/.hidden": "new",
+        "/etc/sub/.hidden/file": "new",
+        "/etc/sub/file": "new",
+    }
+    assert kinds("current", "2026-11-2*", "/etc/{same,only-*}") == {
+        "/etc/only-current": "new",
+        f"/etc/only-{NEW}": "deleted",
+    }
+    assert kinds("current", "current", "/") == {}
+
+
 def test_patterns_are_read_from_a_stream() -> None:
     """Any byte but NUL; bounded; a cut-off stream is noticed."""
     assert search.read_patterns(io.BytesIO(b"/a\n\xff\0/b\0")) == ["/a\n\udcff", "/b"]
