@@ -1,4 +1,4 @@
-"""One directory in all trees at once, opened and looked at no more than needed.
+"""One directory in all trees at once, looked at no more than needed (D28).
 
 Snapshots of one subvolume are states of it in time, and a snapshot keeps its origin's
 inode numbers. What makes skipping safe: nobody can set a ctime. Writing to a file or
