@@ -82,6 +82,9 @@ def for_client(error: BytebackError) -> BytebackError:
     """
     if isinstance(error, RefusedError | BusyError | PolicyError | NotSetUpError):
         return error
+    if isinstance(error, ToolError) and error.status is not None and error.status < 0:
+        # Somebody ended the program: a shutdown, say, or want of memory.
+        return BusyError("the server was interrupted", hint="try again")
     if isinstance(error, LockedError):
         kind: type[BytebackError] = LockedError
         message = "another session of this machine is at work on the server"

@@ -57,12 +57,21 @@ def pytest_collection_modifyitems(
         items.sort(key=lambda item: order(module_of(item)))
 
 
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Pass over what another run has claimed."""
-    claims = item.session.stash[CLAIMS]
-    if claims is not None and not claims.is_mine(module_of(item)):
-        return True
-    return None
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run what no other run has claimed, if this one shares with others."""
+    claims = session.stash[CLAIMS]
+    if claims is None or session.testsfailed or session.config.option.collectonly:
+        return None
+    mine = (item for item in session.items if claims.is_mine(module_of(item)))
+    item = next(mine, None)
+    while item is not None:
+        # Looked up before this one runs: it says which fixtures can go.
+        following = next(mine, None)
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
 
 
 @dataclass(frozen=True)

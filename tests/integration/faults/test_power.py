@@ -99,7 +99,7 @@ def test_power_cuts_at_any_moment(server: World, nightly_s: float | None) -> Non
         number += 1
         change_at_random(server.source, dice)
         states.append(read_state(server.source))
-        running = server.start(retries=4, delay_s=0)
+        running = server.start(retries=8, delay_s=1)
         time.sleep(dice.uniform(0.2, 2.5))
         cut_power(server, number)
         assert_known(server, states)
