@@ -18,7 +18,7 @@ from byteback.errors import RefusedError, quote
 from byteback.model import listing, pattern
 from byteback.model.difference import Difference
 from byteback.model.listing import Entry
-from byteback.server import walk
+from byteback.server import tree, walk
 from byteback.server.lineage import Chains
 from byteback.server.store import Store
 from byteback.wire import requests
@@ -144,16 +144,28 @@ def total_size(
 ) -> int:
     """Bytes that all files in and below what matches take, without their holes.
 
-    Of several trees only the newest is looked at. Raises RefusedError as find does.
+    Of several trees only the newest is looked at; what is in two directories that
+    match is counted twice. Raises RefusedError as find does.
     """
     search = _prepare(
         *(store, host, snapshot, "newest", patterns),
         current_is_whole=current_is_whole,
         chains=(),
     )
-    found = walk.matches(replace(search, trees=search.trees[:1]), with_all_below=True)
-    statuses = (candidate.runs[0].status for candidate, _ in found if candidate.runs)
-    return sum(min(s.st_size, s.st_blocks * 512) for s in statuses)
+    newest = replace(search, trees=search.trees[:1])
+    total = 0
+    for candidate, _ in walk.matches(newest):
+        parent = candidate.place.descriptor(0)
+        if parent is None or not candidate.runs:
+            continue
+        if candidate.runs[0].is_directory:
+            try:
+                total += tree.size_below(parent, candidate.name, search.limits.step)
+            except OSError as error:
+                raise walk.refusal(error) from None
+        else:
+            total += tree.size_of(candidate.runs[0].status)
+    return total
 
 
 def pick(items: Iterable[str], count: int) -> list[str]:

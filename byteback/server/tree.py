@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +80,41 @@ def list_directory(fd: int | None) -> Listed:
     os.lseek(fd, 0, os.SEEK_SET)
     with os.scandir(fd) as entries:
         return Listed({e.name: e.is_dir(follow_symlinks=False) for e in entries})
+
+
+def size_below(parent: int, name: str, step: Callable[[], None]) -> int:
+    """Bytes that all files below a directory take; ``step`` is called for each one.
+
+    Not recursive: how deep a tree is, its client decides.
+    """
+    total = 0
+    stack = [(os.dup(parent), [name])]
+    try:
+        while stack:
+            fd, names = stack[-1]
+            if not names:
+                os.close(stack.pop()[0])
+                continue
+            below = open_directory(fd, names.pop())
+            if below is None:
+                continue
+            stack.append((below, []))
+            step()
+            with os.scandir(below) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        stack[-1][1].append(entry.name)
+                    else:
+                        total += size_of(entry.stat(follow_symlinks=False))
+    finally:
+        for fd, _ in stack:
+            os.close(fd)
+    return total
+
+
+def size_of(found: os.stat_result) -> int:
+    """Bytes that a file takes, without its holes."""
+    return min(found.st_size, found.st_blocks * 512)
 
 
 def read_entry(

@@ -135,13 +135,17 @@ def matches(
             yield itself, "/"
         yield from _walk_below(root, search)
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise RefusedError(
-                "too many snapshots and directories to search at once", hint=NARROW
-            ) from None
-        raise
+        raise refusal(error) from None
     finally:
         root.close()
+
+
+def refusal(error: OSError) -> Exception:
+    """What an OSError means to the client: too many files are open, or a bug."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return error
+    message = "too many snapshots and directories to search at once"
+    return RefusedError(message, hint=NARROW)
 
 
 def _open_root(root: Place, search: Search) -> None:
