@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -196,7 +197,7 @@ def _take_line(
 def _lines(stream: IO[bytes]) -> Iterator[str]:
     """Lines that end in CR or LF; progress2 rewrites its own line with CRs."""
     pending = b""
-    while chunk := stream.read1(65536):  # type: ignore[attr-defined]
+    while chunk := os.read(stream.fileno(), 65536):
         *whole, pending = _LINE_END.split(pending + chunk)
         for line in whole:
             yield line.decode("utf-8", "surrogateescape")

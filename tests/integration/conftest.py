@@ -140,15 +140,21 @@ def installed(bare_machine: None) -> Path:
 
 
 @pytest.fixture
-def btrfs_volume() -> Iterator[Path]:
-    """An empty btrfs file system of 4 GiB, mounted as a store is."""
+def volume_size() -> int:
+    """Bytes of the next volume; a module may have its own idea."""
+    return 4 << 30
+
+
+@pytest.fixture
+def btrfs_volume(volume_size: int) -> Iterator[Path]:
+    """An empty btrfs file system, mounted as a store is."""
     require_program("mkfs.btrfs")
     # Not pytest's tmp_path: only root may enter that.
     with tempfile.TemporaryDirectory(prefix="volume-", dir="/srv") as directory:
         volume = Path(directory)
         volume.chmod(0o755)
         with tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
-            image.truncate(4 << 30)
+            image.truncate(volume_size)
             run_program(["mkfs.btrfs", "--quiet", image.name])
             run_program(["mount", "-o", MOUNT_OPTIONS, image.name, volume])
         try:

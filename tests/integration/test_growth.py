@@ -6,7 +6,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,8 +17,8 @@ import pytest
 
 from byteback import locking
 from byteback.model.snapshot import format_snapshot_name
-from tests.integration.conftest import MOUNT_OPTIONS, EnrolledClient, unmount
-from tests.integration.programs import Outcome, require_program, run_program
+from tests.integration.conftest import EnrolledClient
+from tests.integration.programs import Outcome, run_program
 
 SOURCE = Path("/srv/source")
 DAY_S = 86400
@@ -27,20 +26,9 @@ MIB = 2**20
 
 
 @pytest.fixture
-def btrfs_volume() -> Iterator[Path]:
-    """A volume of 1 GiB: one percent of it is written in no time."""
-    require_program("mkfs.btrfs")
-    with tempfile.TemporaryDirectory(prefix="volume-", dir="/srv") as directory:
-        volume = Path(directory)
-        volume.chmod(0o755)
-        with tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
-            image.truncate(1 << 30)
-            run_program(["mkfs.btrfs", "--quiet", image.name])
-            run_program(["mount", "-o", MOUNT_OPTIONS, image.name, volume])
-        try:
-            yield volume
-        finally:
-            unmount(volume)
+def volume_size() -> int:
+    """One GiB: one percent of it is written in no time."""
+    return 1 << 30
 
 
 @dataclass(frozen=True)

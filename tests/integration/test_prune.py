@@ -8,7 +8,6 @@ import fcntl
 import io
 import itertools
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,8 +18,8 @@ import pytest
 from byteback.errors import ToolError
 from byteback.model.snapshot import format_snapshot_name
 from byteback.tools import btrfs
-from tests.integration.conftest import MOUNT_OPTIONS, ServerUser, unmount
-from tests.integration.programs import Outcome, require_program, run_program
+from tests.integration.conftest import ServerUser
+from tests.integration.programs import Outcome, run_program
 
 BTRFS_STAND_IN = Path("/usr/local/sbin/btrfs")
 MIB = 2**20
@@ -33,20 +32,9 @@ as_root_or_user = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def btrfs_volume() -> Iterator[Path]:
-    """A volume of 1 GiB: small enough to be filled to the last byte."""
-    require_program("mkfs.btrfs")
-    with tempfile.TemporaryDirectory(prefix="volume-", dir="/srv") as directory:
-        volume = Path(directory)
-        volume.chmod(0o755)
-        with tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
-            image.truncate(1 << 30)
-            run_program(["mkfs.btrfs", "--quiet", image.name])
-            run_program(["mount", "-o", MOUNT_OPTIONS, image.name, volume])
-        try:
-            yield volume
-        finally:
-            unmount(volume)
+def volume_size() -> int:
+    """One GiB: small enough to be filled to the last byte."""
+    return 1 << 30
 
 
 class PruneStore:
