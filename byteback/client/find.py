@@ -19,9 +19,9 @@ from byteback.errors import (
     UsageError,
     quote,
 )
-from byteback.model import listing
+from byteback.model import listing, states
 from byteback.model.listing import Entry
-from byteback.model.pattern import make_absolute
+from byteback.model.pattern import compile_patterns, make_absolute
 from byteback.model.snapshot import CURRENT
 from byteback.wire import replies, requests
 
@@ -137,6 +137,7 @@ def ask(connection: Connection, query: Query, patterns: Sequence[str]) -> Found:
     request = requests.Find(snapshot, query.scope)
     answer = ask_for(connection, request, patterns)
     entries, end = parse_answer(answer, connection.name)
+    refuse_unasked(entries, snapshot, patterns)
     return Found(
         tuple(entries),
         end.current_is_whole,
@@ -168,6 +169,39 @@ def parse_answer(answer: bytes, server: str) -> tuple[list[Entry], replies.End]:
     return parse_lines(answer, server, parse)
 
 
+def refuse_unasked(
+    entries: Sequence[Entry], snapshot: str, patterns: Sequence[str]
+) -> None:
+    """Raise RefusedError if the server lists what was not asked for.
+
+    What is listed is restored, over live files too: a server in other hands must not
+    be the one to choose which.
+    """
+    start = states.merge_patterns(compile_patterns(patterns), with_all_below=False)
+    above, leading = "", states.closure([start])
+    for entry in entries:
+        directory, _, name = entry.path.rpartition("/")
+        if directory != above:
+            above, leading = directory, states.closure([start])
+            for component in directory.split("/")[1:]:
+                leading = states.after(leading, component)
+        ends = states.after(leading, name) if name else leading
+        is_match = any(
+            state.is_end or (state.is_end_for_directories and entry.is_directory)
+            for state in ends
+        )
+        if not (is_match and _is_one_of(entry.snapshot, snapshot)):
+            raise RefusedError(
+                f"the server lists {quote(entry.path)} in {quote(entry.snapshot)}, "
+                "which was not asked for",
+                hint="nothing was restored: find out what happened to the server",
+            )
+
+
+def _is_one_of(name: str, snapshot: str) -> bool:
+    return "*" not in name and fnmatch.fnmatchcase(name, snapshot)
+
+
 def parse_lines(
     answer: bytes, server: str, parse: Callable[[object], Line]
 ) -> tuple[list[Line], replies.End]:
@@ -179,7 +213,7 @@ def parse_lines(
     for line in answer.splitlines():
         try:
             fields = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             fields = None
         end = replies.parse_end(fields) if isinstance(fields, dict) else None
         if end is not None and end.found == len(found):

@@ -15,6 +15,16 @@ HEADER = ("snapshot", "modestring", "size", "uid", "gid", "mtime", "path")
 GAP = "  "
 _NANOSECOND = 10**9
 _EPOCH = datetime.fromtimestamp(0, UTC)
+# What stat(2) can tell: a hostile server's numbers are not always such.
+_MAX_32 = 2**32
+_MAX_64 = 2**63
+_NUMBERS = {
+    "mode": (0, _MAX_32),
+    "size": (0, _MAX_64),
+    "uid": (0, _MAX_32),
+    "gid": (0, _MAX_32),
+    "mtime_ns": (-_MAX_64 * _NANOSECOND, _MAX_64 * _NANOSECOND),
+}
 
 
 @dataclass(frozen=True)
@@ -121,12 +131,12 @@ def parse_entry(fields: object) -> Entry:
         raise _not_understood()
     snapshot, path = fields.get("snapshot"), fields.get("path")
     target, first_seen = fields.get("target"), fields.get("first_seen")
-    numbers = [fields.get(k) for k in ("mode", "size", "uid", "gid", "mtime_ns")]
+    numbers = [fields.get(name) for name in _NUMBERS]
     if not (
         isinstance(snapshot, str)
         and isinstance(path, str)
         and _is_plain_path(path)
-        and all(type(number) is int for number in numbers)
+        and all(map(_is_within, numbers, _NUMBERS.values()))
         and (target is None or isinstance(target, str))
         and (first_seen is None or isinstance(first_seen, str))
     ):
@@ -152,7 +162,7 @@ def parse_json(line: str) -> Entry:
 
     try:
         return parse_entry(json.loads(line))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _not_understood() from None
 
 
@@ -160,7 +170,7 @@ def format_mtime(mtime_ns: int) -> str:
     """``YYYY-mm-dd HH:MM:SS +zzzz`` in the zone of this machine."""
     try:
         time = (_EPOCH + timedelta(seconds=mtime_ns // _NANOSECOND)).astimezone()
-    except OverflowError:  # a time that no calendar holds
+    except (OverflowError, ValueError):  # a time that no calendar holds
         return f"@{mtime_ns // _NANOSECOND}"
     return f"{time:%Y-%m-%d %H:%M:%S %z}"
 
@@ -210,13 +220,18 @@ def _is_plain_path(path: str) -> bool:
     return parts[0] == "" and not {"", ".", ".."} & set(parts[1:]) and "\0" not in path
 
 
+def _is_within(number: object, limits: tuple[int, int]) -> bool:
+    low, high = limits
+    return type(number) is int and low <= number < high
+
+
 def _parse_device(value: object) -> tuple[int, int] | None:
     if value is None:
         return None
     if not (
         isinstance(value, list)
         and len(value) == 2
-        and all(type(number) is int for number in value)
+        and all(_is_within(number, (0, _MAX_32)) for number in value)
     ):
         raise _not_understood()
     return value[0], value[1]

@@ -11,6 +11,7 @@ from typing import Any
 from byteback.errors import RefusedError
 
 PROTOCOL = 1
+MAX_SIZE = 2**63  # bytes: more than any file system holds
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def parse_end(fields: dict[str, Any]) -> End | None:
         incomplete = told if isinstance(told, list) else []
         names = tuple(name for name in incomplete if isinstance(name, str))
         size = fields.get("size")
-        return End(found, whole, names, size if isinstance(size, int) else None)
+        is_size = type(size) is int and 0 <= size < MAX_SIZE
+        return End(found, whole, names, size if is_size else None)
     return None
 
 
@@ -89,7 +91,7 @@ def _parse(text: str) -> dict[str, Any]:
     lines = text.strip().splitlines()
     try:
         fields = json.loads(lines[-1]) if lines else None
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         raise _not_understood()

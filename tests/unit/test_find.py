@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from byteback.client.find import Found, absolute_patterns, parse_answer
+from byteback.client.find import (
+    Found,
+    absolute_patterns,
+    parse_answer,
+    refuse_unasked,
+)
 from byteback.errors import RefusedError, UnreachableError, UsageError
 from byteback.model.listing import Entry, format_json
-from byteback.wire.replies import End, format_reply, parse_end
+from byteback.wire.replies import End, format_reply, parse_end, parse_hello
 
 ENTRY = Entry("current", "/etc/hosts", stat.S_IFREG | 0o644, 5, 0, 0, 0)
 END = format_reply(End(1, current_is_whole=True))
@@ -97,3 +103,68 @@ def test_a_snapshot_that_lacks_files_is_named_if_it_is_shown() -> None:
     assert parse_end({"found": 1, "current_is_whole": True}) == End(1, True)
     told = {"found": 1, "current_is_whole": True, "incomplete": [name, 5]}
     assert parse_end(told) == End(1, True, (name,))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "snapshot", "path", "tree"),
+    [
+        ("/home/x", "*", "/etc/shadow", "current"),
+        ("/home/x", "*", "/home/x/below", "current"),
+        ("/home/x", "*", "/", "current"),
+        ("/home/*", "*", "/home/.hidden", "current"),
+        ("/etc/hosts/", "*", "/etc/hosts", "current"),
+        ("/etc/hosts", "2026-*", "/etc/hosts", "current"),
+        ("/etc/hosts", "*", "/etc/hosts", "*"),
+    ],
+)
+def test_a_server_that_lists_what_was_not_asked_for(
+    pattern: str, snapshot: str, path: str, tree: str
+) -> None:
+    """Else it could have any file of the machine restored over, by a listing of it."""
+    asked = Entry("current", "/home/x", stat.S_IFREG | 0o644, 5, 0, 0, 0)
+    refuse_unasked([asked], "*", ["/home/x", "/etc/*"])
+    with pytest.raises(RefusedError, match="not asked for"):
+        refuse_unasked([replace(asked, path=path, snapshot=tree)], snapshot, [pattern])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("/", "/"),
+        ("/**/", "/a/b"),
+        ("/{a,b}/../[!x]?", "/cc"),
+        ("/a/**/*.conf", "/a/b/c/d.conf"),
+        ("/a/**/*.conf", "/a/d.conf"),
+        ("/caf\udce9*", "/caf\udce9s"),
+    ],
+)
+def test_what_was_asked_for_is_taken(pattern: str, path: str) -> None:
+    directory = Entry("saved-by-hand", path, stat.S_IFDIR | 0o755, 5, 0, 0, 0)
+    refuse_unasked([directory], "*", [pattern])
+
+
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [
+        ("mode", -1),
+        ("mode", 1 << 40),
+        ("size", 10**400),
+        ("uid", -1),
+        ("mtime_ns", 1 << 99),
+    ],
+)
+def test_numbers_that_no_file_has(field: str, number: int) -> None:
+    """What stat(2) cannot tell would fail later, where nobody expects it."""
+    fields = json.loads(format_json(ENTRY)) | {field: number}
+    with pytest.raises(RefusedError):
+        parse_answer(answer(json.dumps(fields), END), "'server'")
+
+
+def test_a_bomb_of_brackets() -> None:
+    with pytest.raises(RefusedError):
+        parse_answer(b"[" * 100_000 + b"\n", "'server'")
+    with pytest.raises(RefusedError):
+        parse_hello("[" * 100_000)
+    end = parse_end({"found": 0, "current_is_whole": True, "size": 10**400})
+    assert end is not None
+    assert end.size is None
