@@ -72,5 +72,5 @@ class LargestSeen:
     def take(self, line: str) -> None:
         """Read one line of rsync's standard output; other lines mean nothing here."""
         digits = line.partition(" ")[0]
-        if digits.isdigit():
+        if digits.isascii() and digits.isdigit() and len(digits) < 20:
             self.size = max(self.size, int(digits))

@@ -127,7 +127,7 @@ def parse_change(line: str) -> Change | None:
 def plain_name(name: str) -> str:
     """A name as the file system has it, from the way in which rsync writes it."""
     raw = name.encode("utf-8", "surrogateescape")
-    plain = re.sub(rb"\\#([0-7]{3})", lambda m: bytes([int(m[1], 8)]), raw)
+    plain = re.sub(rb"\\#([0-3][0-7]{2})", lambda m: bytes([int(m[1], 8)]), raw)
     return plain.decode("utf-8", "surrogateescape")
 
 

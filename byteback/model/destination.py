@@ -81,7 +81,7 @@ def _checked(
     for word in (user, host):
         if not word or word.startswith("-") or not word.isprintable() or " " in word:
             raise _bad(text)
-    if "/" in host or not path.isprintable():
+    if set("/[]") & set(host) or not path.isprintable():
         raise _bad(text)
     return Destination(user, host, port, path)
 

@@ -12,7 +12,7 @@ ATTRIBUTE = "user.rsync.%stat"
 MAX_ID = 2**32 - 1
 
 # OCTALMODE MAJOR,MINOR UID:GID; see set_stat_xattr in rsync's xattrs.c.
-_FORM = re.compile(rb"([0-7]{1,7}) (\d{1,10}),(\d{1,10}) (\d{1,10}):(\d{1,10})\0?")
+_FORM = re.compile(rb"([0-7]{1,6}) (\d{1,10}),(\d{1,10}) (\d{1,10}):(\d{1,10})\0?")
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,10 @@ MAX_PROBLEMS = 1000  # lines kept of what rsync complains about
 MAX_REMARKS = 20
 
 _PROGRESS = re.compile(
-    r"\s*([\d,.]+)\s+(\d+)%\s+([\d.,]+[kKMGT]?B/s)\s+(\d+:\d\d:\d\d)", re.ASCII
+    r"\s*(\d[\d,.]{0,40})\s+(\d{1,3})%\s+([\d.,]+[kKMGT]?B/s)\s+(\d+:\d\d:\d\d)",
+    re.ASCII,
 )
-_STATISTIC = re.compile(r"([A-Z][A-Za-z ]+): ([\d,.]+)", re.ASCII)
+_STATISTIC = re.compile(r"([A-Z][A-Za-z ]+): ([\d,.]{1,40})", re.ASCII)
 _LINE_END = re.compile(rb"[\r\n]")
 
 
@@ -149,8 +150,10 @@ def transfer(
                 status = running.wait()
         finally:
             process.stop_group(running)
-            reader.join(timeout=5)
             running.stdout.close()
+        # Not after a signal: a shared connection keeps rsync's standard error open
+        # until all is through that is on its way, and nobody asks for complaints then.
+        reader.join(timeout=5)
     return Outcome(
         status,
         files=statistics.get("Number of files", 0),

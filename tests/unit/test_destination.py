@@ -50,6 +50,7 @@ def test_what_is_formatted_is_read_back(destination: Destination) -> None:
         "me@-oProxyCommand=id",
         "-l@host",
         "two words@host",
+        "me@ho[st]:x:y",
         "ho st:",
         "host\x1b[0m:",
         "ssh://host:port/",

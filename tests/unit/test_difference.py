@@ -80,6 +80,7 @@ def test_lines_of_rsync() -> None:
 
 def test_names_as_rsync_writes_them() -> None:
     assert plain_name("new\\#012line \\#377 -> x\\y") == "new\nline \udcff -> x\\y"
+    assert plain_name("no byte \\#777") == "no byte \\#777"
 
 
 def test_a_sample_is_as_large_as_can_be() -> None:

@@ -68,6 +68,7 @@ def test_links_are_not_followed(file: Path, tmp_path: Path) -> None:
         (b"108755 0,0 0:0", None),
         (b"755 0,0 0:0", None),
         (b"170755 0,0 0:0", None),
+        (b"2104755 0,0 0:0", None),
         (b"104755 0,0 9999999999:0", None),
         (b"104755 0,0 0:0 more", None),
         (b"104755  0,0 0:0", None),

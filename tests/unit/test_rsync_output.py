@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from byteback.cli._progress import format_progress
+from byteback.client.largest_file import LargestSeen
 from byteback.tools.openssh import join_for_rsync
 from byteback.tools.rsync import Progress, parse_progress, transfer
 
@@ -68,3 +69,25 @@ def test_the_bar_never_overflows() -> None:
 
 def test_words_for_rsyncs_remote_shell() -> None:
     assert join_for_rsync(["ssh", "-i", "/a b/k'ey", ""]) == "ssh -i '/a b/k''ey' ''"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["\N{SUPERSCRIPT TWO} name", "9" * 5000 + " name", "\N{ARABIC-INDIC DIGIT TWO} x"],
+)
+def test_numbers_that_a_server_put_into_the_output(line: str) -> None:
+    """Its messages come between rsync's own lines."""
+    seen = LargestSeen(10)
+    seen.take(line)
+    assert seen.size == 10
+
+
+def test_statistics_that_a_server_put_into_the_output() -> None:
+    script = f"""
+print("Total bytes sent: {"9" * 5000}")
+print("Number of files: ,")
+print("      ,  12%    1.50MB/s    0:00:07")
+print("Number of regular files transferred: 3")
+"""
+    outcome = transfer([sys.executable, "-c", script], on_progress=lambda _: None)
+    assert (outcome.status, outcome.files_sent, outcome.files) == (0, 3, 0)
