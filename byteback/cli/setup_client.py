@@ -19,6 +19,8 @@ from byteback.cli._questions import TerminalQuestions
 from byteback.client import enrol
 from byteback.client.enrol import Outcome
 from byteback.client.introduction import Options
+from byteback.client.schedule import Schedule, parse_wish
+from byteback.client.schedule_files import TIMER
 from byteback.client.settings import Files, read_destination
 from byteback.errors import escape
 
@@ -70,6 +72,17 @@ _DONE = {
     metavar="PATH",
     help="This machine's key, made if missing.  [default: /etc/byteback/key]",
 )
+@click.option(
+    "--schedule-at",
+    metavar="HH:MM|own",
+    help="Start the daily backup at this time.  [default: the time chosen earlier, or "
+    "one of this machine's own between 00:00 and 04:00]",
+)
+@click.option(
+    "--no-schedule",
+    is_flag=True,
+    help="Start no backups by themselves, until this is run again without it.",
+)
 @verbose_option
 @version_option
 def command(
@@ -80,6 +93,8 @@ def command(
     accept_new_host_key: bool,
     replace_key: bool,
     ssh_key: Path | None,
+    schedule_at: str | None,
+    no_schedule: bool,
     verbose: bool,
 ) -> None:
     """Make this machine a client of a byteback server, once; harmless when run again.
@@ -90,14 +105,13 @@ def command(
     log.set_up("byteback-setup-client", verbose=verbose)
     files = Files()
     options = Options(
-        ssh_key or files.key, hostname, login, accept_new_host_key, replace_key
+        *(ssh_key or files.key, hostname, login, accept_new_host_key, replace_key),
+        schedule=parse_wish(no_schedule, schedule_at),
     )
     server = read_destination(files, destination)
-    click.echo(
-        format_outcome(enrol.set_up_client(files, server, options, TerminalQuestions()))
-    )
-    for path in enrol.own_schedules():
-        click.echo(f"{path} starts backups as the package does: remove that line.")
+    done = enrol.set_up_client(files, server, options, TerminalQuestions())
+    click.echo(format_outcome(done))
+    click.echo(format_schedule(done.schedule))
 
 
 def format_outcome(outcome: Outcome) -> str:
@@ -112,6 +126,37 @@ def format_outcome(outcome: Outcome) -> str:
             "The key was tried and works. Next: byteback-backup --verbose",
         ]
     )
+
+
+def format_schedule(schedule: Schedule) -> str:
+    """What starts backups from now on, if anything, and what to do about it."""
+    own = escape(", ".join(map(str, schedule.own_lines)))
+    if schedule.state == "off":
+        also = f", but for {own}" if own else ""
+        return f"Nothing starts backups by itself{also}."
+    if schedule.state == "own":
+        return (
+            f"Backups are started by {own}, and by nothing else.\n"
+            "  To change over, remove that line and run this again."
+        )
+    if schedule.state == "disabled":
+        return (
+            f"Nothing starts backups by itself: {TIMER} was disabled.\n"
+            f"  To change that: systemctl enable --now {TIMER}"
+        )
+    lines = [f"From now on a backup starts every day {_describe_time(schedule)}."]
+    if schedule.state == "no cron":
+        lines = ["Nothing starts backups by itself before a cron daemon is installed."]
+    if own:
+        lines.append(f"  {own} starts them as well: remove that line.")
+    return "\n".join(lines)
+
+
+def _describe_time(schedule: Schedule) -> str:
+    runner = TIMER if schedule.runner == "systemd" else "cron"
+    if schedule.at is None:
+        return f"between 00:00 and 04:00 ({runner})"
+    return f"at {schedule.at:%H:%M} ({runner})"
 
 
 def main() -> NoReturn:

@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byteback import locking
-from byteback.client import client_key
+from byteback.client import client_key, schedule
 from byteback.client.introduction import Applicant, Introduction, Options
 from byteback.client.questions import Questions
+from byteback.client.schedule import Schedule
 from byteback.client.settings import Files, read_text
 from byteback.errors import BytebackError, UsageError, quote
 from byteback.model.destination import Destination, format_destination
 from byteback.model.hostname import check_host_name
-from byteback.tools import crontab, host
 from byteback.tools import files as system_files
+from byteback.tools import host
 
-PACKAGED_SCHEDULES = (
-    Path("/usr/lib/systemd/system/byteback-backup.timer"),
-    Path("/lib/systemd/system/byteback-backup.timer"),
-)
 NAME_FILE = "hostname"  # in /etc/byteback: the name that the server knows us by
 
 
@@ -34,6 +31,7 @@ class Outcome:
     server_version: str
     fingerprint: str  # of this machine's key
     server_fingerprint: str  # of the server's
+    schedule: Schedule
 
 
 def set_up_client(
@@ -61,6 +59,8 @@ def set_up_client(
     hello = applicant.prove()
     if old_name is not None:
         client_key.put_in_force(path, options.key, old_name)
+    # What waits for the file "destination" must not start if it is not wanted.
+    schedule.hold(options.schedule)
     _remember(files, destination, name)
     return Outcome(
         reply.result,
@@ -69,17 +69,8 @@ def set_up_client(
         hello.byteback,
         key.fingerprint,
         introduction.server_fingerprint,
+        schedule.arrange(options.schedule),
     )
-
-
-def own_schedules() -> list[Path]:
-    """Crontabs that start backups besides the packaged schedule, if that is here.
-
-    Such a line was the only schedule once, and would now make a second backup a day.
-    """
-    if not any(path.exists() for path in PACKAGED_SCHEDULES):
-        return []
-    return crontab.files_that_run("byteback-backup")
 
 
 def choose_name(former: str | None, given: str | None, questions: Questions) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from byteback.client import enrol_reply, host_key, login
 from byteback.client.connection import connect
 from byteback.client.enrol_reply import ForcedCommandError, NameTakenError, Reply
 from byteback.client.questions import Questions
+from byteback.client.schedule import Wish
 from byteback.client.settings import Files
 from byteback.errors import BytebackError, RefusedError, quote
 from byteback.model.destination import Destination, format_destination
@@ -30,6 +31,7 @@ class Options:
     login: str | None = None  # None: the destination's user
     accept_new_host_key: bool = False
     replace_key: bool = False
+    schedule: Wish = field(default_factory=Wish)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 PLACES = ("/etc/crontab", "/etc/cron.d/*", "/var/spool/cron/crontabs/*")
 GUARD = "[ -d /run/systemd/system ]"  # in each line of a file that comes packaged
+# Commands that name a program without starting it, as monitoring does.
+LOOKS_AT = re.compile(r"\b(pgrep|pidof|pkill|killall|grep|journalctl|logger|command)\b")
 
 
 def files_that_run(program: str) -> list[Path]:
@@ -28,9 +30,10 @@ def _runs(path: Path, program: str) -> bool:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return False
-    word = re.compile(rf"(^|[\s/;&|]){re.escape(program)}($|[\s;&|])")
+    word = re.compile(rf"(^|[\s/]){re.escape(program)}($|\s)")
     return any(
-        word.search(line) is not None
+        word.search(command) is not None and not LOOKS_AT.search(command)
         for line in text.splitlines()
         if not line.lstrip().startswith("#") and GUARD not in line
+        for command in re.split(r"[;&|(){}]", line)
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client import enrol
 from byteback.tools import crontab
 
 DEBIAN = Path(__file__).resolve().parents[2] / "debian"
@@ -27,6 +26,10 @@ def cron_d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("#0 3 * * * root byteback-backup", False),
         ("0 3 * * * root byteback-backup-status", False),
         ("0 3 * * * root my-byteback-backup", False),
+        ("0 3 * * * root (sleep 60; byteback-backup)", True),
+        ("0 3 * * * root pgrep byteback-backup || echo none", False),
+        ("0 3 * * * root journalctl -u byteback-backup | mail root", False),
+        ("0 3 * * * root pgrep byteback-backup || byteback-backup", True),
     ],
 )
 def test_lines_that_run_it(cron_d: Path, line: str, runs: bool) -> None:
@@ -37,18 +40,10 @@ def test_lines_that_run_it(cron_d: Path, line: str, runs: bool) -> None:
 
 
 def test_the_packages_own_lines_are_no_surprise(cron_d: Path) -> None:
-    for name in ("byteback.cron.d", "byteback-server.byteback-prune.cron.d"):
+    for name in (
+        "byteback.byteback-backup.cron.d",
+        "byteback-server.byteback-prune.cron.d",
+    ):
         (cron_d / name.replace(".", "-")).write_text((DEBIAN / name).read_text())
     assert not crontab.files_that_run("byteback-backup")
     assert not crontab.files_that_run("byteback-prune")
-
-
-def test_the_only_schedule_is_nobody_told_to_remove(
-    cron_d: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (cron_d / "own").write_text("0 3 * * * root byteback-backup\n")
-    timer = cron_d / "byteback-backup.timer"
-    monkeypatch.setattr(enrol, "PACKAGED_SCHEDULES", (timer,))
-    assert enrol.own_schedules() == []
-    timer.touch()
-    assert enrol.own_schedules() == [cron_d / "own"]

@@ -137,7 +137,7 @@ def cron_command(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["byteback.cron.d", "byteback-server.byteback-prune.cron.d"]
+    "name", ["byteback.byteback-backup.cron.d", "byteback-server.byteback-prune.cron.d"]
 )
 def test_cron_commands_are_shell(name: str) -> None:
     subprocess.run(["sh", "-n", "-c", cron_command(name)], check=True)
@@ -145,7 +145,9 @@ def test_cron_commands_are_shell(name: str) -> None:
 
 def test_pause_before_the_backup_is_stable(tmp_path: Path) -> None:
     """The delay in the cron line, taken out of it and run by a shell."""
-    match = re.search(r"sleep (\$\(\(.*% 14400\)\))", cron_command("byteback.cron.d"))
+    match = re.search(
+        r"sleep (\$\(\(.*% 14400\)\))", cron_command("byteback.byteback-backup.cron.d")
+    )
     assert match is not None
     (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA www1\n")
     expression = match[1].replace("/etc/byteback/key.pub", f"{tmp_path}/key.pub")
