@@ -29,6 +29,9 @@ class ServerSettings:
 
 CONFINEMENTS = ("auto", "require", "off")
 GROWTH = ("growth_factor", "growth_percent", "shrink_factor")
+MAX_HOURS = 24 * 366 * 10
+MAX_FACTOR = 10**6  # as good as never
+MAX_NUMBER = 2**31 - 1  # what rsync takes for a time-out
 PER_HOST = frozenset({"snapshot_interval_hours", "io_timeout_s", *GROWTH})
 
 
@@ -101,11 +104,21 @@ def _check(settings: ServerSettings, where: str) -> None:
         )
     if settings.confinement not in CONFINEMENTS:
         raise UsageError(f"{where}confinement must be one of {', '.join(CONFINEMENTS)}")
-    if settings.snapshot_interval_hours < 0:
-        raise UsageError(f"{where}snapshot_interval_hours cannot be negative")
-    if not (settings.growth_factor >= 1 and settings.shrink_factor >= 1):
-        raise UsageError(f"{where}growth_factor and shrink_factor must be at least 1")
+    if not 0 <= settings.snapshot_interval_hours <= MAX_HOURS:
+        raise UsageError(
+            f"{where}snapshot_interval_hours must be between 0 and {MAX_HOURS}"
+        )
+    for factor in (settings.growth_factor, settings.shrink_factor):
+        if not 1 <= factor <= MAX_FACTOR:
+            raise UsageError(
+                f"{where}growth_factor and shrink_factor must be between 1 and "
+                f"{MAX_FACTOR}"
+            )
     if not 0 <= settings.growth_percent <= 100:
         raise UsageError(f"{where}growth_percent must be between 0 and 100")
-    if settings.max_transfers < 1 or settings.io_timeout_s < 1:
-        raise UsageError(f"{where}max_transfers and io_timeout_s must be at least 1")
+    for number in (settings.max_transfers, settings.io_timeout_s):
+        if not 1 <= number <= MAX_NUMBER:
+            raise UsageError(
+                f"{where}max_transfers and io_timeout_s must be between 1 and "
+                f"{MAX_NUMBER}"
+            )
