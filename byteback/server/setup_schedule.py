@@ -10,6 +10,7 @@ from byteback.server.setup_steps import Hands, Outcome, found, warning
 from byteback.tools import files, host, process
 
 CRON_FILE = Path("/etc/cron.d/byteback-prune")
+PACKAGED_CRON_FILE = Path("/etc/cron.d/byteback-server-prune")
 OWN_UNITS = Path("/etc/systemd/system")
 PACKAGED_UNITS = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 TIMER = "byteback-prune.timer"
@@ -122,6 +123,8 @@ def _remove_own(hands: Hands) -> Iterator[Outcome]:
 def _remove(paths: list[Path]) -> None:
     for path in paths:
         path.unlink()
+    if not host.is_systemd_running():
+        return
     process.run(["systemctl", "daemon-reload"])
     if OWN_UNITS / TIMER in paths:  # a link that enabled it would lead nowhere now
         process.run(["systemctl", "reenable", TIMER])
@@ -149,6 +152,9 @@ def _provide_cron(program: Path, hands: Hands) -> Iterator[Outcome]:
     text = format_cron(program)
     if is_kept(_content(CRON_FILE)):
         yield found(f"{CRON_FILE} runs the pruning, and is left as it is")
+    elif is_kept(_content(PACKAGED_CRON_FILE)) and _is_own_or_missing(CRON_FILE):
+        yield from _remove_own(hands)  # to which the package's gives way
+        yield found(f"{PACKAGED_CRON_FILE} runs the pruning every five minutes")
     elif _content(CRON_FILE) == text and CRON_FILE.stat().st_mode & 0o777 == 0o644:
         yield found(f"{CRON_FILE} runs the pruning every five minutes")
     else:
@@ -162,6 +168,11 @@ def _provide_cron(program: Path, hands: Hands) -> Iterator[Outcome]:
             f"prune the store until one is, or until you run '{program} --prune' "
             "from a scheduler of your own"
         )
+
+
+def _is_own_or_missing(path: Path) -> bool:
+    content = _content(path)
+    return content is None or OWN_MARK in content
 
 
 def _write_cron(text: str) -> None:

@@ -42,7 +42,7 @@ def test_lines_that_run_it(cron_d: Path, line: str, runs: bool) -> None:
 def test_the_packages_own_lines_are_no_surprise(cron_d: Path) -> None:
     for name in (
         "byteback.byteback-backup.cron.d",
-        "byteback-server.byteback-prune.cron.d",
+        "byteback-server.byteback-server-prune.cron.d",
     ):
         (cron_d / name.replace(".", "-")).write_text((DEBIAN / name).read_text())
     assert not crontab.files_that_run("byteback-backup")

@@ -13,6 +13,8 @@ import pytest
 import byteback
 from byteback.cli import completion
 from byteback.server import setup_schedule
+from byteback.server.setup_steps import Hands
+from byteback.tools import host
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEBIAN = CHECKOUT / "debian"
@@ -121,13 +123,34 @@ def test_percent_signs_are_escaped_for_cron() -> None:
 
 
 def test_set_up_keeps_the_packages_cron_file() -> None:
-    text = (DEBIAN / "byteback-server.byteback-prune.cron.d").read_text()
+    text = (DEBIAN / "byteback-server.byteback-server-prune.cron.d").read_text()
     assert setup_schedule.is_kept(text)
     switched_off = "".join(f"#{line}\n" for line in text.splitlines())
     assert not setup_schedule.is_kept(switched_off)
     own = setup_schedule.format_cron(Path("/usr/bin/byteback-prune"))
     assert not setup_schedule.is_kept(own)
     assert not setup_schedule.is_kept(None)
+
+
+@pytest.mark.parametrize("former", [None, "set-up's own", "an administrator's"])
+def test_one_cron_file_prunes(
+    former: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Path("/usr/bin/byteback-prune")
+    packaged, own = tmp_path / "byteback-server-prune", tmp_path / "byteback-prune"
+    line = (DEBIAN / "byteback-server.byteback-server-prune.cron.d").read_text()
+    assert f"[ -e {setup_schedule.CRON_FILE} ] ||" in line
+    packaged.write_text(line)
+    if former == "set-up's own":
+        own.write_text(setup_schedule.format_cron(program))
+    elif former is not None:
+        own.write_text("7 * * * * root byteback-prune --prune\n")
+    monkeypatch.setattr(setup_schedule, "PACKAGED_CRON_FILE", packaged)
+    monkeypatch.setattr(setup_schedule, "CRON_FILE", own)
+    monkeypatch.setattr(setup_schedule, "OWN_UNITS", tmp_path)
+    monkeypatch.setattr(host, "is_systemd_running", lambda: False)
+    list(setup_schedule.provide_schedule(program, Hands()))
+    assert own.exists() == (former == "an administrator's")
 
 
 def cron_command(name: str) -> str:
@@ -137,7 +160,8 @@ def cron_command(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["byteback.byteback-backup.cron.d", "byteback-server.byteback-prune.cron.d"]
+    "name",
+    ["byteback.byteback-backup.cron.d", "byteback-server.byteback-server-prune.cron.d"],
 )
 def test_cron_commands_are_shell(name: str) -> None:
     subprocess.run(["sh", "-n", "-c", cron_command(name)], check=True)

@@ -1,4 +1,0 @@
-# Keeps room in the store where systemd does not run; elsewhere byteback-prune.timer
-# does it. Nothing happens on a machine without a store.
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-*/5 * * * * root [ -d /run/systemd/system ] || [ ! -d ~byteback/.byteback ] || [ ! -x /usr/bin/byteback-prune ] || nice byteback-prune --prune
