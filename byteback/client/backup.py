@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from byteback.client.largest_file import (
     scan_largest,
     write_largest,
 )
+from byteback.client.lost_acls import LostAcls
 from byteback.client.retry import RetryPolicy, retrying
 from byteback.client.settings import (
     RUN_DIRECTORY,
@@ -164,7 +166,12 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
 def _transfer(job: Job, connection: Connection, started: float) -> Summary:
     options = job.options
     largest = read_largest()
-    seen = LargestSeen(largest or 0)
+    seen, lost = LargestSeen(largest or 0), LostAcls()
+
+    def hear(line: str) -> None:
+        seen.take(line)
+        lost.take(line)
+
     argv = push.push_argv(
         connection,
         job.selection,
@@ -179,10 +186,11 @@ def _transfer(job: Job, connection: Connection, started: float) -> Summary:
         connection,
         options.retry,
         on_progress=options.on_progress,
-        on_line=options.on_line or seen.take,
+        on_line=options.on_line or hear,
     )
     if not options.dry_run:
         _remember_largest(largest, seen.size, outcome)
+        _send_again(job, connection, lost.names)
     completion = None
     if not options.dry_run:
         request = requests.Complete(
@@ -193,6 +201,20 @@ def _transfer(job: Job, connection: Connection, started: float) -> Summary:
         answer = retrying(lambda: connection.request(request), options.retry)
         completion = parse_completion(answer.text)
     return Summary(outcome, time.monotonic() - started, completion)
+
+
+def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:
+    """Bring the ACLs that the server's rsync has lost (see lost_acls)."""
+    if not names:
+        return
+    logger.debug("sending the ACLs of %d files once more", len(names))
+    with tempfile.NamedTemporaryFile(prefix="byteback-backup-") as file:
+        for name in names:
+            file.write(name.encode("utf-8", "surrogateescape") + b"\0")
+        file.flush()
+        options = job.options
+        argv = push.again_argv(connection, options.files, job.io_timeout_s, file.name)
+        push.send(argv, connection, options.retry)
 
 
 def _remember_largest(known: int | None, seen: int, outcome: Outcome) -> None:

@@ -21,11 +21,13 @@ PATHS = (
     "/swap.file",
     "/tmp",
     "/var/backups/localhost",
-    "/var/cache/apt/archives",
     "/var/lib/php5",
     "/var/tmp",
     "/var/lib/mysql",
 )
+# Packages, but not the directories, which are a package's own (dpkg --verify).
+APT_CACHE = "/var/cache/apt/archives"
+APT_RULES = (f"{APT_CACHE}/*.*", f"{APT_CACHE}/partial/*")
 STORE_USER = "byteback"
 
 
@@ -39,7 +41,8 @@ def automatic_excludes(mounts: Sequence[Mount]) -> list[str]:
     store = _own_store()
     if store is not None:
         excluded[store] = None
-    return [_rule(path) for path in sorted(excluded)]
+    rules = [_rule(path) for path in excluded]
+    return sorted([*rules, *(APT_RULES if Path(APT_CACHE).is_dir() else ())])
 
 
 def foreign_mount_points(mounts: Sequence[Mount]) -> list[str]:

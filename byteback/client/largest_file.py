@@ -64,13 +64,15 @@ def scan_largest(
 
 
 class LargestSeen:
-    """The largest size in the lines that rsync prints for ``--out-format='%l %n'``."""
+    """The largest size of what was sent, in lines of the format push.SENT_FORMAT."""
 
     def __init__(self, size: int = 0) -> None:
         self.size = size
 
     def take(self, line: str) -> None:
         """Read one line of rsync's standard output; other lines mean nothing here."""
-        digits = line.partition(" ")[0]
+        digits, _, rest = line.partition(" ")
+        if rest.startswith("."):  # only its owner, mode, time and the like
+            return
         if digits.isascii() and digits.isdigit() and len(digits) < 20:
             self.size = max(self.size, int(digits))

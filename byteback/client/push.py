@@ -47,7 +47,7 @@ OPTIONS = (
     "--stats",
     "--no-human-readable",
 )
-SENT_FORMAT = "--out-format=%l %n"  # largest_file.LargestSeen reads it
+SENT_FORMAT = "--out-format=%l %i %n"  # largest_file and lost_acls read it
 REFUSAL = "byteback-receive: error: "
 BUSY = "byteback-receive: busy: "
 NO_ROUTE = (5, 10, 12, 30, 35, openssh.STATUS_FAILED)  # rsync's for a broken line
@@ -102,7 +102,7 @@ def push_argv(
 ) -> list[str]:
     """rsync's command line for one attempt; ``block_size`` of None is rsync's choice.
 
-    Without ``dry_run`` it prints each file that it sends as its size and name.
+    Without ``dry_run`` it prints the size of each file that changes, how, and its name.
     """
     return [
         "rsync",
@@ -119,6 +119,19 @@ def push_argv(
         "/",
         f"{connection.destination.rsync_host}:",
     ]
+
+
+def again_argv(
+    connection: Connection, files: Files, io_timeout_s: int, list_file: str
+) -> list[str]:
+    """rsync's command line to compare once more the names that a file lists.
+
+    Of a directory, that is its own owner, mode and attributes: nothing in it is sent,
+    and nothing deleted, whatever rsync_flags may say.
+    """
+    argv = push_argv(connection, Selection(()), files, io_timeout_s)
+    kept = [word for word in argv if not word.startswith(("--del", "--recursive"))]
+    return [kept[0], f"--files-from={list_file}", "--from0", *kept[1:]]
 
 
 def send(

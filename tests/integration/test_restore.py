@@ -146,6 +146,7 @@ def make_metadata(directory: Path) -> None:
     run_program(["setfacl", "-m", "u:12345:r--,g:54321:rw-", acl])
     (directory / "inherit").mkdir()
     run_program(["setfacl", "-d", "-m", "u:12345:rwx", directory / "inherit"])
+    os.setxattr(directory / "inherit", "user.note", b"rsync drops one or the other")
     os.setxattr(acl, "user.note", b"with\0nul")
     os.setxattr(acl, "trusted.note", b"root's")
     shutil.copy("/bin/true", directory / "capable")
@@ -193,6 +194,16 @@ def test_restores_every_kind_of_file_exactly(restorer: Restorer) -> None:
     above = restored.parent.stat()
     original = SOURCE.parent.stat()
     assert (above.st_mode, above.st_uid) == (original.st_mode, original.st_uid)
+
+
+def test_acls_survive_a_change_of_attributes(restorer: Restorer) -> None:
+    """The server's rsync drops them then, and they have to be sent once more."""
+    for name in ("acl", "inherit"):
+        os.setxattr(SOURCE / "metadata" / name, "user.note", b"changed")
+    restorer.backup()
+    restorer.run("--restore", SOURCE / "metadata")
+    restored = restorer.work / "current/home/data/metadata"
+    assert describe(restored) == describe(SOURCE / "metadata")
 
 
 def test_lists_what_was_backed_up(restorer: Restorer) -> None:

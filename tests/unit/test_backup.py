@@ -82,6 +82,17 @@ def test_automatic_excludes_keep_the_directories_themselves() -> None:
     assert "/proc" not in rules
 
 
+def test_automatic_excludes_keep_what_belongs_to_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache's own directory ``partial`` is apt's."""
+    monkeypatch.setattr(excludes, "APT_CACHE", str(tmp_path))
+    assert set(excludes.APT_RULES) <= set(excludes.automatic_excludes([]))
+    monkeypatch.setattr(excludes, "APT_CACHE", str(tmp_path / "none"))
+    assert not set(excludes.APT_RULES) & set(excludes.automatic_excludes([]))
+    assert "/var/cache/apt/archives/*" not in excludes.APT_RULES
+
+
 def files(tmp_path: Path, **contents: str | bytes) -> Files:
     for name, content in contents.items():
         data = content if isinstance(content, bytes) else content.encode()

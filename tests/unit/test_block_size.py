@@ -62,7 +62,8 @@ def test_an_unwritable_memory_is_passed_over() -> None:
 
 def test_sizes_are_read_from_what_rsync_prints() -> None:
     seen = LargestSeen(10)
-    for line in ("5 etc/a", "4096 etc/", "700000 var/lib/x y", "deleting 9999999", ""):
+    sent = ("5 <f+++++++++ etc/a", "4096 cd+++++++++ etc/", "700000 <f.st...... x y")
+    for line in (*sent, "deleting 9999999", "800000 .f..t...... only its time", ""):
         seen.take(line)
     assert seen.size == 700000
 

@@ -1,0 +1,50 @@
+"""Finds the ACLs that the server's rsync has lost, for a second try to bring them.
+
+With --fake-super rsync keeps an ACL in an attribute of its own. Where a directory is
+new, or the attributes of a file with an ACL have changed, it writes the ACL first and
+the attributes after it, and there takes the ACL's for one that the source does not have
+and removes it (rsync 3.1 to 3.5, rsync_xal_set). It is sent anew by the next transfer,
+which finds it missing, and the attributes in place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from byteback.client.pull import plain_name
+
+ACL = "system.posix_acl_"
+SYSTEM = "system."  # rsync sends no other attribute of this kind
+
+_LINE = re.compile(r"\d+ (\S{11}) (.+)", re.DOTALL)
+_NEW = "+" * 9
+_ATTRIBUTES = 10  # where an "x" tells that they differ: rsync(1), --itemize-changes
+
+
+class LostAcls:
+    """Names that are to be sent again, from what rsync prints as it sends."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def take(self, line: str) -> None:
+        """Read one line of rsync's standard output, of the format push.SENT_FORMAT."""
+        match = _LINE.fullmatch(line)
+        if match is None:
+            return
+        flags, name = match[1], plain_name(match[2])
+        is_new = flags.endswith(_NEW) and flags[1] not in "fL"
+        if (is_new or flags[_ATTRIBUTES] == "x") and _has_both(f"/{name}"):
+            self.names.append(name)
+
+
+def _has_both(path: str) -> bool:
+    """Whether a file has an ACL and other attributes besides."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return any(name.startswith(ACL) for name in names) and not all(
+        name.startswith(SYSTEM) for name in names
+    )

@@ -1,0 +1,59 @@
+"""Which files are sent a second time, because the server's rsync lost their ACLs."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from byteback.client.lost_acls import LostAcls
+
+BOTH = ["system.posix_acl_access", "user.x"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "attributes", "is_lost"),
+    [
+        ("cd+++++++++", BOTH, True),
+        ("cd+++++++++", ["system.posix_acl_default", "security.selinux"], True),
+        ("cS+++++++++", BOTH, True),
+        (".d........x", BOTH, True),
+        (".f..t.....x", BOTH, True),
+        # What rsync gets right: new files, no other attributes, no ACL at all.
+        ("<f+++++++++", BOTH, False),
+        ("cd+++++++++", ["system.posix_acl_access"], False),
+        ("cd+++++++++", ["user.x"], False),
+        (".d..t......", BOTH, False),
+        (".d.......a.", BOTH, False),
+    ],
+)
+def test_what_is_sent_again(
+    flags: str, attributes: list[str], is_lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def listxattr(path: str, *, follow_symlinks: bool) -> list[str]:
+        assert not follow_symlinks
+        asked.append(path)
+        return attributes
+
+    monkeypatch.setattr(os, "listxattr", listxattr)
+    lost = LostAcls()
+    lost.take(f"0 {flags} srv/new\\#012line/")
+    assert lost.names == (["srv/new\nline/"] if is_lost else [])
+    assert set(asked) <= {"/srv/new\nline/"}
+
+
+@pytest.mark.parametrize(
+    "line", ["", "sent 5 bytes", "0 *deleting   x", "x cd+++++++++ x", "0 cd++++ x"]
+)
+def test_other_lines_mean_nothing(line: str) -> None:
+    lost = LostAcls()
+    lost.take(line)
+    assert lost.names == []
+
+
+def test_what_is_gone_is_left_out() -> None:
+    lost = LostAcls()
+    lost.take("0 cd+++++++++ no/such/directory/")
+    assert lost.names == []
