@@ -49,6 +49,15 @@ def volume_size() -> int:
 
 
 @pytest.fixture
+def archive() -> str:
+    """A Debian, which takes a network to make: so this is asked for."""
+    found = os.environ.get(ARCHIVE)
+    if not found:
+        pytest.skip("needs a Debian to back up: run tests/run --system")
+    return found
+
+
+@pytest.fixture
 def disc(tmp_path: Path) -> Iterator[Path]:
     """A file system that has everything, which the machine's overlay has not."""
     require_program("mkfs.btrfs")
@@ -65,11 +74,8 @@ def disc(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def system(disc: Path, enrolled_client: EnrolledClient) -> Iterator[Path]:
+def system(archive: str, disc: Path, enrolled_client: EnrolledClient) -> Iterator[Path]:
     """A Debian that is a client of the server, with everything that is hard in it."""
-    archive = os.environ.get(ARCHIVE)
-    if not archive:
-        pytest.skip("needs a Debian to back up: run tests/run --system")
     root = disc / "system"
     root.mkdir(mode=0o755)
     unpack = ["tar", "--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
