@@ -6,11 +6,20 @@ import contextlib
 import time
 from pathlib import Path
 
-from byteback.errors import ToolError
-from byteback.server import growth, ledger, repair, reserve, snapshots, transfer
+from byteback.errors import BytebackError, ToolError, quote
+from byteback.server import (
+    growth,
+    ledger,
+    repair,
+    reserve,
+    seal,
+    sealing,
+    snapshots,
+    transfer,
+)
 from byteback.server.removal import SPACE_TIMEOUT_S
-from byteback.server.store import Store
-from byteback.tools import btrfs, files
+from byteback.server.store import DISCARDED, Store
+from byteback.tools import btrfs, files, privilege
 
 
 def discard(store: Store, host: str) -> list[str]:
@@ -29,13 +38,13 @@ def discard(store: Store, host: str) -> list[str]:
         repair.clear_discarded(store, host)
         newest = snapshots.newest_name(store, host)
         directory = store.host_directory(host)
-        beside = directory / repair.DISCARDED
+        beside = directory / DISCARDED
         try:
-            _make(directory / newest if newest else None, beside)
+            _make(store, host, newest, beside)
         except ToolError as error:
             if not (btrfs.is_out_of_space(error) and reserve.release(store)):
                 raise
-            _make(directory / newest if newest else None, beside)
+            _make(store, host, newest, beside)
         files.exchange(beside, store.current(host))
         btrfs.sync(store.root)
         repair.clear_discarded(store, host)
@@ -54,12 +63,19 @@ def discard(store: Store, host: str) -> list[str]:
     return lines
 
 
-def _make(source: Path | None, target: Path) -> None:
+def _make(store: Store, host: str, source: str | None, target: Path) -> None:
     if source is None:
         btrfs.create_subvolume(target)
         target.chmod(0o700)
+    elif not seal.is_roots(target.with_name(source)):
+        btrfs.take_snapshot(target.with_name(source), target, read_only=False)
+    elif privilege.is_root_within_reach():
+        sealing.copy(store, host, source, target.name)
     else:
-        btrfs.take_snapshot(source, target, read_only=False)
+        raise BytebackError(
+            f"only root can copy the newest snapshot of {quote(host)}: it is sealed",
+            hint="run this with sudo",
+        )
 
 
 def _last_snapshot_time(store: Store, host: str) -> float:

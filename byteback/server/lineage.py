@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from byteback.model.snapshot import CURRENT
+from byteback.model.snapshot import CURRENT, parse_snapshot_name
 from byteback.server import tree
 from byteback.tools import subvolume
 
 Chains = Sequence[Sequence[str]]
+
+# The mode that sealing gives the top of a snapshot nobody has written to (D29), for the
+# sealing itself counts as writing. Only root can give it to what is root's, and rsync
+# --fake-super leaves no directory without a way in for its owner.
+UNTOUCHED_MODE = 0o550
 
 
 def read_chains(directory: Path, names: Iterable[str]) -> Chains:
@@ -29,7 +35,7 @@ def read_chains(directory: Path, names: Iterable[str]) -> Chains:
             continue
         if name == CURRENT:
             origin = found.uuid
-        elif found.is_untouched:
+        else:
             chains.setdefault(found.parent_uuid, []).append((found.made, name))
     ordered = {
         uuid: [name for _, name in sorted(chain, reverse=True)]
@@ -41,13 +47,28 @@ def read_chains(directory: Path, names: Iterable[str]) -> Chains:
 
 
 def _read(path: Path) -> subvolume.Subvolume | None:
+    """What is known of ``current`` or of a tree that nobody has written to since."""
     fd = tree.open_root(path)
     if fd is None:
         return None
     try:
+        status = os.fstat(fd)
         # A plain directory would give what is known of the subvolume around it.
-        if os.fstat(fd).st_ino != subvolume.TOP_INODE:
+        if status.st_ino != subvolume.TOP_INODE:
             return None
-        return subvolume.read(fd)
+        found = subvolume.read(fd)
+        if found is None or path.name == CURRENT or found.is_untouched:
+            return found
+        return found if _was_untouched(fd, status, path.name) else None
     finally:
         os.close(fd)
+
+
+def _was_untouched(fd: int, status: os.stat_result, name: str) -> bool:
+    """Whether a snapshot was sealed as it was taken, and cannot have changed since."""
+    return (
+        status.st_uid == 0
+        and stat.S_IMODE(status.st_mode) == UNTOUCHED_MODE
+        and parse_snapshot_name(name) is not None
+        and subvolume.is_read_only(fd)
+    )

@@ -27,7 +27,7 @@ from byteback.model.free_space import (
 from byteback.model.growth import Verdict
 from byteback.server import growth, history, removal, repair, reserve, settings
 from byteback.server.history import IMPORTANCE
-from byteback.server.removal import Remover
+from byteback.server.removal import Remover, sealed_error
 from byteback.server.store import USER, Store, find_store
 from byteback.tools import privilege
 
@@ -128,6 +128,7 @@ class Pruner:
         """
         spared = self._remover.spared
         with locking.hold_directory(self.store.root):
+            repair.look_after_seals(self.store)
             while True:
                 found = retention.next_to_force(self._places(), self.now(), spared)
                 if found is None:
@@ -146,6 +147,7 @@ class Pruner:
     def _prune_locked(self, limits: Limits) -> int:
         self._mark_under_way(True)
         self._tell_shrinkages()
+        self._remover.spare_sealed(self._places())
         deleted = 0
         is_evened = False
         # Not known at first: an earlier run may have been cut off, or somebody may
@@ -243,6 +245,11 @@ class Pruner:
                 mark.touch(mode=0o600)
 
     def _say_stuck(self, free: FreeSpace, limits: Limits) -> None:
+        sealed = self._remover.sealed
+        if sealed and free.percent <= limits.min_percent:
+            which = f"free space is {free}, and {len(sealed)} snapshots are"
+            self._remover.failures.append(sealed_error(which))
+            return
         level = logging.WARNING if free.percent <= limits.min_percent else logging.DEBUG
         logger.log(
             level,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from byteback.errors import ToolError, quote
 from byteback.model.free_space import FreeSpace, Limits
 from byteback.model.retention import Place
 from byteback.model.snapshot import Snapshot, parse_snapshot_name
-from byteback.server import reserve
+from byteback.server import reserve, seal, sealing
 from byteback.server.store import Store
-from byteback.tools import btrfs
+from byteback.tools import btrfs, privilege
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class Remover:
         self.store = store
         self.spared: set[Snapshot] = set()
         self.failures: list[ToolError] = []
+        self.sealed: set[Snapshot] = set()  # which only root can delete
 
     def free(self) -> FreeSpace:
         """The room in the store now."""
@@ -47,7 +49,12 @@ class Remover:
             self.spared.add(snapshot)
             return None
         try:
-            btrfs.delete_on_full_disc(path, lambda: reserve.release(self.store))
+            self._refuse_sealed(snapshot)
+            btrfs.delete_on_full_disc(
+                path,
+                lambda: reserve.release(self.store),
+                seal.deletion_check(snapshot.path),
+            )
         except ToolError as error:
             if btrfs.is_subvolume(path):
                 self.spared.add(snapshot)
@@ -82,7 +89,25 @@ class Remover:
         if not (is_real and btrfs.is_subvolume(path)):
             logger.warning("left %s alone: it is no subvolume", quote(snapshot.path))
             return False
+        if not sealing.is_deletable(self.store, snapshot.host, snapshot.name):
+            logger.debug("left %s alone: it is another one's", quote(snapshot.path))
+            return False
         return self.store.is_client(snapshot.host)
+
+    def spare_sealed(self, places: Iterable[Place]) -> None:
+        """As the store's user, leave to root what only root can delete."""
+        if privilege.is_root_within_reach():
+            return
+        self.sealed = {snapshot for snapshot, _ in places if self._is_sealed(snapshot)}
+        self.spared |= self.sealed
+
+    def _is_sealed(self, snapshot: Snapshot) -> bool:
+        directory = self.store.host_directory(snapshot.host)
+        return seal.is_roots(directory / snapshot.name)
+
+    def _refuse_sealed(self, snapshot: Snapshot) -> None:
+        if not privilege.is_root_within_reach() and self._is_sealed(snapshot):
+            raise sealed_error(f"{quote(snapshot.path)} is")
 
     def raise_failures(self) -> None:
         """Raise what could not be deleted, all of it in one ToolError."""
@@ -93,9 +118,20 @@ class Remover:
         if len(self.failures) > 1:
             message += f" (and {len(self.failures) - 1} more)"
         hint = first.hint
-        if any("Operation not permitted" in line for line in first.details):
+        if hint is None and any(
+            "Operation not permitted" in line for line in first.details
+        ):
             hint = "mount the store with user_subvol_rm_allowed, or run this as root"
         raise ToolError(message, hint, first.details, first.status)
+
+
+def sealed_error(which: str) -> ToolError:
+    """``which``, with its verb, cannot be deleted by the store's user."""
+    return ToolError(
+        f"{which} sealed: only root deletes that",
+        hint="byteback-setup-server schedules pruning as root; by hand, run this as "
+        "root",
+    )
 
 
 def even_out(root: Path, free: FreeSpace, limits: Limits) -> bool:

@@ -13,14 +13,12 @@ import os
 from byteback.errors import BusyError, BytebackError, LockedError, quote
 from byteback.model.hostname import is_host_name
 from byteback.model.snapshot import CURRENT, parse_snapshot_name
-from byteback.server import authorized_keys, reserve, snapshots
-from byteback.server.store import Store
+from byteback.server import authorized_keys, reserve, seal, snapshots
+from byteback.server.sealing import Seals
+from byteback.server.store import DISCARDED, Store
 from byteback.tools import btrfs
 
 logger = logging.getLogger(__name__)
-
-# What is on its way out or not in place yet, beside a host's snapshots.
-DISCARDED = ".byteback-discarded"
 
 
 def repair(store: Store) -> None:
@@ -28,11 +26,10 @@ def repair(store: Store) -> None:
 
     What cannot be put right is logged, and looked at again by the next run.
     """
-    with os.scandir(store.root) as entries:
-        names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
-    for host in sorted(filter(is_host_name, names)):
+    seals = Seals(store)
+    for host in _host_names(store):
         try:
-            _repair_host(store, host)
+            _repair_host(store, host, seals)
         except (LockedError, BusyError):
             continue  # a transfer is on: it will still be there next time
         except (OSError, BytebackError) as error:
@@ -40,16 +37,36 @@ def repair(store: Store) -> None:
             logger.warning("cannot put %s right: %s", quote(host), reason)
 
 
+def look_after_seals(store: Store) -> None:
+    """The sealed snapshots' part of repair, before anything is decided by names."""
+    seals = Seals(store)
+    for host in _host_names(store):
+        try:
+            seals.look_after(host, store.trees(host))
+        except (OSError, BytebackError) as error:
+            logger.warning("cannot look at %s: %s", quote(host), error)
+
+
+def _host_names(store: Store) -> list[str]:
+    with os.scandir(store.root) as entries:
+        names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+    return sorted(filter(is_host_name, names))
+
+
 def clear_discarded(store: Store, host: str) -> None:
     """Delete what a discard has left; the caller holds the host's lock."""
     left = store.host_directory(host) / DISCARDED
     if btrfs.is_subvolume(left):
-        btrfs.delete_on_full_disc(left, lambda: reserve.release(store))
+        btrfs.delete_on_full_disc(
+            left, lambda: reserve.release(store), seal.deletion_check(None)
+        )
 
 
-def _repair_host(store: Store, host: str) -> None:
+def _repair_host(store: Store, host: str, seals: Seals) -> None:
     try:
         names = store.trees(host)
+        if seals.look_after(host, names):
+            names = store.trees(host)
     except PermissionError:
         return  # not ours
     except FileNotFoundError:

@@ -25,6 +25,7 @@ class ServerSettings:
     max_transfers: int = 20  # at once, over all clients
     io_timeout_s: int = 10800  # the longest silence that a transfer may ask for
     confinement: str = "auto"  # "auto", "require" or "off"
+    sealed: bool = False  # whether pruning as root makes snapshots root's (D29)
 
 
 CONFINEMENTS = ("auto", "require", "off")
@@ -89,7 +90,8 @@ def _apply(
                 hint=f"known are: {', '.join(known)}",
             )
         wanted = (int, float) if isinstance(known[key], float) else type(known[key])
-        if isinstance(value, bool) or not isinstance(value, wanted):
+        is_bool = isinstance(value, bool)
+        if is_bool != (wanted is bool) or not isinstance(value, wanted):
             raise UsageError(f"{where}{quote(key)} cannot be {value!r}")
     changed = replace(settings, **table)
     _check(changed, where)

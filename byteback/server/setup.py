@@ -87,7 +87,9 @@ def _steps(
         yield from setup_schedule.provide_schedule(prune, hands)
     yield from setup_checks.check_sshd()
     yield from setup_checks.check_reach(host.program_path("byteback-receive"))
-    yield from setup_confinement.provide_policy(hands)
+    yield from setup_confinement.provide_policy(
+        hands, with_schedule=request.with_schedule
+    )
 
 
 @contextlib.contextmanager

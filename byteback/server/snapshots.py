@@ -14,14 +14,20 @@ from byteback.errors import (
     ToolError,
     quote,
 )
-from byteback.model.snapshot import Snapshot, format_snapshot_name, is_misdated
-from byteback.server import host_state, ledger
+from byteback.model.snapshot import (
+    CURRENT,
+    Snapshot,
+    format_snapshot_name,
+    is_misdated,
+)
+from byteback.server import host_state, ledger, seal
 from byteback.server.settings import ServerSettings
-from byteback.server.store import Store
-from byteback.tools import btrfs
+from byteback.server.store import DISCARDED, Store
+from byteback.tools import btrfs, privilege
 
 # A client's --complete may come before the server has written up its transfer.
 LOCK_WAIT_S = 30.0
+TICK_MINUTES = 5  # between two runs of the pruning that byteback-setup-server schedules
 
 
 def local_now() -> datetime:
@@ -118,9 +124,22 @@ def ensure_current(store: Store, host: str) -> None:
     newest = newest_name(store, host)
     if newest is None:
         btrfs.create_subvolume(current)
-    else:
-        source = store.host_directory(host) / newest
+        return
+    source = store.host_directory(host) / newest
+    if not seal.is_roots(source):
         btrfs.take_snapshot(source, current, read_only=False)
+        return
+    if not privilege.is_root_within_reach():
+        raise BusyError(
+            f"{CURRENT} of {quote(host)} is being made again",
+            hint=f"that takes root up to {TICK_MINUTES} minutes, try again then",
+        )
+    from byteback.server import sealing
+
+    # Beside its place, for root makes it a client's in several steps.
+    beside = current.with_name(DISCARDED)
+    sealing.copy(store, host, newest, beside.name)
+    beside.rename(current)
 
 
 def _check_interval(

@@ -22,6 +22,8 @@ from byteback.model.snapshot import CURRENT, Snapshot, parse_snapshot_name
 
 USER = "byteback"
 STATE = ".byteback"
+# What is on its way out or not in place yet, beside a host's snapshots.
+DISCARDED = ".byteback-discarded"
 ZONELESS_LENGTH = len("2014-05-01T03:00")  # names before that month
 
 

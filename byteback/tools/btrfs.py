@@ -35,6 +35,10 @@ SETTLE_SHARE = 2000
 SETTLE_BYTES = 16 * 2**20
 
 
+def _is_any(_: int) -> bool:
+    return True
+
+
 def is_subvolume(path: Path) -> bool:
     """Whether ``path`` itself (never a link to it) is the root of a subvolume."""
     try:
@@ -78,19 +82,20 @@ def set_read_only(path: Path, read_only: bool) -> None:
     process.run(["btrfs", "property", "set", "-t", "subvol", path, "ro", value])
 
 
-def delete_subvolume(path: Path) -> None:
+def delete_subvolume(path: Path, check: Callable[[int], bool] = _is_any) -> None:
     """Delete a subvolume and wait until the deletion itself is on disc.
 
     Its space comes back later, when the kernel's cleaner has been through it; without
     ``--commit-after`` it would not even begin before the next periodic commit, 30 s.
     btrfs prints its success before it knows of a failure: only the status counts.
+    Root asks ``check`` about the very directory that it is about to delete.
     """
     if not privilege.is_root_within_reach():
         _delete_by_path(path)
         return
     with privilege.raised():
         try:
-            _delete_by_number(path)
+            _delete_by_number(path, check)
         except OSError as error:  # a link, for one, where a directory was
             raise ToolError(
                 f"cannot delete {quote(str(path))}: {error.strerror}"
@@ -114,7 +119,7 @@ def _delete_by_path(path: Path) -> None:
         raise
 
 
-def _delete_by_number(path: Path) -> None:
+def _delete_by_number(path: Path, check: Callable[[int], bool]) -> None:
     """As root, who could delete anything: what was looked at, and nothing else (D15).
 
     The two directories above ``path`` belong to the store's user, and btrfs resolves
@@ -133,6 +138,8 @@ def _delete_by_number(path: Path) -> None:
         is_root_directory = status.st_ino == SUBVOLUME_INODE
         if not is_root_directory or status.st_dev == os.fstat(parent).st_dev:
             raise ToolError(f"{quote(str(path))} is no subvolume")
+        if not check(fd):
+            raise ToolError(f"{quote(str(path))} is not what was to be deleted")
         above = _surrounding_subvolume(parent)
         stack.callback(os.close, above)
         show = ["btrfs", "inspect-internal", "rootid", f"/proc/self/fd/{fd}"]
@@ -164,7 +171,11 @@ def sync(path: Path) -> None:
     process.run(["btrfs", "filesystem", "sync", path])
 
 
-def delete_on_full_disc(path: Path, make_room: Callable[[], object]) -> None:
+def delete_on_full_disc(
+    path: Path,
+    make_room: Callable[[], object],
+    check: Callable[[int], bool] = _is_any,
+) -> None:
     """Delete a subvolume even where the deletion itself finds no space at first.
 
     btrfs keeps a reserve for this, which a commit fills up again; from the second
@@ -172,7 +183,7 @@ def delete_on_full_disc(path: Path, make_room: Callable[[], object]) -> None:
     """
     for tries in range(1, DELETE_TRIES + 1):
         try:
-            delete_subvolume(path)
+            delete_subvolume(path, check)
         except ToolError as error:
             if tries == DELETE_TRIES or not is_out_of_space(error):
                 raise

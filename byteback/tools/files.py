@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 _AT_FDCWD = -100
-_RENAME_EXCHANGE = 2  # linux/fs.h
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -40,11 +40,26 @@ def exchange(one: Path, other: Path) -> None:
     No reader and no crash sees either missing (renameat2(2), Linux 3.15).
     Raises OSError.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    paths = os.fsencode(one), os.fsencode(other)
-    if libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error), os.fspath(one))
+    _rename(_AT_FDCWD, os.fspath(one), os.fspath(other), _RENAME_EXCHANGE)
+
+
+def rename_within(directory: int, name: str, wanted: str) -> None:
+    """Give what is at ``name`` in an open directory its ``wanted`` name.
+
+    What has that name already gets ``name`` for it: nothing is ever replaced.
+    Raises OSError.
+    """
+    try:
+        _rename(directory, name, wanted, _RENAME_NOREPLACE)
+    except FileExistsError:
+        _rename(directory, name, wanted, _RENAME_EXCHANGE)
+
+
+def mount_of(fd: int) -> int:
+    """The number of the mount that an open file is on, see proc_pid_fdinfo(5)."""
+    text = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
+    words = text.split()
+    return int(words[words.index("mnt_id:") + 1])
 
 
 def sync_directory(path: Path) -> None:
@@ -54,6 +69,14 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _rename(directory: int, one: str, other: str, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if libc.renameat2(directory, names[0], directory, names[1], flags):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), one)
 
 
 def _take_over_attributes(fd: int, target: Path, mode: int) -> None:

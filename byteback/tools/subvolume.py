@@ -18,6 +18,9 @@ _GET_FLAGS = 0x80089419
 _SET_FLAGS = 0x4008941A
 _FLAGS = struct.Struct("=Q")
 _READ_ONLY = 1 << 1
+# BTRFS_IOC_SNAP_CREATE_V2 and its argument: descriptor, unused, flags, unused, name.
+_SNAPSHOT = 0x50009417
+_SNAPSHOT_FORM = struct.Struct("=qQQ32s4040s")
 _FORM = struct.Struct("=8x256x8x8x8x8x16s16s16xQQ")
 
 
@@ -59,6 +62,21 @@ def freeze(fd: int) -> None:
     path may lead elsewhere a moment later. Raises OSError.
     """
     fcntl.ioctl(fd, _SET_FLAGS, _FLAGS.pack(_read_flags(fd) | _READ_ONLY))
+
+
+def thaw(fd: int) -> None:
+    """Make it writable again, for its owner or root. Raises OSError."""
+    fcntl.ioctl(fd, _SET_FLAGS, _FLAGS.pack(_read_flags(fd) & ~_READ_ONLY))
+
+
+def snapshot(source: int, directory: int, name: str) -> None:
+    """Make a writable snapshot of ``source`` as ``name`` in ``directory``.
+
+    By descriptors, as in freeze. What is at that name already stays. Raises OSError.
+    """
+    argument = _SNAPSHOT_FORM.pack(source, 0, 0, b"", name.encode())
+    # In place, for the buffer is larger than what fcntl would copy.
+    fcntl.ioctl(directory, _SNAPSHOT, bytearray(argument))
 
 
 def _read_flags(fd: int) -> int:

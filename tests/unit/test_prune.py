@@ -20,7 +20,7 @@ from byteback.model.retention import Place
 from byteback.model.snapshot import format_snapshot_name
 from byteback.server import history, ledger, prune, repair, reserve, settings
 from byteback.server.removal import Remover
-from byteback.server.store import Store
+from byteback.server.store import DISCARDED, Store
 from byteback.tools import btrfs
 
 NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
@@ -76,8 +76,14 @@ class Volume:
         self.free, self.pending = self.free + self.pending, 0
         return True
 
-    def delete(self, path: Path, make_room: Callable[[], object]) -> None:
+    def delete(
+        self,
+        path: Path,
+        make_room: Callable[[], object],
+        check: Callable[[int], bool],
+    ) -> None:
         assert callable(make_room)
+        assert callable(check)
         assert self.pending == 0, "the space of the one before is not back yet"
         if path.name in self.undeletable:
             raise ToolError("btrfs failed", details=["ERROR: Operation not permitted"])
@@ -489,7 +495,7 @@ def test_what_a_discard_left_is_deleted_unless_a_transfer_runs(
     volume: Volume,
 ) -> None:
     volume.add("a", 0)
-    left = volume.root / "a" / repair.DISCARDED
+    left = volume.root / "a" / DISCARDED
     left.mkdir()
     volume.free = 50
     with volume.store.lock_host("a"):
