@@ -21,6 +21,7 @@ METADATA_EVERY = 5  # looks: asking btrfs starts a program, asking the kernel do
 PRUNE_PAUSE_S = 60.0
 COUNT_S = 15.0  # for the names in a tree; larger ones are not judged by them
 MAX_WAITING = 200_000  # directories still to be looked into; they are in memory
+PRUNING = "pruning"  # in the store's state while prune.py makes room (D17)
 WORTH_A_SYNC = 16 * 2**20  # bytes; less is in no disc's way
 
 
@@ -35,6 +36,9 @@ class Watch:
         self._limits = limits
         self._number = number  # in the ledger
         self._start = self._free = btrfs.free_space(store.root)
+        self._gone = Taken()  # room, whatever came back meanwhile
+        self._unseen = 0  # bytes written while room came back
+        self._written = 0
         self._looks = 0
         self._noted = 0  # bytes, in the ledger
         self._flushed = 0  # of what was written
@@ -49,6 +53,7 @@ class Watch:
         """
         self._look_at_room()
         self._look_behind_cache(written)
+        self._note_unseen(written)
         is_short = self._free.percent <= self._limits.min_percent
         taken = self._taken(written)
         if self._allowance is None or not self._allowance.is_exceeded_by(taken):
@@ -68,7 +73,8 @@ class Watch:
         with contextlib.suppress(OSError, ToolError):
             if written is None or written >= WORTH_A_SYNC:
                 btrfs.sync(self._store.root)
-            self._free = btrfs.free_space(self._store.root)
+            self._take_stock(btrfs.free_space(self._store.root))
+        self._note_unseen(written)
         names = None
         if is_finished:
             names = count_names(os.fspath(self._store.current(self._host)))
@@ -98,14 +104,36 @@ class Watch:
         self._looks += 1
         if self._looks % METADATA_EVERY == 0:
             with contextlib.suppress(OSError, ToolError):
-                self._free = btrfs.free_space(self._store.root)
+                self._take_stock(btrfs.free_space(self._store.root))
         else:
             view = os.statvfs(self._store.root)
-            self._free = FreeSpace(
+            free = FreeSpace(
                 view.f_bavail * view.f_frsize,
                 view.f_blocks * view.f_frsize,
                 self._free.metadata,
             )
+            self._take_stock(free)
+
+    def _take_stock(self, free: FreeSpace) -> None:
+        """Count the room that has gone since the last look."""
+        data = max(0, self._free.free_bytes - free.free_bytes)
+        metadata = 0
+        if self._free.metadata is not None and free.metadata is not None:
+            metadata = max(0, free.metadata.used - self._free.metadata.used)
+        self._gone += Taken(data, metadata)
+        self._free = free
+
+    def _note_unseen(self, written: int | None) -> None:
+        """Count what is written while pruning gives room back, for that hides it.
+
+        Else a client could begin when room is almost short, have others' history
+        deleted for it, and be found to have taken nothing, for as long as it likes.
+        """
+        if written is None:
+            return
+        if (self._store.state / PRUNING).exists():
+            self._unseen += max(0, written - self._written)
+        self._written = written
 
     def _look_behind_cache(self, written: int | None) -> None:
         """Have written what is not on the disc yet, once it could reach the floor.
@@ -126,15 +154,13 @@ class Watch:
     def _taken(self, written: int | None) -> Taken:
         """No more than the room that went meanwhile, nor than was written.
 
-        Others write at the same time, and what is written may be compressed.
+        Others write at the same time, and what is written may be compressed. Whoever
+        deletes at the same time takes nothing away from it.
         """
-        data = max(0, self._start.free_bytes - self._free.free_bytes)
-        if written is not None:
-            data = min(data, written)
-        before, after = self._start.metadata, self._free.metadata
-        if before is None or after is None:
-            return Taken(data)
-        return Taken(data, max(0, after.used - before.used))
+        data = self._gone.data + self._unseen
+        return Taken(
+            data if written is None else min(data, written), self._gone.metadata
+        )
 
     def _stop(self, taken: Taken) -> None:
         record = growth.record_of(self._store, self._host)

@@ -23,10 +23,12 @@ KEPT_VARIABLES = ("HOME", "LOGNAME", "USER", "TERM", "SSH_AUTH_SOCK", "TZ", "TMP
 DETAIL_LINES = 5
 POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 TO_STDOUT = subprocess.STDOUT
 NULL = subprocess.DEVNULL
 Process = subprocess.Popen[bytes]
 TimeoutExpired = subprocess.TimeoutExpired
+_started: set[int] = set()  # pids
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def start(
     words = tuple(os.fspath(word) for word in argv)
     logger.debug("starting %s", command_line(words))
     try:
-        return subprocess.Popen(
+        running = subprocess.Popen(
             words,
             stdin=stdin,
             stdout=stdout,
@@ -164,6 +166,8 @@ def start(
         )
     except FileNotFoundError:
         raise _missing(words[0]) from None
+    _started.add(running.pid)
+    return running
 
 
 def stop(running: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> None:
@@ -202,6 +206,41 @@ def _signal_group(group: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def adopt_orphans() -> None:
+    """From here on what descends from this process falls to it when its parent ends.
+
+    bwrap ends without having waited for what it started, and with that would go what
+    the kernel has counted for it (see watching.py).
+    """
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans(*, wait_s: float = 2.0) -> None:
+    """Wait for those that fell to this process and were not started by it.
+
+    They have been told to end before; one that does not is left alone.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        orphans = [pid for pid in _children() if pid not in _started]
+        for pid in orphans:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        if not orphans or time.monotonic() >= deadline:
+            return
+        time.sleep(POLL_S / 10)
+
+
+def _children() -> list[int]:
+    own = Path(f"/proc/self/task/{os.getpid()}/children")
+    try:
+        return [int(word) for word in own.read_text(encoding="ascii").split()]
+    except OSError:  # a kernel without it
+        return []
 
 
 def dying_with_parent() -> Callable[[], None]:

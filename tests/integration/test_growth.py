@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,8 @@ from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, run_program
 
 SOURCE = Path("/srv/source")
+SERVER_TOML = Path("/etc/byteback/server.toml")
+LEDGER = Path(".byteback/ledger.sqlite")
 DAY_S = 86400
 MIB = 2**20
 
@@ -123,6 +126,7 @@ def scene(enrolled_client: EnrolledClient) -> Iterator[Scene]:
         yield made
     finally:
         shutil.rmtree(SOURCE)
+        SERVER_TOML.unlink(missing_ok=True)
 
 
 def grow(megabytes: int, name: str = "large") -> None:
@@ -253,3 +257,41 @@ def test_a_wiped_client_is_told_and_its_history_kept(scene: Scene) -> None:
     assert sum("its host is suddenly smaller" in line for line in listed) >= 3
     assert scene.prune("--approve", scene.client.host).status == 0
     assert "suddenly smaller" not in scene.prune("--list").stdout
+
+
+def test_what_a_push_takes_is_recorded(scene: Scene) -> None:
+    """Growth is judged by it, and bwrap ends without waiting for its children."""
+    grow(30)
+    assert scene.back_up().status == 0
+    with closing(sqlite3.connect(scene.client.store / LEDGER)) as ledger:
+        query = "SELECT data_taken, bytes_written, bytes_received FROM transfer"
+        *_, (taken, written, received) = ledger.execute(query)
+    assert 30 * MIB <= taken <= written < 33 * MIB
+    assert 30 * MIB < received < 33 * MIB
+
+
+def test_pruning_meanwhile_hides_nothing(scene: Scene) -> None:
+    """What others' history gives back is not what the client did not take."""
+    history = scene.other_history(40, *range(10, 90, 10))
+    SERVER_TOML.write_text("growth_percent = 4\n")
+    flags = scene.client.configuration / "rsync_flags"
+    flags.write_text("--bwlimit=3M\n--no-compress\n--whole-file\n")
+    scene.ballast(5.4)
+    grow(160)
+    with pruning_all_the_time(scene):
+        done = scene.back_up("--retry-number", "0")
+    left = [path for path in history if path.exists()]
+    assert done.status == 14, (done, len(left))
+    assert "suddenly larger" in done.stderr
+    assert len(left) >= len(history) - 2, left
+
+
+@contextmanager
+def pruning_all_the_time(scene: Scene) -> Iterator[None]:
+    """As a timer does it on a server where more than a minute is at stake."""
+    loop = f"while :; do {scene.client.bin / 'byteback-prune'} --prune; sleep 0.5; done"
+    with subprocess.Popen(["sh", "-c", loop], start_new_session=True) as running:
+        try:
+            yield
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
