@@ -24,7 +24,7 @@ from byteback.errors import (
     quote,
 )
 from byteback.server.settings import ServerSettings
-from byteback.server.store import Store
+from byteback.server.store import Store, lock_name
 
 MAX_SESSIONS = 10  # at once for each client: as many as one ssh connection may carry
 MAX_SEARCHES = 3  # of them
@@ -38,7 +38,8 @@ RETRY_S = 60
 @contextlib.contextmanager
 def place(store: Store, host: str) -> Iterator[None]:
     """One of the client's places for sessions; BusyError when all are taken."""
-    with _one_of(store, f"{host}.", MAX_SESSIONS, f"{quote(host)} has {{}} sessions"):
+    words = f"{quote(host)} has {{}} sessions"
+    with _one_of(store, f"{lock_name(host)}.", MAX_SESSIONS, words):
         yield
 
 
@@ -46,7 +47,8 @@ def place(store: Store, host: str) -> Iterator[None]:
 def search_place(store: Store, host: str) -> Iterator[None]:
     """One of the client's places for searches, which take memory and time."""
     words = f"{quote(host)} has {{}} searches"
-    with _one_of(store, f"{host}.search.", MAX_SEARCHES, words):
+    # No host's name has a plus: "a.search" may be one beside "a".
+    with _one_of(store, f"{lock_name(host)}+search.", MAX_SEARCHES, words):
         yield
 
 

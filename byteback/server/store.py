@@ -24,6 +24,7 @@ USER = "byteback"
 STATE = ".byteback"
 # What is on its way out or not in place yet, beside a host's snapshots.
 DISCARDED = ".byteback-discarded"
+LONGEST_LOCK_NAME = 200
 ZONELESS_LENGTH = len("2014-05-01T03:00")  # names before that month
 
 
@@ -82,13 +83,28 @@ class Store:
 
     def lock_path(self, host: str) -> Path:
         """Held by whatever writes to, or snapshots, the client's ``current``."""
-        return self.state / "hosts" / f"{check_host_name(host)}.lock"
+        return self.state / "hosts" / f"{lock_name(host)}.lock"
 
     @contextlib.contextmanager
     def lock_host(self, host: str, *, wait_s: float = 0.0) -> Iterator[locking.Lock]:
         """Hold a client's lock; raises LockedError as locking.hold does."""
         with locking.hold(self.lock_path(host), wait_s=wait_s) as lock:
             yield lock
+
+
+def lock_name(host: str) -> str:
+    """What files about ``host`` are called, with room for an ending.
+
+    A client's name may be as long as a file name may. A lock that cannot be made is
+    none: so long names are cut, and told apart by a digest. No name holds a ``~``.
+    Raises UsageError for a name that cannot be a client's.
+    """
+    if len(check_host_name(host)) <= LONGEST_LOCK_NAME:
+        return host
+    import hashlib
+
+    digest = hashlib.sha256(host.encode("ascii")).hexdigest()
+    return f"{host[: LONGEST_LOCK_NAME - len(digest)]}~{digest}"
 
 
 def _zone_for(name: str) -> tzinfo:

@@ -14,7 +14,7 @@ from byteback import locking, log
 from byteback.errors import BusyError, LockedError, NotSetUpError, PolicyError
 from byteback.server.rsync_options import FILES_FROM
 from byteback.server.settings import ServerSettings
-from byteback.server.store import Store
+from byteback.server.store import Store, lock_name
 from byteback.tools import process, sandbox, watching
 
 TAKE_OVER_WAIT_S = 20.0
@@ -66,7 +66,7 @@ def slot(store: Store, settings: ServerSettings, host: str) -> Iterator[None]:
     """
     mine = min(MAX_TRANSFERS_OF_ONE, settings.max_transfers)
     with (
-        _one_of(store, f"{host}.", mine, "of this machine"),
+        _one_of(store, f"{lock_name(host)}.", mine, "of this machine"),
         _one_of(store, "", settings.max_transfers, "already"),
     ):
         yield
@@ -155,6 +155,7 @@ def run(
         tree_options=["--confine-root="] if is_new else [],
         alone_options=["--insecure-links"] if is_new else [],
     )
+    process.adopt_orphans()
     before = _io_counters()
     running, layers = _start(job, settings)
     try:
@@ -163,6 +164,7 @@ def run(
         status = running.wait()
     finally:
         process.stop_group(running)
+        process.reap_orphans()
     after = _io_counters()
     measured = Measured(status, after[0] - before[0], after[1] - before[1], layers)
     log.note(

@@ -22,7 +22,8 @@ from byteback.errors import (
     ToolError,
     UsageError,
 )
-from byteback.server import receive, session_limits, transfer
+from byteback.model.hostname import MAX_LENGTH
+from byteback.server import host_state, receive, session_limits, transfer
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
 
@@ -48,6 +49,32 @@ def test_a_client_has_so_many_sessions_and_no_more(store: Store) -> None:
             pass
     with session_limits.place(store, "one.example"):
         pass
+
+
+def test_a_client_named_like_anothers_searches(store: Store) -> None:
+    """Its sessions must not take the places of the other's searches."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(session_limits.MAX_SESSIONS):
+            stack.enter_context(session_limits.place(store, "web.search"))
+        with session_limits.search_place(store, "web"):
+            pass
+
+
+def test_sessions_of_a_client_with_the_longest_name_are_counted(store: Store) -> None:
+    """A lock whose file cannot be made for the length of its name would be none."""
+    name, twin = "a" * MAX_LENGTH, "a" * (MAX_LENGTH - 1) + "b"
+    with contextlib.ExitStack() as stack:
+        for _ in range(session_limits.MAX_SEARCHES):
+            stack.enter_context(session_limits.search_place(store, name))
+        with pytest.raises(BusyError), session_limits.search_place(store, name):
+            pass
+        with session_limits.search_place(store, twin):
+            pass
+        stack.enter_context(store.lock_host(name))
+        stack.enter_context(store.lock_host(twin))
+        host_state.write(store, name, host_state.Transfer.WHOLE)
+        assert host_state.read(store, twin) is host_state.Transfer.UNKNOWN
+        stack.enter_context(transfer.slot(store, ServerSettings(), name))
 
 
 def test_sessions_go_uncounted_where_nothing_can_be_written(store: Store) -> None:
