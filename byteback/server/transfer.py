@@ -14,8 +14,8 @@ from byteback import locking, log
 from byteback.errors import BusyError, LockedError, NotSetUpError, PolicyError
 from byteback.server.rsync_options import FILES_FROM
 from byteback.server.settings import ServerSettings
-from byteback.server.store import Store, lock_name
-from byteback.tools import process, sandbox, watching
+from byteback.server.store import Store, lock_name, own_store
+from byteback.tools import process, rsync_help, sandbox, watching
 
 TAKE_OVER_WAIT_S = 20.0
 BUSY_RETRY_S = 300
@@ -23,6 +23,7 @@ WATCH_S = 2.0
 MAX_TRANSFERS_OF_ONE = 4  # of one client: a push, one that takes over, two pulls
 NICENESS = 10
 MAX_OPEN_FILES = 1024
+OPTIONS_CACHE = "rsync-options"  # in the store's state
 MIN_MEMORY = 2 << 30  # bytes of address space, on however small a machine
 
 
@@ -140,7 +141,8 @@ def run(
             "the server has no rsync", hint="install rsync on the server"
         )
     place = Path(program).resolve()
-    is_new = _knows(place, "--confine-root=")
+    known = rsync_help.options(place, own_store().state / OPTIONS_CACHE)
+    is_new = "--confine-root" in known
     job = sandbox.Job(
         place,
         argv[1:],
@@ -186,12 +188,6 @@ def _start(job: sandbox.Job, settings: ServerSettings) -> tuple[process.Process,
             raise _cannot_confine() from None
         running = sandbox.start_unconfined(job)
     return running.process, running.layers
-
-
-def _knows(program: Path, option: str) -> bool:
-    """Whether this server's rsync has an option."""
-    shown = process.run([program, "--help"], tolerate=range(256), timeout_s=10)
-    return option in shown.text
 
 
 def _memory_limit() -> int:
