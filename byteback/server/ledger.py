@@ -234,6 +234,12 @@ def incomplete_snapshots(store: Store, host: str) -> frozenset[str]:
     return frozenset()
 
 
+def forget_snapshot(store: Store, host: str, name: str) -> None:
+    """Take back that a snapshot was made, for it was not."""
+    with _opened(store) as ledger:
+        ledger.execute("DELETE FROM snapshot WHERE host = ? AND name = ?", (host, name))
+
+
 @contextlib.contextmanager
 def _opened(store: Store) -> Iterator[sqlite3.Connection]:
     """The ledger for one transaction. Whatever goes wrong is logged and swallowed.

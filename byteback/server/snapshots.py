@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,7 +55,7 @@ def take_snapshot(
     """
     with store.lock_host(host, wait_s=LOCK_WAIT_S):
         current = store.current(host)
-        if not btrfs.is_subvolume(current) or not any(current.iterdir()):
+        if not btrfs.is_subvolume(current) or not _has_entries(current):
             raise NotSetUpError(
                 f"the server has nothing of {quote(host)} to snapshot",
                 hint="run byteback-backup on that machine first",
@@ -67,17 +69,39 @@ def take_snapshot(
         time = now()
         name = format_snapshot_name(time)
         _check_interval(store.snapshots(host), time, settings.snapshot_interval_hours)
+        target = store.host_directory(host) / name
         # Recorded first: a kill in between must not leave a snapshot that lacks files
-        # and does not say so. A record without its snapshot says nothing to anybody.
-        ledger.add_snapshot(
-            store,
-            host,
-            name,
-            incomplete=incomplete or state is host_state.Transfer.PARTIAL,
-            files=files,
-        )
-        _take(current, store.host_directory(host) / name)
+        # and does not say so.
+        try:
+            ledger.add_snapshot(
+                store,
+                host,
+                name,
+                incomplete=incomplete or state is host_state.Transfer.PARTIAL,
+                files=files,
+            )
+            _take(current, target)
+        except BaseException:
+            # Growth is judged from one snapshot to the next: a client that has its
+            # own --complete ended, by another push, must not divide a backup so.
+            if not target.exists():
+                ledger.forget_snapshot(store, host, name)
+            raise
         return name
+
+
+def _has_entries(current: Path) -> bool:
+    """Whether there is anything, without reading the names: a client sets how many."""
+    _open_up(current)
+    with os.scandir(current) as entries:
+        return next(entries, None) is not None
+
+
+def _open_up(current: Path) -> None:
+    """See to it that we may enter: no client locks itself out for ever by a mode."""
+    mode = stat.S_IMODE(current.stat().st_mode)
+    if mode & 0o700 != 0o700:
+        current.chmod(mode | 0o700)
 
 
 def _take(current: Path, target: Path) -> None:
@@ -115,6 +139,7 @@ def ensure_current(store: Store, host: str) -> None:
     """
     current = store.current(host)
     if current.is_dir():
+        _open_up(current)
         return
     if not store.host_directory(host).is_dir():
         raise NotSetUpError(

@@ -20,7 +20,7 @@ from byteback.tools import btrfs, process
 METADATA_EVERY = 5  # looks: asking btrfs starts a program, asking the kernel does not
 PRUNE_PAUSE_S = 60.0
 COUNT_S = 15.0  # for the names in a tree; larger ones are not judged by them
-MAX_WAITING = 200_000  # directories still to be looked into; they are in memory
+MAX_WAITING = 1 << 24  # characters: paths of directories still to be looked into
 PRUNING = "pruning"  # in the store's state while prune.py makes room (D17)
 WORTH_A_SYNC = 16 * 2**20  # bytes; less is in no disc's way
 
@@ -221,17 +221,20 @@ def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
     Without looking at any file: rsync has just been through them all.
     """
     deadline = time.monotonic() + timeout_s
-    count = 0
+    count = length = 0
     waiting = [directory]
     while waiting:
-        if time.monotonic() >= deadline or len(waiting) > MAX_WAITING:
-            return None
+        place = waiting.pop()
+        length -= len(place)
         try:
-            with os.scandir(waiting.pop()) as entries:
+            with os.scandir(place) as entries:
                 for entry in entries:
                     count += 1
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
+                        length += len(entry.path)
+                    if length > MAX_WAITING or time.monotonic() >= deadline:
+                        return None
         except OSError:  # closed to us, or a path too long
             continue
     return count
