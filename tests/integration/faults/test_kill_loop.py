@@ -23,10 +23,11 @@ from tests.integration.programs import run_program
 
 SEED = 20261122
 KILLS = 50
-HELPERS = 4  # killed in one run, of which it tries each part up to 1 + RETRIES times
+HELPERS = 5  # killed in one run, of which it tries each part up to 1 + RETRIES times
 RETRIES = 8
-LONGEST_RUN_S = 2.0
-LONGEST_PAUSE_S = 0.9
+PARTS = ("--ping", "rsync --archive", "--complete")  # in what the client runs, in turn
+LONGEST_RUN_S = 1.0
+LONGEST_PAUSE_S = 0.4  # into a part; it may be over by then
 RATE = "30mbit"
 
 
@@ -47,16 +48,19 @@ class Loop:
         running = self.world.start(retries=RETRIES, delay_s=0)
         self._kill_client(running)
         self._check_snapshots()
+        self.world.let_time_pass()
         if self.dice.random() < 0.5:
             change_at_random(self.world.source, self.dice)
             self.states.append(read_state(self.world.source))
         running = self.world.start(retries=RETRIES, delay_s=0)
         # What dies on the way is the run's own to mend.
-        for _ in range(HELPERS):
-            self._kill_helper(running)
+        for part in sorted(self.dice.choices(range(len(PARTS)), k=HELPERS)):
+            self._kill_helper(running, part)
+            self._check_snapshots()
         outcome = running.finish()
         assert outcome.status == 0, (outcome, self.kills)
         self._check_snapshots()
+        self.world.let_time_pass()
         assert read_state(self.world.current) == self.states[-1]
         self.world.assert_nothing_left()
         assert Path("/proc/self/mountinfo").read_text() == self.mounts
@@ -74,8 +78,14 @@ class Loop:
         status = running.popen.wait(20)
         assert status in (-number, 128 + number, 0), running.finish()
 
-    def _kill_helper(self, running: Running) -> None:
-        """Kill one process of the run, on either side, but never its leader."""
+    def _kill_helper(self, running: Running, part: int) -> None:
+        """Kill one process of the run, on either side, but never its leader.
+
+        Early in a run there is most to kill; without waiting for its later parts the
+        dice would seldom come to them.
+        """
+        while running.popen.poll() is None and not self._has_begun(part):
+            time.sleep(0.01)
         time.sleep(self.dice.uniform(0, LONGEST_PAUSE_S))
         candidates = [
             process
@@ -91,6 +101,13 @@ class Loop:
             victim.send_signal(self.dice.choice([signal.SIGKILL, signal.SIGTERM]))
             self._count(name)
 
+    def _has_begun(self, part: int) -> bool:
+        begun = "\n".join(
+            " ".join(process.info["cmdline"] or ())
+            for process in psutil.process_iter(["cmdline"])
+        )
+        return any(words in begun for words in PARTS[part:])
+
     def _count(self, name: str) -> None:
         self.kills[name] = self.kills.get(name, 0) + 1
 
@@ -102,7 +119,6 @@ class Loop:
             assert shown.stdout == "ro=true\n"
             state = read_state(self.world.copy_in(name))
             assert state in self.states, f"{name} is of no state: {self.kills}"
-        self.world.let_time_pass()
 
 
 def test_no_kill_at_any_moment_does_harm(world: World, nightly_s: float | None) -> None:

@@ -17,6 +17,7 @@ from tests.integration.programs import run_program
 
 SEED = 20261123
 CUTS = 5
+OFTEN = 1000  # tries without a pause, while the server starts again
 BOOT_ID = Path("/run/boot_id")
 
 
@@ -56,15 +57,15 @@ def cut_power(world: World, number: int) -> None:
 
 
 def test_files_written_in_place_are_not_half_old_for_ever(server: World) -> None:
-    sizes = [200_000] * 40
+    sizes = [200_000] * 24
     write_files(server.source, sizes)
     server.backup()
     server.let_time_pass()
     # The same sizes again: only times tell the new files from the old ones.
     write_files(server.source, sizes)
     server.slow("20mbit")
-    running = server.start(retries=4)
-    server.wait_for_bytes(6_000_000)
+    running = server.start(retries=OFTEN, delay_s=0)
+    server.wait_for_bytes(3_600_000)
     cut_power(server, 2)
     server.mend()
     outcome = running.finish()
@@ -76,7 +77,7 @@ def test_files_written_in_place_are_not_half_old_for_ever(server: World) -> None
 
 def test_between_the_end_of_rsync_and_the_snapshot(server: World) -> None:
     write_files(server.source, [200_000] * 5)
-    running = server.start(retries=4)
+    running = server.start(retries=OFTEN, delay_s=0)
     server.wait_for("client", "--complete")
     cut_power(server, 2)
     outcome = running.finish()
@@ -99,8 +100,8 @@ def test_power_cuts_at_any_moment(server: World, nightly_s: float | None) -> Non
         number += 1
         change_at_random(server.source, dice)
         states.append(read_state(server.source))
-        running = server.start(retries=8, delay_s=1)
-        time.sleep(dice.uniform(0.2, 2.5))
+        running = server.start(retries=OFTEN, delay_s=0)
+        time.sleep(dice.uniform(0.2, 1.5))
         cut_power(server, number)
         assert_known(server, states)
         outcome = running.finish()

@@ -87,7 +87,7 @@ def restart_sshd(world: World) -> None:
 def test_a_host_name_that_is_gone_from_the_dns(world: World) -> None:
     text = HOSTS.read_text().replace(NAME, "another.test")
     with changed(HOSTS, text.encode()):
-        outcome = world.backup(expect=12, retries=1)
+        outcome = world.backup(expect=12, retries=1, delay_s=0)
     assert_told_once(outcome, "cannot reach 'byteback@backup.test:' (after 2 attempts)")
     assert "Could not resolve hostname" in outcome.stderr
 
@@ -95,7 +95,7 @@ def test_a_host_name_that_is_gone_from_the_dns(world: World) -> None:
 def test_a_server_without_an_ssh_server(world: World) -> None:
     world.stop_sshd()
     try:
-        outcome = world.backup(expect=12, retries=1)
+        outcome = world.backup(expect=12, retries=1, delay_s=0)
     finally:
         world.sshd = start_sshd(world.sshd_configuration)
     assert_told_once(outcome, "cannot reach")
@@ -106,7 +106,7 @@ def test_a_server_that_comes_back_from_its_reboot_in_time(world: World) -> None:
     write_files(world.source, [10])
     world.stop_sshd()
     try:
-        running = world.start("--verbose", delay_s=2)
+        running = world.start("--verbose")
         running.wait_for_words("attempt 1 of 4 failed")
     finally:
         world.sshd = start_sshd(world.sshd_configuration)
@@ -121,26 +121,34 @@ def test_a_busy_server_is_asked_again(world: World) -> None:
     world.backup()
     text = settings.read_text() + "max_transfers = 1\n"
     with changed(settings, text.encode()):
-        taken: list[str | Path] = ["flock", slots / "0.lock", "sleep", "4"]
+        taken: list[str | Path] = [
+            "flock",
+            "--no-fork",
+            slots / "0.lock",
+            "sleep",
+            "300",
+        ]
         holder = start_as_user(world, taken)
         outcome = world.backup(expect=75, retries=0)
         assert_told_once(outcome, "the server is busy")
-        world.backup(retries=4, delay_s=2)
+        running = world.start("--verbose")
+        running.wait_for_words("attempt 1 of 4 failed")
+        holder.kill()
         holder.wait(10)
+        assert running.finish().status == 0
 
 
 def start_as_user(world: World, argv: Sequence[str | Path]) -> subprocess.Popen[bytes]:
-
     user = [f"--reuid={world.user.uid}", f"--regid={world.user.gid}"]
     return subprocess.Popen(["setpriv", *user, "--clear-groups", *map(str, argv)])
 
 
 def test_a_full_server(world: World) -> None:
-    write_files(world.source, [40 * MEBI])
+    write_files(world.source, [24 * MEBI])
     ballast = world.store / "ballast"
-    fill_disc(ballast, leaving=20 * MEBI)
+    fill_disc(ballast, leaving=12 * MEBI)
     try:
-        outcome = world.backup(expect=75, retries=1)
+        outcome = world.backup(expect=75, retries=1, delay_s=0)
         assert_told_once(outcome, "byteback-backup: busy: ")
         assert "No space left on device" in outcome.stderr
         assert world.snapshots() == []
@@ -204,11 +212,13 @@ def test_a_configuration_file_that_is_wrong(
     world.assert_nothing_left()
 
 
-@pytest.mark.parametrize("name", ["io_timeout", "excludes", "rsync_filter"])
-def test_an_empty_optional_file_says_nothing(world: World, name: str) -> None:
+def test_empty_optional_files_say_nothing(world: World) -> None:
     write_files(world.source, [10])
-    with changed(world.configuration / name, b""):
-        world.backup()
+    with contextlib.ExitStack() as stack:
+        for name in ("io_timeout", "excludes", "rsync_filter", "rsync_flags"):
+            stack.enter_context(changed(world.configuration / name, b""))
+        outcome = world.backup()
+    assert (outcome.stdout, outcome.stderr) == ("", "")
 
 
 def test_a_server_that_lost_what_it_kept(world: World) -> None:

@@ -82,6 +82,7 @@ class World:
     image: Path
     configuration: Path = machine.CONFIGURATION
     started: list[Running] = field(default_factory=list)
+    client_environment: dict[str, str] = field(default_factory=dict)
     aged: int = 0
 
     # --- Backups ---------------------------------------------------------------
@@ -119,7 +120,7 @@ class World:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env={"PATH": SEARCH_PATH, "HOME": "/root"},
+            env={"PATH": SEARCH_PATH, "HOME": "/root", **self.client_environment},
             start_new_session=True,
         )
         running = Running(popen, stdout, stderr)
