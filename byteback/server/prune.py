@@ -25,7 +25,7 @@ from byteback.model.free_space import (
     wants_pruning_for_others,
 )
 from byteback.model.growth import Verdict
-from byteback.server import growth, history, removal, repair, reserve, settings
+from byteback.server import census, growth, history, removal, repair, reserve, settings
 from byteback.server.history import IMPORTANCE
 from byteback.server.removal import Remover, sealed_error
 from byteback.server.store import USER, Store, find_store
@@ -112,6 +112,7 @@ class Pruner:
         try:
             with locking.hold_directory(self.store.root):
                 repair.repair(self.store)
+                census.count_new(self.store)
                 deleted = self._prune_locked(limits) if self._is_due(limits) else 0
                 self._provide_reserve(limits)
         except LockedError:

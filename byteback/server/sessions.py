@@ -57,7 +57,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                 _record(store, host, result)
             finally:
                 _end(store, number, result.value, measured)
-                watched.finish(measured.bytes_written, is_finished=result.is_finished)
+                watched.finish(measured.bytes_written)
     return _exit_status(measured.status)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 
-from byteback import log
 from byteback.errors import BytebackError, PolicyError, ToolError, quote
 from byteback.model.free_space import FreeSpace
 from byteback.model.growth import Allowance, Taken
@@ -19,8 +18,6 @@ from byteback.tools import btrfs, process
 
 METADATA_EVERY = 5  # looks: asking btrfs starts a program, asking the kernel does not
 PRUNE_PAUSE_S = 60.0
-COUNT_S = 15.0  # for the names in a tree; larger ones are not judged by them
-MAX_WAITING = 1 << 24  # characters: paths of directories still to be looked into
 PRUNING = "pruning"  # in the store's state while prune.py makes room (D17)
 WORTH_A_SYNC = 16 * 2**20  # bytes; less is in no disc's way
 
@@ -68,20 +65,14 @@ class Watch:
         if is_short:
             self._stop(taken)
 
-    def finish(self, written: int | None, *, is_finished: bool) -> None:
+    def finish(self, written: int | None) -> None:
         """Record what the transfer took; never fails."""
         with contextlib.suppress(OSError, ToolError):
             if written is None or written >= WORTH_A_SYNC:
                 btrfs.sync(self._store.root)
             self._take_stock(btrfs.free_space(self._store.root))
         self._note_unseen(written)
-        names = None
-        if is_finished:
-            names = count_names(os.fspath(self._store.current(self._host)))
-        taken = self._taken(written)
-        ledger.note_taken(self._store, self._number, taken, names=names)
-        if names is not None:
-            self._tell_shrinkage()
+        ledger.note_taken(self._store, self._number, self._taken(written))
         if self._free.percent <= self._limits.min_percent:
             self._prune()
 
@@ -184,17 +175,6 @@ class Watch:
             "drops it",
         )
 
-    def _tell_shrinkage(self) -> None:
-        record = growth.record_of(self._store, self._host)
-        verdict = growth.judge_host(
-            self._store, self._host, record, self._start, time.time()
-        )
-        if verdict.shrinkage is not None:
-            reason = growth.describe_shrinkage(self._host, verdict)
-            log.audit(
-                "WARNING", host=self._host, what="suddenly smaller", reason=reason
-            )
-
     def _prune(self) -> None:
         """Start a pruning run of its own, which outlives this session.
 
@@ -213,28 +193,3 @@ class Watch:
                 stderr=process.NULL,
                 new_session=True,
             )
-
-
-def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
-    """How many names there are beneath ``directory``, or None if that takes too long.
-
-    Without looking at any file: rsync has just been through them all.
-    """
-    deadline = time.monotonic() + timeout_s
-    count = length = 0
-    waiting = [directory]
-    while waiting:
-        place = waiting.pop()
-        length -= len(place)
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    count += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                        length += len(entry.path)
-                    if length > MAX_WAITING or time.monotonic() >= deadline:
-                        return None
-        except OSError:  # closed to us, or a path too long
-            continue
-    return count

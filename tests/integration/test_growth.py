@@ -249,10 +249,12 @@ def test_a_wiped_client_is_told_and_its_history_kept(scene: Scene) -> None:
         (SOURCE / f"file-{number}").touch()
     for _ in range(3):
         assert scene.back_up().status == 0
+        assert scene.prune("--prune").stderr == ""
         scene.a_day_passes()
     for path in SOURCE.glob("file-*"):
         path.unlink()
     assert scene.back_up().status == 0
+    assert "left of usually 3" in scene.prune("--prune", "--verbose").stderr
     listed = scene.prune("--list").stdout.splitlines()
     assert sum("its host is suddenly smaller" in line for line in listed) >= 3
     assert scene.prune("--approve", scene.client.host).status == 0

@@ -18,7 +18,15 @@ from byteback.errors import LockedError, ToolError, UsageError
 from byteback.model.free_space import FreeSpace, Limits, MetadataRoom
 from byteback.model.retention import Place
 from byteback.model.snapshot import format_snapshot_name
-from byteback.server import history, ledger, prune, repair, reserve, settings
+from byteback.server import (
+    history,
+    ledger,
+    ledger_file,
+    prune,
+    repair,
+    reserve,
+    settings,
+)
 from byteback.server.removal import Remover
 from byteback.server.store import DISCARDED, Store
 from byteback.tools import btrfs
@@ -342,7 +350,7 @@ def record_backups(
 ) -> None:
     """One finished push a day, the last one an hour ago, each with its snapshot."""
     with closing(sqlite3.connect(ledger.path(volume.store))) as connection:
-        connection.executescript(ledger._SCHEMA)
+        connection.executescript(ledger_file.SCHEMA)
         for back, size in zip(reversed(range(len(taken))), taken, strict=True):
             started = (NOW - timedelta(days=back, hours=1)).timestamp()
             connection.execute(

@@ -140,7 +140,7 @@ def test_many_small_pushes_are_one_large_backup(
     for _ in range(2):
         pushed = begin()
         disc.free -= 90 * MIB
-        pushed.finish(90 * MIB, is_finished=False)
+        pushed.finish(90 * MIB)
     running = begin()
     disc.free = 500 * MIB
     with pytest.raises(PolicyError):
@@ -156,7 +156,7 @@ def test_one_that_was_stopped_and_comes_again_gets_not_a_byte_in(
     earlier_backups(store, monkeypatch, 100, 10)
     pushed = begin()
     disc.free = 500 * MIB
-    pushed.finish(2500 * MIB, is_finished=False)
+    pushed.finish(2500 * MIB)
     with pytest.raises(PolicyError):
         begin().look(0)
 
@@ -221,22 +221,9 @@ def test_counts_are_bounded_by_what_was_written_and_by_what_went(
     for written, gone, taken in ((10, 500, 10), (500, 10, 10), (None, 20, 20)):
         running = begin()
         disc.free -= gone * MIB
-        running.finish(written if written is None else written * MIB, is_finished=False)
+        running.finish(written if written is None else written * MIB)
         (record,) = ledger.host_records(store).values()
         assert record.pushes[-1].taken == Taken(taken * MIB)
-
-
-def test_names_are_counted_without_following_links(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    current = store.current("a")
-    (current / "d" / "e").mkdir(parents=True)
-    (current / "d" / "f").touch()
-    (current / "link").symlink_to(tmp_path)
-    assert watch.count_names(os.fspath(current)) == 4
-    assert watch.count_names(os.fspath(current), timeout_s=0) is None
-    monkeypatch.setattr(watch, "MAX_WAITING", 0)
-    assert watch.count_names(os.fspath(current)) is None
 
 
 # --- The ledger's bounds -----------------------------------------------------------
