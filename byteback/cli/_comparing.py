@@ -9,6 +9,7 @@ import click
 
 from byteback.cli import _boundary
 from byteback.client import differences, verify
+from byteback.client.differences import Changed
 from byteback.client.find import Server
 from byteback.errors import UsageError
 from byteback.model.difference import Difference, format_difference
@@ -18,13 +19,20 @@ def show_differences(server: Server, words: Sequence[str], *, as_json: bool) -> 
     """Print a line for each difference."""
     if not words:
         raise UsageError("--diff needs a snapshot", hint="name one or two")
-    for changed in differences.compare(server, differences.read_words(words)):
-        if not as_json:
-            click.echo(f"{changed.kind:<8} {_boundary.escape_line(changed.path)}")
-        elif changed.entry is not None:
-            click.echo(format_difference(Difference(changed.kind, changed.entry)))
-        else:
-            click.echo(json.dumps({"change": changed.kind, "path": changed.path}))
+
+    def show(found: list[Changed]) -> None:
+        for changed in found:
+            click.echo(_line(changed, as_json=as_json))
+
+    differences.compare(server, differences.read_words(words), show)
+
+
+def _line(changed: Changed, *, as_json: bool) -> str:
+    if not as_json:
+        return f"{changed.kind:<8} {_boundary.escape_line(changed.path)}"
+    if changed.entry is not None:
+        return format_difference(Difference(changed.kind, changed.entry))
+    return json.dumps({"change": changed.kind, "path": changed.path})
 
 
 def check_sample(server: Server, words: Sequence[str], sample: int) -> None:

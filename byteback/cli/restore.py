@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,17 +14,17 @@ import click
 from byteback import log
 from byteback.cli import _boundary
 from byteback.cli._comparing import check_sample, show_differences
+from byteback.cli._listing import PROGRAM, remark, show_files
 from byteback.cli._options import CONTEXT, exit_status_help, version_option
 from byteback.cli._progress import ProgressLine
 from byteback.cli._snapshot_names import complete_snapshot
 from byteback.client import restore
-from byteback.client.find import Found, Query, Server, list_files
+from byteback.client.find import Query, Server
 from byteback.client.restore_plan import choose_layout
 from byteback.client.verify import DEFAULT_SAMPLE, MAX_SAMPLE
 from byteback.errors import UsageError
 from byteback.model import listing
 
-PROGRAM = "byteback-restore"
 RESTORE_ONLY = ("to", "in_place", "yes", "overwrite", "dry_run")
 
 
@@ -171,8 +171,12 @@ def command(**words: Any) -> None:
     elif options.as_verify:
         check_sample(options.server, options.patterns, options.sample)
     else:
-        found = list_files(options.server, options.query)
-        _show(found, options)
+        show_files(
+            options.server,
+            options.query,
+            as_json=options.as_json,
+            human=options.human_readable,
+        )
 
 
 def _check(options: Options) -> None:
@@ -196,21 +200,6 @@ def _check(options: Options) -> None:
                 )
 
 
-def _show(found: Found, options: Options) -> None:
-    _remark(found)
-    lines: Iterable[str]
-    if options.as_json:
-        lines = (listing.format_json(entry) for entry in found.entries)
-    else:
-        lines = listing.format_table(
-            found.entries,
-            human=options.human_readable,
-            first_seen=options.query.scope == "versions",
-        )
-    for line in lines:
-        click.echo(line)
-
-
 def _restore(options: Options) -> None:
     layout = choose_layout(
         Path.cwd(),
@@ -226,7 +215,7 @@ def _restore(options: Options) -> None:
             insist=options.yes,
         )
         done = restore.restore_files(options.server, options.query, wish)
-    _remark(done.found)
+    remark(done.found)
     if options.as_json:
         for entry in done.found.entries:
             click.echo(listing.format_json(entry))
@@ -254,11 +243,6 @@ def _progress(options: Options) -> Iterator[ProgressLine | None]:
 def _confirm(what: str) -> bool:
     click.echo(f"To be restored to where it was on this machine:\n{what}", err=True)
     return click.confirm("Go on?", default=False, err=True)
-
-
-def _remark(found: Found) -> None:
-    if found.remark:
-        click.echo(f"{PROGRAM}: note: {found.remark}", err=True)
 
 
 def main() -> NoReturn:

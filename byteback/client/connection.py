@@ -50,6 +50,7 @@ class Connection:
     key: Path
     known_hosts: Path | None
     control_path: Path | None
+    ciphers: str | None = None  # None: as ssh likes
 
     @property
     def remote_shell(self) -> str:
@@ -60,6 +61,13 @@ class Connection:
     def name(self) -> str:
         """The server as messages name it."""
         return quote(format_destination(self.destination))
+
+    def command(
+        self, request: requests.Ping | requests.Complete | requests.Find
+    ) -> list[str]:
+        """The ssh command line that sends one request."""
+        words = requests.format_request(request)
+        return [*self._ssh(), "--", self.destination.host, words]
 
     def request(
         self,
@@ -73,11 +81,9 @@ class Connection:
         Raises UnreachableError if the line failed (worth trying again), RefusedError
         or another BytebackError with the server's own words if the server failed.
         """
-        command = requests.format_request(request)
-        argv = [*self._ssh(), "--", self.destination.host, command]
         try:
             finished = process.run(
-                argv,
+                self.command(request),
                 tolerate=range(-64, 256),
                 stdin=stdin,
                 timeout_s=timeout_s,
@@ -175,6 +181,7 @@ class Connection:
             self.key,
             known_hosts=self.known_hosts,
             control_path=self.control_path,
+            ciphers=self.ciphers,
         )
 
 
@@ -191,7 +198,8 @@ def connect(
     with contextlib.ExitStack() as stack:
         directory = _control_directory(stack)
         try:
-            yield Connection(destination, key, pinned, directory / SOCKET)
+            ciphers = openssh.fast_ciphers(destination)
+            yield Connection(destination, key, pinned, directory / SOCKET, ciphers)
         finally:
             with interrupts.held():
                 _end_connection(directory)

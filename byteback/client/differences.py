@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.client import find, pull, push
+from byteback.client import answer, find, pull, push
 from byteback.client.connection import Connection
 from byteback.client.find import Query, Server
 from byteback.client.restore import BELOW_ROOT, DEFAULT_IO_TIMEOUT_S
@@ -67,21 +67,24 @@ def read_words(words: Sequence[str]) -> Comparison:
     return Comparison(older, newer, rest or ["/"])
 
 
-def compare(server: Server, comparison: Comparison) -> list[Changed]:
-    """All differences, sorted by path in the order of the server's listing.
+def compare(
+    server: Server, comparison: Comparison, take: Callable[[list[Changed]], None]
+) -> None:
+    """Hand all differences to ``take``, sorted by path, as they come.
 
-    Raises UsageError for patterns that are none, else as Connection and run_pull.
+    Raises UsageError for patterns that are none, else as answer.receive and run_pull.
     """
     with find.connected(server) as connection:
         if comparison.newer == NOW:
-            return list(_with_now(connection, server, comparison))
-        answer = find.ask_for(
+            take(list(_with_now(connection, server, comparison)))
+            return
+        answer.receive(
             connection,
             requests.Find(comparison.newer, "newest", comparison.older),
             find.absolute_patterns(comparison.patterns),
+            parse_difference,
+            lambda found: take([_from_server(difference) for difference in found]),
         )
-    found, _ = find.parse_lines(answer, connection.name, parse_difference)
-    return [_from_server(difference) for difference in found]
 
 
 def _from_server(difference: Difference) -> Changed:

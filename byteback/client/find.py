@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
+from byteback.client import answer
 from byteback.client.connection import Connection, connect
 from byteback.client.settings import Files, check_key, read_destination
 from byteback.errors import (
     BytebackError,
     RefusedError,
-    UnreachableError,
     UsageError,
     quote,
 )
-from byteback.model import listing, states
 from byteback.model.listing import Entry
-from byteback.model.pattern import compile_patterns, make_absolute
+from byteback.model.pattern import make_absolute
 from byteback.model.snapshot import CURRENT
-from byteback.wire import replies, requests
+from byteback.wire import requests
 
-Line = TypeVar("Line")
 NAMES_SHOWN = 3  # of snapshots, in a remark
 
 
@@ -56,6 +52,7 @@ class Found:
     current_is_whole: bool
     asks_for_current: bool  # whether the query's snapshots include current
     incomplete: tuple[str, ...] = ()  # snapshots that lack files
+    shown: frozenset[str] = frozenset()  # snapshots of entries that were handed on
 
     @property
     def remark(self) -> str | None:
@@ -66,7 +63,7 @@ class Found:
                 "the last backup never finished: its files in 'current' may be "
                 "incomplete, and the newest snapshot comes before it"
             )
-        shown = {entry.snapshot for entry in self.entries}
+        shown = self.shown.union(entry.snapshot for entry in self.entries)
         lacking = [name for name in self.incomplete if name in shown]
         if lacking:
             names = ", ".join(lacking[:NAMES_SHOWN])
@@ -78,10 +75,15 @@ class Found:
         return "; ".join(remarks) or None
 
 
-def list_files(server: Server, query: Query) -> Found:
-    """Find what matches. Raises BytebackError if nothing does, or as Connection."""
+def list_files(
+    server: Server, query: Query, take: Callable[[list[Entry]], None] | None = None
+) -> Found:
+    """Find what matches, for ``take`` as for ask.
+
+    Raises BytebackError if nothing matches, else as answer.receive.
+    """
     with connected(server) as connection:
-        return find(connection, query)
+        return find(connection, query, take)
 
 
 @contextlib.contextmanager
@@ -93,13 +95,18 @@ def connected(server: Server) -> Iterator[Connection]:
         yield connection
 
 
-def find(connection: Connection, query: Query) -> Found:
+def find(
+    connection: Connection,
+    query: Query,
+    take: Callable[[list[Entry]], None] | None = None,
+) -> Found:
     """What matches; relative patterns start in the working directory.
 
-    Raises BytebackError if nothing matches, else as Connection.request.
+    ``take`` is as for ask. Raises BytebackError if nothing matches, else as
+    answer.receive.
     """
-    found = ask(connection, query, absolute_patterns(query.patterns))
-    if not found.entries:
+    found = ask(connection, query, absolute_patterns(query.patterns), take)
+    if not found.shown:
         raise BytebackError(
             "nothing in the backups matches "
             + ", ".join(quote(text) for text in query.patterns),
@@ -128,98 +135,38 @@ def absolute_patterns(texts: Sequence[str]) -> list[str]:
     return patterns
 
 
-def ask(connection: Connection, query: Query, patterns: Sequence[str]) -> Found:
-    """What absolute ``patterns`` match, even if that is nothing."""
+def ask(
+    connection: Connection,
+    query: Query,
+    patterns: Sequence[str],
+    take: Callable[[list[Entry]], None] | None = None,
+) -> Found:
+    """What absolute ``patterns`` match, even if that is nothing.
+
+    With ``take``, which gets the entries as they come, Found holds none of them.
+    """
     try:
         snapshot = requests.check_snapshot(query.snapshot)
     except RefusedError as error:
         raise UsageError(error.message) from None
+    asked = answer.Asked(snapshot, patterns)
+    entries: list[Entry] = []
+    shown: set[str] = set()
+
+    def check(some: list[Entry]) -> None:
+        asked.check(some)
+        shown.update(entry.snapshot for entry in some)
+        (take or entries.extend)(some)
+
     request = requests.Find(snapshot, query.scope)
-    answer = ask_for(connection, request, patterns)
-    entries, end = parse_answer(answer, connection.name)
-    refuse_unasked(entries, snapshot, patterns)
+    end = answer.receive(connection, request, patterns, answer.parse_entry, check)
     return Found(
         tuple(entries),
         end.current_is_whole,
         fnmatch.fnmatchcase(CURRENT, snapshot),
         end.incomplete,
+        frozenset(shown),
     )
-
-
-def ask_for(
-    connection: Connection, request: requests.Find, patterns: Sequence[str]
-) -> bytes:
-    """The server's answer as it is. Raises as Connection.request."""
-    stdin = b"".join(p.encode("utf-8", "surrogateescape") + b"\0" for p in patterns)
-    try:
-        return connection.request(request, stdin=stdin).stdout
-    except RefusedError:
-        connection.ping()  # says so if the server is too old to know the request
-        raise
-
-
-def parse_answer(answer: bytes, server: str) -> tuple[list[Entry], replies.End]:
-    """Read the lines of a listing; raises as parse_lines."""
-
-    def parse(fields: object) -> Entry:
-        entry = listing.parse_entry(fields)
-        requests.check_snapshot(entry.snapshot)
-        return entry
-
-    return parse_lines(answer, server, parse)
-
-
-def refuse_unasked(
-    entries: Sequence[Entry], snapshot: str, patterns: Sequence[str]
-) -> None:
-    """Raise RefusedError if the server lists what was not asked for.
-
-    What is listed is restored, over live files too: a server in other hands must not
-    be the one to choose which.
-    """
-    start = states.merge_patterns(compile_patterns(patterns), with_all_below=False)
-    above, leading = "", states.closure([start])
-    for entry in entries:
-        directory, _, name = entry.path.rpartition("/")
-        if directory != above:
-            above, leading = directory, states.closure([start])
-            for component in directory.split("/")[1:]:
-                leading = states.after(leading, component)
-        ends = states.after(leading, name) if name else leading
-        is_match = any(
-            state.is_end or (state.is_end_for_directories and entry.is_directory)
-            for state in ends
-        )
-        if not (is_match and _is_one_of(entry.snapshot, snapshot)):
-            raise RefusedError(
-                f"the server lists {quote(entry.path)} in {quote(entry.snapshot)}, "
-                "which was not asked for",
-                hint="nothing was restored: find out what happened to the server",
-            )
-
-
-def _is_one_of(name: str, snapshot: str) -> bool:
-    return "*" not in name and fnmatch.fnmatchcase(name, snapshot)
-
-
-def parse_lines(
-    answer: bytes, server: str, parse: Callable[[object], Line]
-) -> tuple[list[Line], replies.End]:
-    """Read the lines of an answer, of which ``parse`` reads one.
-
-    Raises UnreachableError if its last line is missing, RefusedError if it is none.
-    """
-    found: list[Line] = []
-    for line in answer.splitlines():
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError):
-            fields = None
-        end = replies.parse_end(fields) if isinstance(fields, dict) else None
-        if end is not None and end.found == len(found):
-            return found, end
-        found.append(parse(fields))
-    raise UnreachableError(f"the listing from {server} was cut off")
 
 
 def _working_directory() -> str:

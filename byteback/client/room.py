@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from byteback.client import find, pull
+from byteback.client import answer, pull
 from byteback.client.connection import Connection
 from byteback.client.pull import Pull
 from byteback.client.restore_plan import Batch
 from byteback.errors import BytebackError, quote
+from byteback.model.listing import Entry
 from byteback.model.pattern import escape_name
 from byteback.model.size import format_size
 from byteback.wire import requests
@@ -87,8 +88,10 @@ def _size(connection: Connection, batch: Batch) -> int:
         return known
     request = requests.Find(batch.snapshot, "size")
     patterns = [escape_name(path) for path in directories]
-    answer = find.ask_for(connection, request, patterns)
-    _, end = find.parse_answer(answer, connection.name)
+    listed: list[Entry] = []  # none
+    end = answer.receive(
+        connection, request, patterns, answer.parse_entry, listed.extend
+    )
     return known + (end.size or 0)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from byteback.client import find, pull
+from byteback.client import answer, find, pull
 from byteback.client.connection import Connection
 from byteback.client.find import Query, Server
 from byteback.client.restore import DEFAULT_IO_TIMEOUT_S
@@ -87,8 +87,9 @@ def is_unchanged(entry: Entry) -> bool:
 
 def _sample(connection: Connection, snapshot: str, count: int) -> list[Entry]:
     request = requests.Find(snapshot, "newest", sample=count * SURPLUS)
-    answer = find.ask_for(connection, request, ["/"])
-    return find.parse_answer(answer, connection.name)[0]
+    found: list[Entry] = []
+    answer.receive(connection, request, ["/"], answer.parse_entry, found.extend)
+    return found
 
 
 def _pick(entries: list[Entry], sample: int) -> list[Entry]:

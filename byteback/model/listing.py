@@ -75,26 +75,64 @@ def rank_trees(
     return snapshots[:1] + undated + snapshots[1:]
 
 
+class Table:
+    """A table whose first lines can be shown before its last are known.
+
+    Columns are as wide as the lines need that ``start`` knows of; a wider cell that
+    comes later widens its column from there on. ``human`` writes sizes with units,
+    ``first_seen`` adds the snapshot in which each version appeared. Names are escaped:
+    they can hold what drives a terminal.
+    """
+
+    def __init__(self, *, human: bool = False, first_seen: bool = False) -> None:
+        self._human, self._first_seen = human, first_seen
+        self._header = ("since", *HEADER) if first_seen else HEADER
+        self._widths = [len(cell) for cell in self._header[:-1]]
+        self._is_started = False
+        self._waiting: list[Sequence[str]] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many lines wait for the start."""
+        return len(self._waiting)
+
+    def add(self, entries: Iterable[Entry]) -> list[str]:
+        """The lines of ``entries``; none before the start, for which they wait."""
+        rows = [
+            _format_row(entry, human=self._human, first_seen=self._first_seen)
+            for entry in entries
+        ]
+        # The path comes last and needs no width.
+        for row in rows:
+            self._widths = [
+                max(width, len(cell))
+                for width, cell in zip(self._widths, row, strict=False)
+            ]
+        if not self._is_started:
+            self._waiting += rows
+            return []
+        return [_align(row, self._widths) for row in rows]
+
+    def start(self) -> list[str]:
+        """The header, one dashed line, and the lines that wait; once."""
+        if self._is_started:
+            return []
+        self._is_started = True
+        rows = [self._header, *self._waiting]
+        longest = max(len(row[-1]) for row in rows)
+        gaps = len(GAP) * len(self._widths)
+        header, *lines = [_align(row, self._widths) for row in rows]
+        self._waiting.clear()
+        return [header, "-" * (sum(self._widths) + gaps + longest), *lines]
+
+
 def format_table(
     entries: Sequence[Entry], *, human: bool = False, first_seen: bool = False
 ) -> Iterator[str]:
-    """The lines of a table: the header, one dashed line, a line for each entry.
-
-    ``human`` writes sizes with units, ``first_seen`` adds the snapshot in which each
-    version appeared. Names are escaped: they can hold what drives a terminal.
-    """
-    header = ("since", *HEADER) if first_seen else HEADER
-    rows = [_format_row(entry, human=human, first_seen=first_seen) for entry in entries]
-    # The path comes last and needs no width.
-    widths = [
-        max(len(row[column]) for row in [header, *rows])
-        for column in range(len(header) - 1)
-    ]
-    longest = max(len(row[-1]) for row in [header, *rows])
-    yield _align(header, widths)
-    yield "-" * (sum(widths) + len(GAP) * len(widths) + longest)
-    for row in rows:
-        yield _align(row, widths)
+    """The lines of a whole Table: the header, one dashed line, one for each entry."""
+    table = Table(human=human, first_seen=first_seen)
+    yield from table.add(entries)
+    yield from table.start()
 
 
 def format_json(entry: Entry) -> str:
@@ -154,16 +192,6 @@ def parse_entry(fields: object) -> Entry:
         _parse_device(fields.get("device")),
         first_seen,
     )
-
-
-def parse_json(line: str) -> Entry:
-    """Read what format_json wrote; raises RefusedError as parse_entry does."""
-    import json
-
-    try:
-        return parse_entry(json.loads(line))
-    except (ValueError, RecursionError):
-        raise _not_understood() from None
 
 
 def format_mtime(mtime_ns: int) -> str:

@@ -29,6 +29,8 @@ from byteback.server import host_state, session_limits
 from byteback.server.store import Store, own_store
 from byteback.wire import replies, requests
 
+FLUSH_S = 0.2  # how long what was found may wait for more
+
 
 def serve(host: str, command: bytes) -> int:
     """Serve one request for ``host`` and return the session's exit status.
@@ -177,9 +179,14 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
             chains=chains,
         )
         lines = map(difference.format_difference, changes)
+    flushed = 0.0
     for line in lines:
         _write(line)
         found += 1
+        now = time.monotonic()
+        if now - flushed > FLUSH_S:
+            sys.stdout.buffer.flush()
+            flushed = now
     _reply(replies.End(found, whole, tuple(sorted(incomplete))))
     return 0
 

@@ -20,6 +20,7 @@ from byteback.model.difference import Difference
 from byteback.model.listing import Entry
 from byteback.server import tree, walk
 from byteback.server.lineage import Chains
+from byteback.server.search_limits import Limits
 from byteback.server.store import Store
 from byteback.wire import requests
 
@@ -73,7 +74,7 @@ def _prepare(
 ) -> walk.Search:
     trees = _choose_trees(store, host, snapshot, current_is_whole=current_is_whole)
     compiled = pattern.compile_patterns(patterns)
-    limits = walk.Limits.start(MAX_RESULTS, MAX_SECONDS)
+    limits = Limits.start(MAX_RESULTS, MAX_SECONDS)
     _allow_open_files()
     directory = store.host_directory(host)
     return walk.Search(directory, trees, chains, compiled, scope, limits)
@@ -99,7 +100,7 @@ def changes(
         for name in (newer, older)
     ]
     compiled = pattern.compile_patterns(patterns)
-    limits = walk.Limits.start(MAX_RESULTS, MAX_SECONDS)
+    limits = Limits.start(MAX_RESULTS, MAX_SECONDS)
     _allow_open_files()
     directory = store.host_directory(host)
     if trees[0] == trees[1]:

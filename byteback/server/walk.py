@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,33 +17,8 @@ from byteback.model.pattern import NARROW, Pattern
 from byteback.server import states, tree
 from byteback.server.lineage import Chains
 from byteback.server.places import Place, Run, append, locate
+from byteback.server.search_limits import Limits
 from byteback.server.states import State
-
-
-@dataclass
-class Limits:
-    """When a search is given up."""
-
-    results: int
-    deadline: float  # of time.monotonic
-    steps: int = 0
-
-    @classmethod
-    def start(cls, results: int, seconds: float) -> Limits:
-        """Limits that count from now."""
-        return cls(results, time.monotonic() + seconds)
-
-    def step(self) -> None:
-        """Count one name that was looked at; raises RefusedError when time is up."""
-        self.steps += 1
-        if self.steps % 256 == 0 and time.monotonic() > self.deadline:
-            raise RefusedError("the search took too long", hint=NARROW)
-
-    def count_result(self) -> None:
-        """Count one entry; raises RefusedError when there are too many."""
-        self.results -= 1
-        if self.results < 0:
-            raise RefusedError("the patterns match too many files", hint=NARROW)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client.find import (
-    Found,
-    absolute_patterns,
+from byteback.client.answer import (
+    MAX_LINE,
+    Reader,
     parse_answer,
+    parse_entry,
     refuse_unasked,
 )
+from byteback.client.find import Found, absolute_patterns
 from byteback.errors import RefusedError, UnreachableError, UsageError
 from byteback.model.listing import Entry, format_json
 from byteback.wire.replies import End, format_reply, parse_end, parse_hello
@@ -65,6 +67,23 @@ def test_an_answer_that_is_none(line: str) -> None:
     """An old server's table, garbage, a wrong count, names that lead elsewhere."""
     with pytest.raises(RefusedError):
         parse_answer(answer(line, line, END), "'server'")
+
+
+def test_an_answer_in_pieces() -> None:
+    """Each line is read as soon as it is whole, and nothing behind the end."""
+    reader = Reader("'server'", parse_entry)
+    whole = answer(format_json(ENTRY), END, "anything")
+    found = [reader.read(whole[i : i + 7]) for i in range(0, len(whole), 7)]
+    assert [entry for entries in found for entry in entries] == [ENTRY]
+    assert found[-1] == []
+    assert reader.end().found == 1
+
+
+def test_a_line_without_an_end() -> None:
+    reader = Reader("'server'", parse_entry)
+    assert reader.read(b"x" * MAX_LINE) == []
+    with pytest.raises(RefusedError, match="without an end"):
+        reader.read(b"x")
 
 
 def test_patterns_become_absolute(

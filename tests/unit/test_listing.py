@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 
 import pytest
 
 from byteback.errors import RefusedError
 from byteback.model.listing import (
     Entry,
+    Table,
     format_human_size,
     format_json,
     format_mtime,
     format_table,
-    parse_json,
+    parse_entry,
     rank_trees,
 )
 
@@ -70,7 +72,7 @@ def test_json_round_trip(entry: Entry) -> None:
     line = format_json(entry)
     assert line.isascii()
     assert "\n" not in line
-    assert parse_json(line) == entry
+    assert parse_entry(json.loads(line)) == entry
 
 
 @pytest.mark.parametrize(
@@ -95,14 +97,29 @@ def test_a_hostile_server_is_not_believed(change: dict[str, object]) -> None:
     """Paths that could lead elsewhere and wrong types are refused."""
     fields = json.loads(format_json(FILE)) | change
     with pytest.raises(RefusedError):
-        parse_json(json.dumps(fields))
+        parse_entry(fields)
 
 
-def test_what_is_no_json_is_refused() -> None:
-    """As an old server's table would be."""
-    for line in ("", "snapshot  modestring", "[]", "null"):
+def test_what_is_no_object_is_refused() -> None:
+    values: list[object] = ["", "snapshot  modestring", [], None]
+    for value in values:
         with pytest.raises(RefusedError):
-            parse_json(line)
+            parse_entry(value)
+
+
+def test_a_table_that_starts_before_its_last_line() -> None:
+    """Columns line up from each line to the next but where one has to grow."""
+    table = Table()
+    assert table.add([FILE]) == []
+    assert table.waiting == 1
+    header, dashes, first = table.start()
+    assert [header, dashes, first] == list(format_table([FILE]))
+    wide = replace(FILE, size=10**15, path="/wide")
+    [second] = table.add([wide])
+    [third] = table.add([FILE])
+    assert first.index("/") < second.index("/") == third.index("/")
+    assert table.start() == []
+    assert table.waiting == 0
 
 
 @pytest.mark.parametrize(

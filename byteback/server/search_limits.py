@@ -1,0 +1,53 @@
+"""When a search ends that finds too much, takes too long, or answers nobody."""
+
+from __future__ import annotations
+
+import select
+import time
+from dataclasses import dataclass
+
+from byteback.errors import RefusedError
+from byteback.model.pattern import NARROW
+
+LOOK_S = 0.5  # from one look at the other end to the next
+_STDOUT = 1
+
+
+@dataclass
+class Limits:
+    """When a search is given up."""
+
+    results: int
+    deadline: float  # of time.monotonic
+    next_look: float = 0.0
+
+    @classmethod
+    def start(cls, results: int, seconds: float) -> Limits:
+        """Limits that count from now."""
+        return cls(results, time.monotonic() + seconds)
+
+    def step(self) -> None:
+        """To be called for each name that is looked at.
+
+        Raises RefusedError when time is up, BrokenPipeError when nobody listens.
+        """
+        now = time.monotonic()
+        if now > self.deadline:
+            raise RefusedError("the search took too long", hint=NARROW)
+        if now > self.next_look:
+            self.next_look = now + LOOK_S
+            if not _is_heard():
+                raise BrokenPipeError
+
+    def count_result(self) -> None:
+        """Count one entry; raises RefusedError when there are too many."""
+        self.results -= 1
+        if self.results < 0:
+            raise RefusedError("the patterns match too many files", hint=NARROW)
+
+
+def _is_heard() -> bool:
+    """Whether the session's other end still is there to take an answer."""
+    waiting = select.poll()
+    waiting.register(_STDOUT, 0)
+    return not waiting.poll(0)
