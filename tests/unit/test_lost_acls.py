@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from byteback.client.lost_acls import LostAcls
+from byteback.client.lost_acls import LostAcls, scan
 
 BOTH = ["system.posix_acl_access", "user.x"]
 
@@ -57,3 +58,23 @@ def test_what_is_gone_is_left_out() -> None:
     lost = LostAcls()
     lost.take("0 cd+++++++++ no/such/directory/")
     assert lost.names == []
+
+
+def test_a_first_backup_looks_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At everything but plain files and links, which rsync gets right."""
+    (tmp_path / "below/deeper").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("below")
+    os.mkfifo(tmp_path / "below/fifo")
+
+    def listxattr(path: str, *, follow_symlinks: bool) -> list[str]:
+        assert not follow_symlinks
+        return BOTH if path != str(tmp_path / "below/deeper") else BOTH[:1]
+
+    monkeypatch.setattr(os, "listxattr", listxattr)
+    expected = {tmp_path, tmp_path / "below", tmp_path / "below/fifo"}
+    assert {Path("/", name) for name in scan([str(tmp_path), "/gone"])} - {
+        Path("/gone")
+    } == expected
