@@ -1,1 +1,1 @@
-"""Coverage-guided search for requests that should not be accepted."""
+"""Coverage-guided search for what readers of others' words should not accept."""
