@@ -42,7 +42,7 @@ def look_after_seals(store: Store) -> None:
     seals = Seals(store)
     for host in _host_names(store):
         try:
-            seals.look_after(host, store.trees(host))
+            seals.look_after(host, *_sorted_out(store.trees(host)))
         except (OSError, BytebackError) as error:
             logger.warning("cannot look at %s: %s", quote(host), error)
 
@@ -64,9 +64,11 @@ def clear_discarded(store: Store, host: str) -> None:
 
 def _repair_host(store: Store, host: str, seals: Seals) -> None:
     try:
-        names = store.trees(host)
-        if seals.look_after(host, names):
-            names = store.trees(host)
+        dated, names = _sorted_out(store.trees(host))
+        unsealed = seals.look_after(host, dated, names)
+        if unsealed is None:
+            dated, names = _sorted_out(store.trees(host))
+            unsealed = dated
     except PermissionError:
         return  # not ours
     except FileNotFoundError:
@@ -75,7 +77,6 @@ def _repair_host(store: Store, host: str, seals: Seals) -> None:
         with store.lock_host(host):
             clear_discarded(store, host)
         logger.info("deleted what was left of a discarded backup of %s", quote(host))
-    dated = [name for name in names if parse_snapshot_name(name) is not None]
     if CURRENT not in names and dated and _is_enrolled(store, host):
         with store.lock_host(host):
             snapshots.ensure_current(store, host)
@@ -84,8 +85,14 @@ def _repair_host(store: Store, host: str, seals: Seals) -> None:
             quote(host),
         )
     if CURRENT in names:
-        for name in dated:
+        for name in unsealed:
             _close(store, host, name)
+
+
+def _sorted_out(names: list[str]) -> tuple[list[str], set[str]]:
+    """Names of snapshots, and all others."""
+    dated = [name for name in names if parse_snapshot_name(name) is not None]
+    return dated, set(names) - set(dated)
 
 
 def _is_enrolled(store: Store, host: str) -> bool:

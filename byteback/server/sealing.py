@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from byteback import log
 from byteback.errors import ToolError, quote
@@ -48,25 +48,28 @@ class Seals:
         self._wants = self._can and settings.load().sealed
         self._deadline = time.monotonic() + SEALING_S
 
-    def look_after(self, host: str, names: Collection[str]) -> bool:
+    def look_after(
+        self, host: str, dated: Sequence[str], others: Collection[str]
+    ) -> Sequence[str] | None:
         """Seal what is not sealed yet of a host's snapshots, and keep their names true.
 
+        ``dated`` are the names of snapshots, ``others`` all others there.
         What a crash has left half done is finished. The store's user owns the
         directory around them: as "1999-..." a sealed one would be the next to be
-        pruned, as "current" it would be discarded. So it gets its name back, and True
-        says that there was any. One with an administrator's own name may keep that.
-        Raises OSError.
+        pruned, as "current" it would be discarded. So it gets its name back; one with
+        an administrator's own name may keep that. Returns the names of what was not
+        sealed before, or None if the names have changed. Raises OSError.
         """
         if not self._can:
-            return False
+            return dated
         with _opened(self._store, host) as directory:
-            unsealed = directory.put_names_right(names)
-            if self._wants and CURRENT in names:
+            unsealed = directory.put_names_right(dated, _OTHERS.intersection(others))
+            if self._wants and CURRENT in others:
                 for name in unsealed:
                     if time.monotonic() > self._deadline:
                         break
                     directory.try_to_seal(name)
-            return directory.is_changed
+            return None if directory.is_changed else unsealed
 
 
 def is_deletable(store: Store, host: str, name: str) -> bool:
@@ -154,19 +157,20 @@ class _Directory:
         os.close(fd)
         return None
 
-    def put_names_right(self, names: Iterable[str]) -> list[str]:
-        """See Seals; the names of what could be sealed."""
-        dated = {name for name in names if parse_snapshot_name(name) is not None}
+    def put_names_right(
+        self, dated: Collection[str], others: Collection[str]
+    ) -> list[str]:
+        """See Seals; the names among the dated ones of what is not sealed."""
         strangers = []
         unsealed = []
-        for name in [*sorted(dated), *_OTHERS.intersection(names)]:
+        for name in [*dated, *others]:
             claim = self._claim_at(name)
             for _ in range(MAX_EXCHANGES):
                 if not self._is_misnamed(name, claim):
                     break
                 # What had the true name got this one for it, and may have a claim.
                 claim = self._claim_at(name)
-            if claim is None and name in dated:
+            if claim is None and name not in others:
                 unsealed.append(name)
             if claim is not None and claim.partition("/")[0] != self._host:
                 strangers.append(claim)

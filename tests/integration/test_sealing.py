@@ -26,6 +26,7 @@ from byteback.server.store import Store
 from byteback.tools import subvolume
 from tests.integration import test_search
 from tests.integration.conftest import (
+    CHECKOUT,
     CONFIGURATION,
     INTERPRETER,
     LIBRARY,
@@ -256,6 +257,36 @@ def test_the_users_own_run_seals_nothing(store: SealedStore) -> None:
     assert store.prune("--prune", as_root=False).status == 0
     assert mark_of(made) is None
     assert made.stat().st_uid == store.user.uid
+
+
+def test_the_services_rights_are_enough(store: SealedStore) -> None:
+    """What the package's unit leaves root."""
+    unit = CHECKOUT / "debian" / "byteback-server.byteback-prune.service"
+    lines = [line.partition("=") for line in unit.read_text().splitlines()]
+    rights = " ".join(v for k, _, v in lines if k == "CapabilityBoundingSet").split()
+
+    def service(*options: str) -> Outcome:
+        bound = ",".join(["-all", *(f"+{name[4:].lower()}" for name in rights)])
+        setpriv = ["setpriv", "--no-new-privs", f"--bounding-set={bound}"]
+        return run_program([*setpriv, store.program, *options])
+
+    store.client(HOST)
+    with become(store.user):
+        (store.root / HOST / "current").chmod(0o700)
+    made = [store.snapshot(HOST, 10), store.snapshot(HOST, 0)]
+    assert service("--prune") == Outcome(0, "", "")
+    assert all(map(is_sealed, made))
+    made[1].rename(made[1].with_name("2031-01-01T00:00+0000"))
+    service("--prune")
+    assert all(map(is_sealed, made))
+    service("--discard", HOST)
+    service(*FULL)
+    assert [path.exists() for path in made] == [False, True]
+    rights.remove("CAP_CHOWN")
+    one_more = store.snapshot(HOST, 5)
+    assert "needs CAP_CHOWN" in service("--prune", "--verbose").stderr
+    with opened(one_more) as fd:
+        assert subvolume.is_read_only(fd)
 
 
 def test_an_administrators_own_name_is_kept(store: SealedStore) -> None:

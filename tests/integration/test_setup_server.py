@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from byteback.server import settings
 from tests.integration.conftest import INTERPRETER, remove_user, unmount
 from tests.integration.programs import Outcome, require_program, run_program
 
@@ -19,6 +20,7 @@ PLAIN = Path("/srv/plain")  # an empty directory that is on no btrfs
 IMAGE = Path("/var/lib/byteback.img")
 FSTAB = Path("/etc/fstab")
 CRON = Path("/etc/cron.d/byteback-prune")
+SERVER_TOML = Path("/etc/byteback/server.toml")
 OPTIONS = {"noatime", "user_subvol_rm_allowed"}
 SIZE = 512 << 20
 
@@ -416,6 +418,23 @@ def test_a_group_of_that_name_is_used(set_up: SetUp) -> None:
     run_program(["groupadd", "byteback"])
     set_up(*make_image())
     assert is_all_found(set_up())
+
+
+def test_root_seals_snapshots_where_it_prunes(set_up: SetUp) -> None:
+    words = ("--image", IMAGE, "--size", "512M", "--mount-point", HOME)
+    try:
+        SERVER_TOML.unlink(missing_ok=True)
+        set_up(*words, "--no-schedule")
+        assert not (SERVER_TOML.exists() and "sealed" in SERVER_TOML.read_text())
+        SERVER_TOML.unlink(missing_ok=True)
+        said = set_up(*words).stdout
+        assert f"have root seal snapshots in {SERVER_TOML}" in said
+        assert settings.load().sealed
+        SERVER_TOML.write_text("sealed = false\n")
+        set_up(*words)
+        assert not settings.load().sealed, "it is the administrator's"
+    finally:
+        SERVER_TOML.unlink(missing_ok=True)
 
 
 def test_an_administrators_key_is_added_once(set_up: SetUp, tmp_path: Path) -> None:

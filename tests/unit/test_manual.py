@@ -185,6 +185,8 @@ def test_overview_has_every_key_of_the_servers_settings() -> None:
     for field in dataclasses.fields(ServerSettings):
         default = field.default
         shown = f"{default:g}" if isinstance(default, float) else str(default)
+        if isinstance(default, bool):
+            shown = shown.lower()  # as TOML has it
         ends = " ".join(described.pop(field.name).split("\n\n")[0].split())
         assert f"Default: {shown}" in ends
     assert not described

@@ -33,6 +33,16 @@ def test_numbers_that_nothing_can_be_done_with(line: str) -> None:
         parse(tomllib.loads(line))
 
 
+@pytest.mark.parametrize("value", ["1", "0", '"true"', "1.0"])
+def test_yes_and_no_are_no_numbers(value: str) -> None:
+    with pytest.raises(UsageError, match="sealed"):
+        parse(tomllib.loads(f"sealed = {value}"))
+    assert parse(tomllib.loads("sealed = true")).sealed
+    assert not parse({}).sealed
+    with pytest.raises(UsageError, match="max_transfers"):
+        parse(tomllib.loads("max_transfers = true"))
+
+
 @pytest.mark.parametrize(
     "line", ["snapshot_interval_hours = 0", "growth_factor = 1e6", "growth_percent = 0"]
 )
