@@ -43,13 +43,15 @@ def serve(host: str, command: bytes) -> int:
     started = time.monotonic()
     log.note(host=host, address=address, key=_fingerprint())
     try:
-        return _serve(host, command, address)
+        status = _serve(host, command, address)
     except MemoryError:
         raise RefusedError(
             "the request needs too much memory", hint="ask for less at once"
         ) from None
     finally:
         log.note(seconds=f"{time.monotonic() - started:.1f}")
+    log.audit_end("ACCEPT", exit=status)
+    return status
 
 
 def _serve(host: str, command: bytes, address: str) -> int:
@@ -72,7 +74,6 @@ def _serve(host: str, command: bytes, address: str) -> int:
         status = _dispatch(store, host, request, address)
         # Within the time limit: a client may choose not to read.
         sys.stdout.flush()
-    log.audit_end("ACCEPT", exit=status)
     return status
 
 
