@@ -23,7 +23,7 @@ from tests.integration.programs import run_program
 
 SEED = 20261122
 KILLS = 50
-HELPERS = 5  # killed in one run, of which it tries each part up to 1 + RETRIES times
+HELPERS = 6  # killed in one run, of which it tries each part up to 1 + RETRIES times
 RETRIES = 8
 PARTS = ("--ping", "rsync --archive", "--complete")  # in what the client runs, in turn
 LONGEST_RUN_S = 1.0

@@ -41,8 +41,8 @@ def add_witness(world: World) -> Path:
 
 def start_transfer(world: World) -> Running:
     """A backup in the middle of its transfer, for a second at least."""
-    write_files(world.source, [8 * MEBI])
-    world.slow("20mbit")
+    write_files(world.source, [4 * MEBI])
+    world.slow("10mbit")
     running = world.start(delay_s=0)
     world.wait_for_bytes(MEBI // 4)
     return running

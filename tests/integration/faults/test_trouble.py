@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -117,18 +117,9 @@ def test_a_server_that_comes_back_from_its_reboot_in_time(world: World) -> None:
 def test_a_busy_server_is_asked_again(world: World) -> None:
     write_files(world.source, [10])
     settings = world.configuration / "server.toml"
-    slots = world.store / ".byteback/slots"
-    world.backup()
     text = settings.read_text() + "max_transfers = 1\n"
     with changed(settings, text.encode()):
-        taken: list[str | Path] = [
-            "flock",
-            "--no-fork",
-            slots / "0.lock",
-            "sleep",
-            "300",
-        ]
-        holder = start_as_user(world, taken)
+        holder = take_place(world, 0)
         outcome = world.backup(expect=75, retries=0)
         assert_told_once(outcome, "the server is busy")
         running = world.start("--verbose")
@@ -138,9 +129,16 @@ def test_a_busy_server_is_asked_again(world: World) -> None:
         assert running.finish().status == 0
 
 
-def start_as_user(world: World, argv: Sequence[str | Path]) -> subprocess.Popen[bytes]:
-    user = [f"--reuid={world.user.uid}", f"--regid={world.user.gid}"]
-    return subprocess.Popen(["setpriv", *user, "--clear-groups", *map(str, argv)])
+def take_place(world: World, number: int) -> subprocess.Popen[bytes]:
+    """Hold one of the server's places for transfers, as the store's user."""
+    path = world.store / f".byteback/slots/{number}.lock"
+    user = [f"--reuid={world.user.uid}", f"--regid={world.user.gid}", "--clear-groups"]
+    as_user = ["setpriv", *user]
+    run_program([*as_user, "mkdir", "--parents", path.parent])
+    hold = ["flock", "--no-fork", str(path), "sleep", "300"]
+    holder = subprocess.Popen([*as_user, *hold])
+    world.wait_for("server", "=sleep")
+    return holder
 
 
 def test_a_full_server(world: World) -> None:
