@@ -25,21 +25,23 @@ from byteback.server.tree import Key, Listed
 Chain = Sequence[int]
 
 
-@dataclass(frozen=True, eq=False)
 class Run:
-    """Neighbours in a chain in which a path is the same inode, unchanged."""
+    """Neighbours in a chain in which a path is the same inode, unchanged.
 
-    chain: Chain
-    first: int  # positions in the chain, both included
-    last: int
-    status: os.stat_result
+    ``first`` and ``last`` are positions in the chain, both included; ``key`` is what
+    they have in common. One is made for each directory: hence no dataclass.
+    """
 
-    @cached_property
-    def key(self) -> Key:
-        """What they have in common."""
-        return tree.key_of(self.status)
+    __slots__ = ("chain", "first", "key", "last", "status")
 
-    @cached_property
+    def __init__(
+        self, chain: Chain, first: int, last: int, status: os.stat_result
+    ) -> None:
+        self.chain, self.first, self.last = chain, first, last
+        self.status = status
+        self.key: Key = tree.key_of(status)
+
+    @property
     def ranks(self) -> list[int]:
         """The trees, the newest copy first."""
         return sorted(self.chain[self.first : self.last + 1])

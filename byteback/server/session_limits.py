@@ -127,9 +127,9 @@ def confine_search(directory: Path, settings: ServerSettings) -> None:
     check_can_confine_search(settings)
     import syslog
 
-    from byteback.tools import fake_super, sandbox
+    from byteback.tools import blindfold, fake_super
 
     fake_super.load()
     # The socket is opened while that can be done: the log gets its line at the end.
     syslog.openlog("byteback-receive", syslog.LOG_PID | syslog.LOG_NDELAY)
-    sandbox.restrict_self([directory])
+    blindfold.restrict_self([directory])

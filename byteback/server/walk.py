@@ -175,6 +175,8 @@ def _listed_candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
     for listed in distinct.values():
         limits.step()
         names |= states.interesting(place.states, listed)
+    if not names:
+        return
     for name in sorted(names):
         limits.step()
         holders = {run for run, listed in listings if name in listed.names}

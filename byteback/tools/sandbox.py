@@ -8,7 +8,6 @@ system call beyond what rsync needs (seccomp). See DESIGN.md, D6, for what each 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -107,25 +106,6 @@ def start(job: Job) -> Running:
 def start_unconfined(job: Job) -> Running:
     """Start a job with its limits, but with no confinement: for a policy of "off"."""
     return Running(_start(job.command(job.tree), job, job.tree, ()), "none")
-
-
-def restrict_self(trees: Collection[Path]) -> None:
-    """From here on this process can read ``trees`` and Python's library, no more.
-
-    It can run nothing, write nothing and connect to nothing. It still may write to what
-    is open. Where the kernel has no Landlock, system calls alone are denied.
-    Raises OSError if the kernel will not have it.
-    """
-    abi = landlock.abi()
-    library = [path for path in sys.path if path]
-    zones = ("/usr/share/zoneinfo", "/etc/localtime")
-    readable = [*trees, *(Path(path) for path in (*library, *zones))]
-    grants = [Grant(path, READ) for path in readable]
-    confine.enter(
-        landlock.ruleset(abi) if abi else b"",
-        [landlock.encode(grant, abi) for grant in grants if grant.path.exists()],
-        seccomp.build_filter(seccomp.machine()),
-    )
 
 
 def program_grants(program: Path) -> list[Grant]:

@@ -363,9 +363,9 @@ def test_a_search_reads_its_trees_and_nothing_else(tree: Path) -> None:
     code = """
 import os, socket, sys
 from pathlib import Path
-from byteback.tools import sandbox
+from byteback.tools import blindfold
 tree, other = Path(sys.argv[1]), Path(sys.argv[2])
-sandbox.restrict_self([tree])
+blindfold.restrict_self([tree])
 assert (tree / "file").read_text() == "its own"
 import tomllib, json  # the library can still be loaded
 for attempt in (
