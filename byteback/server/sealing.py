@@ -34,8 +34,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_DIRECTORY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _OTHERS = frozenset({CURRENT, DISCARDED})  # names that the store gives
 _RIGHTS = (
-    " (in a service, CapabilityBoundingSet= needs CAP_CHOWN, CAP_DAC_OVERRIDE, "
-    "CAP_FOWNER and CAP_SYS_ADMIN)"
+    " (unless it is being sent: in a service, CapabilityBoundingSet= needs CAP_CHOWN, "
+    "CAP_DAC_OVERRIDE, CAP_FOWNER and CAP_SYS_ADMIN)"
 )
 
 
@@ -104,6 +104,8 @@ def copy(store: Store, host: str, name: str, target: str) -> None:
             if source is None:
                 raise ToolError(f"{what} is no subvolume")
             stack.callback(os.close, source)
+            if not directory.is_of_store(source):
+                raise ToolError(f"{what} is mounted there")
             subvolume.snapshot(source, directory.fd, target)
             made = directory.open_top(target)
             if made is None:
@@ -157,6 +159,10 @@ class _Directory:
         os.close(fd)
         return None
 
+    def is_of_store(self, fd: int) -> bool:
+        """Whether an open directory is no mount point of somebody's."""
+        return files.mount_of(fd) == self._mount
+
     def put_names_right(
         self, dated: Collection[str], others: Collection[str]
     ) -> list[str]:
@@ -200,8 +206,7 @@ class _Directory:
         try:
             status = os.fstat(fd)
             claim = seal.read_claim(fd, status)
-            is_ours = status.st_uid in {0, self._uid}
-            if not is_ours or files.mount_of(fd) != self._mount:
+            if status.st_uid not in {0, self._uid} or not self.is_of_store(fd):
                 return False
             self._seal(fd, status, claim or f"{self._host}/{name}")
         finally:
@@ -209,11 +214,7 @@ class _Directory:
         return True
 
     def _seal(self, fd: int, status: os.stat_result, claim: str) -> None:
-        """In an order in which a crash leaves what another run takes for unsealed.
-
-        Who holds the directory is settled before anything is said of it, and that it
-        is sealed is said last.
-        """
+        """Step by step, the mark last: a crash leaves what the next run seals again."""
         subvolume.freeze(fd)
         found = subvolume.read(fd)
         if found is None:
