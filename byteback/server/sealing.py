@@ -150,9 +150,10 @@ class _Directory:
         try:
             fd = os.open(name, _DIRECTORY, dir_fd=self.fd)
         except OSError as error:
-            if error.errno in _NO_DIRECTORY:
-                return None
-            raise
+            if error.errno not in _NO_DIRECTORY:  # a mount of another user's, say
+                what = quote(f"{self._host}/{name}")
+                logger.warning("cannot open %s: %s", what, error.strerror)
+            return None
         found = os.fstat(fd)
         if found.st_ino == subvolume.TOP_INODE and found.st_dev != self._device:
             return fd
@@ -228,7 +229,7 @@ class _Directory:
                 seal.forget_claim(
                     fd
                 )  # one that a copy of a sealed snapshot brought along
-            _note_owner(fd, status)
+            fake_super.note_status(fd, status)
             os.fchown(fd, 0, self._gid)
             self._set_mode(fd, mode)
             os.setxattr(fd, seal.ATTRIBUTE, claim.encode())
@@ -274,16 +275,6 @@ class _Directory:
             extra=log.AUTH,
         )
         return True
-
-
-def _note_owner(fd: int, status: os.stat_result) -> None:
-    """As rsync --fake-super would have, had owner and mode not been right already.
-
-    Restores so show the owner and mode that they showed before.
-    """
-    note = f"{status.st_mode:o} 0,0 {status.st_uid}:{status.st_gid}"
-    with contextlib.suppress(FileExistsError):
-        os.setxattr(fd, fake_super.ATTRIBUTE, note.encode(), os.XATTR_CREATE)
 
 
 def _give_back(source: int, made: int, uid: int, gid: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import re
 import stat
 from dataclasses import dataclass
@@ -44,6 +46,17 @@ def read_fake_stat(file: int | Path) -> FakeStat | None:
             return None
         raise
     return parse_fake_stat(value)
+
+
+def note_status(fd: int, status: os.stat_result) -> None:
+    """Note what an open directory is, where rsync has noted nothing.
+
+    As rsync would have, had its owner and mode not been right already: restores go on
+    showing them when the directory itself gets others. Raises OSError.
+    """
+    note = f"{status.st_mode:o} 0,0 {status.st_uid}:{status.st_gid}"
+    with contextlib.suppress(FileExistsError):
+        os.setxattr(fd, ATTRIBUTE, note.encode("ascii"), os.XATTR_CREATE)
 
 
 def load() -> None:
