@@ -25,9 +25,10 @@ SEED = 20261122
 KILLS = 50
 HELPERS = 6  # killed in one run, of which it tries each part up to 1 + RETRIES times
 RETRIES = 8
-PARTS = ("--ping", "rsync --archive", "--complete")  # in what the client runs, in turn
+# The parts of a run by what the client starts, in turn, and about how long they last
+# in seconds: a kill comes within that time of the part's beginning.
+PARTS = {"--ping": 0.25, "rsync --archive": 0.4, "--complete": 0.12}
 LONGEST_RUN_S = 1.0
-LONGEST_PAUSE_S = 0.4  # into a part; it may be over by then
 RATE = "30mbit"
 
 
@@ -86,7 +87,7 @@ class Loop:
         """
         while running.popen.poll() is None and not self._has_begun(part):
             time.sleep(0.01)
-        time.sleep(self.dice.uniform(0, LONGEST_PAUSE_S))
+        time.sleep(self.dice.uniform(0, list(PARTS.values())[part]))
         candidates = [
             process
             for side in ("client", "server")
@@ -106,7 +107,7 @@ class Loop:
             " ".join(process.info["cmdline"] or ())
             for process in psutil.process_iter(["cmdline"])
         )
-        return any(words in begun for words in PARTS[part:])
+        return any(words in begun for words in list(PARTS)[part:])
 
     def _count(self, name: str) -> None:
         self.kills[name] = self.kills.get(name, 0) + 1
