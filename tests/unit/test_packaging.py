@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tomllib
@@ -52,9 +51,7 @@ def test_each_program_and_its_page_are_in_one_package() -> None:
 
 
 def test_completion_is_for_what_people_type() -> None:
-    typed = {name: PROGRAMS[name] for name in set(PROGRAMS) - FOR_SSHD}
-    modules = {name: f"{module}:main" for name, module in completion.MODULES.items()}
-    assert modules == typed
+    assert set(completion.PROGRAMS) == set(PROGRAMS) - FOR_SSHD
 
 
 def test_completion_files_are_installed(tmp_path: Path) -> None:
@@ -64,42 +61,8 @@ def test_completion_files_are_installed(tmp_path: Path) -> None:
         for path in tmp_path.rglob("*")
         if path.is_file()
     }
-    assert len(made) == len(completion.PLACES) * len(completion.MODULES)
+    assert len(made) == len(completion.PLACES) * len(completion.PROGRAMS)
     assert made <= set(installed())
-
-
-@pytest.mark.parametrize("program", sorted(completion.MODULES))
-def test_zsh_completes_at_the_first_key(program: str) -> None:
-    text = completion.format_completion(program, "zsh")
-    assert text.startswith(f"#compdef {program}\n")
-    function = f"_{program}_completion".replace("-", "_")
-    assert f'{function} "$@"' in text
-
-
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [("byteback-prune --o", "plain,--order"), ("byteback-prune -o ", "plain,age")],
-)
-def test_completion_in_bash(typed: str, offered: str) -> None:
-    """Sources the file in a real bash, which asks the program in the checkout."""
-    script = completion.format_completion("byteback-prune", "bash")
-    words = typed.split(" ")
-    answer = subprocess.run(
-        ["bash", "-c", f"{script}\n{ASK_BASH}", "bash", *words],
-        env={"PATH": f"{CHECKOUT / 'bin'}:{os.defpath}", "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert offered.removeprefix("plain,") in answer.stdout.split()
-
-
-ASK_BASH = """
-COMP_WORDS=("$@")
-COMP_CWORD=$(($# - 1))
-_byteback_prune_completion byteback-prune
-printf '%s\\n' "${COMPREPLY[@]}"
-"""
 
 
 def test_units_and_cron_never_both_run() -> None:
