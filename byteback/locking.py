@@ -37,11 +37,12 @@ def hold(path: Path, *, wait_s: float = 0.0) -> Iterator[Lock]:
     """
     make_private_directory(path.parent)
     with _told_apart(path):
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        # Read-only: a transfer's rsync inherits it, and is to fill no file with it.
+        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, mode=0o600)
     try:
         _acquire(fd, path, wait_s)
-        _sign(fd)
+        _sign(path)
         yield Lock(path, fd)
     finally:
         os.close(fd)
@@ -111,11 +112,14 @@ def _acquire(fd: int, path: Path, wait_s: float) -> None:
             time.sleep(POLL_S)
 
 
-def _sign(fd: int) -> None:
+def _sign(path: Path) -> None:
     program = Path(sys.argv[0]).name or "python3"
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     text = f"pid {os.getpid()} ({program}, since {since})\n".encode()
     # The signature only serves messages: a full disc must not stop the lock.
     with contextlib.suppress(OSError):
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, text, 0)
+        fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.write(fd, text)
+        finally:
+            os.close(fd)

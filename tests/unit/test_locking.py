@@ -98,3 +98,17 @@ def test_a_directory_is_a_lock_itself(tmp_path: Path) -> None:
     held.__exit__(None, None, None)
     with locking.hold_directory(tmp_path):
         pass
+
+
+def test_whoever_inherits_a_lock_cannot_write_into_its_file(tmp_path: Path) -> None:
+    """A taken-over rsync would fill the disc there, where no discard looks."""
+    path = tmp_path / "own" / "a.lock"
+    with locking.hold(path) as lock:
+        for write in (
+            lambda: os.write(lock.fd, b"x"),
+            lambda: os.ftruncate(lock.fd, 1 << 20),
+            lambda: os.posix_fallocate(lock.fd, 0, 1 << 20),
+        ):
+            with pytest.raises(OSError):
+                write()
+        assert f"pid {os.getpid()}" in locking.read_holder(path)
