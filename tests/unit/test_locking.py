@@ -110,6 +110,6 @@ def test_whoever_inherits_a_lock_cannot_write_into_its_file(tmp_path: Path) -> N
             lambda: os.ftruncate(lock.fd, 1 << 20),
             lambda: os.posix_fallocate(lock.fd, 0, 1 << 20),
         ):
-            with pytest.raises(OSError, match="Bad file|Invalid"):
+            with pytest.raises(OSError, match=r"Bad file|Invalid"):
                 write()
         assert f"pid {os.getpid()}" in locking.read_holder(path)
