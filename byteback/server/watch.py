@@ -33,7 +33,7 @@ class Watch:
         self._limits = limits
         self._number = number  # in the ledger
         self._start = self._free = btrfs.free_space(store.root)
-        self._gone = Taken()  # room, whatever came back meanwhile
+        self._returned = Taken()  # room that pruning gave back meanwhile
         self._unseen = 0  # bytes written while room came back
         self._written = 0
         self._looks = 0
@@ -106,13 +106,16 @@ class Watch:
             self._take_stock(free)
 
     def _take_stock(self, free: FreeSpace) -> None:
-        """Count the room that has gone since the last look."""
-        data = max(0, self._free.free_bytes - free.free_bytes)
-        metadata = 0
-        if self._free.metadata is not None and free.metadata is not None:
-            metadata = max(0, free.metadata.used - self._free.metadata.used)
-        self._gone += Taken(data, metadata)
+        """Take the room as it is now, and count what pruning has given back of it."""
+        if self._is_pruning():
+            less = _less_room(self._free, free)
+            self._returned += Taken(max(0, -less.data), max(0, -less.metadata))
         self._free = free
+
+    def _is_pruning(self) -> bool:
+        # Where its mark cannot be made there is no room at all.
+        is_marked = (self._store.state / PRUNING).exists()
+        return is_marked or self._free.percent <= self._limits.min_percent
 
     def _note_unseen(self, written: int | None) -> None:
         """Count what is written while pruning gives room back, for that hides it.
@@ -122,7 +125,7 @@ class Watch:
         """
         if written is None:
             return
-        if (self._store.state / PRUNING).exists():
+        if self._is_pruning():
             self._unseen += max(0, written - self._written)
         self._written = written
 
@@ -145,13 +148,14 @@ class Watch:
     def _taken(self, written: int | None) -> Taken:
         """No more than the room that went meanwhile, nor than was written.
 
-        Others write at the same time, and what is written may be compressed. Whoever
-        deletes at the same time takes nothing away from it.
+        Others write at the same time, and what is written may be compressed. What
+        pruning gives back at the same time takes nothing away from it.
         """
-        data = self._gone.data + self._unseen
-        return Taken(
-            data if written is None else min(data, written), self._gone.metadata
-        )
+        less = _less_room(self._start, self._free) + self._returned
+        data = max(0, less.data) + self._unseen
+        if written is not None:
+            data = min(data, written)
+        return Taken(data, max(0, less.metadata))
 
     def _stop(self, taken: Taken) -> None:
         record = growth.record_of(self._store, self._host)
@@ -193,3 +197,11 @@ class Watch:
                 stderr=process.NULL,
                 new_session=True,
             )
+
+
+def _less_room(before: FreeSpace, after: FreeSpace) -> Taken:
+    """How much less there is; below zero where there is more."""
+    data = before.free_bytes - after.free_bytes
+    if before.metadata is None or after.metadata is None:
+        return Taken(data)
+    return Taken(data, after.metadata.used - before.metadata.used)

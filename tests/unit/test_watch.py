@@ -226,6 +226,40 @@ def test_counts_are_bounded_by_what_was_written_and_by_what_went(
         assert record.pushes[-1].taken == Taken(taken * MIB)
 
 
+def test_what_pruning_gives_back_hides_nothing(
+    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+) -> None:
+    """Neither what came back between two looks, nor what was written meanwhile."""
+    disc.free = 700 * MIB
+    running = begin()
+    disc.free = 550 * MIB
+    running.look(150 * MIB)
+    (store.state / watch.PRUNING).touch()
+    for look in range(1, 6):  # 200 are written at each, and 200 come back
+        running.look((150 + 200 * look) * MIB)
+    disc.free = 1000 * MIB
+    running.look(1250 * MIB)
+    (store.state / watch.PRUNING).unlink()
+    running.finish(1250 * MIB)
+    (record,) = ledger.host_records(store).values()
+    assert record.pushes[-1].taken == Taken(1250 * MIB)
+
+
+def test_what_comes_back_without_pruning_was_not_taken(
+    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+) -> None:
+    """btrfs writes its trees anew, and gives the old ones back at each commit."""
+    running = begin()
+    for _ in range(5):
+        for free in (2900, 3000):
+            disc.free = free * MIB
+            running.look(500 * MIB)
+    disc.free = 2950 * MIB
+    running.finish(500 * MIB)
+    (record,) = ledger.host_records(store).values()
+    assert record.pushes[-1].taken == Taken(50 * MIB)
+
+
 # --- The ledger's bounds -----------------------------------------------------------
 
 
