@@ -17,6 +17,7 @@ from byteback.server.settings import ServerSettings
 from byteback.server.store import Store, lock_name, own_store
 from byteback.tools import process, rsync_help, sandbox, watching
 
+BY_HAND = frozenset({"byteback-prune", "byteback-snapshot"})
 TAKE_OVER_WAIT_S = 20.0
 BUSY_RETRY_S = 300
 WATCH_S = 2.0
@@ -211,15 +212,24 @@ def _io_counters() -> tuple[int, int]:
 
 
 def _holders(lock_path: Path) -> list[int]:
-    """Our own processes, but for this one, that have the lock's file open."""
+    """Clients' sessions, but for this one, that have the lock's file open.
+
+    An administrator may run pruning or a discard as the store's user, and a client
+    that pushes again and again must not be able to end that.
+    """
     target = lock_path.stat()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):  # ended meanwhile, or not ours
-                if _has_open(entry / "fd", target):
+                if _has_open(entry / "fd", target) and not _is_by_hand(entry):
                     found.append(int(entry.name))
     return found
+
+
+def _is_by_hand(process_directory: Path) -> bool:
+    words = (process_directory / "cmdline").read_bytes().split(b"\0")[:4]
+    return any(Path(os.fsdecode(word)).name in BY_HAND for word in words)
 
 
 def _has_open(descriptors: Path, target: os.stat_result) -> bool:

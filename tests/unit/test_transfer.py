@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import sentinel
 
 import pytest
 
-from byteback.errors import PolicyError
+from byteback.errors import BusyError, PolicyError
 from byteback.server import transfer
 from byteback.server.rsync_options import FILES_FROM
 from byteback.server.settings import ServerSettings
+from byteback.server.store import Store
 from byteback.tools import sandbox
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -44,3 +50,43 @@ def test_names_inside_the_protocol_are_never_read_unconfined() -> None:
 def test_a_policy_that_requires_confinement_is_kept() -> None:
     with pytest.raises(PolicyError, match="cannot confine"):
         transfer._start(job("--server"), ServerSettings(confinement="require"))
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from byteback import locking
+with locking.hold(Path(sys.argv[2])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "is_ended"), [("byteback-receive", True), ("byteback-prune", False)]
+)
+def test_a_push_ends_an_older_session_and_nothing_of_an_administrators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, is_ended: bool
+) -> None:
+    """Else who pushes again and again would end a discard again and again."""
+    monkeypatch.setattr(transfer, "TAKE_OVER_WAIT_S", 1.0)
+    store = Store(tmp_path)
+    store.state.mkdir(mode=0o700)
+    script = tmp_path / program
+    script.write_text(HOLD)
+    words = [sys.executable, script, CHECKOUT, store.lock_path("a.example")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as older:
+        try:
+            assert older.stdout is not None
+            assert older.stdout.readline() == b"held\n"
+            if is_ended:
+                with transfer.own_lock(store, "a.example"):
+                    assert older.wait(5) == -signal.SIGTERM
+            else:
+                busy = pytest.raises(BusyError)
+                with busy, transfer.own_lock(store, "a.example"):
+                    pass
+                assert older.poll() is None
+        finally:
+            older.kill()
