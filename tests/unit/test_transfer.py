@@ -75,7 +75,12 @@ def test_a_push_ends_an_older_session_and_nothing_of_an_administrators(
     store.state.mkdir(mode=0o700)
     script = tmp_path / program
     script.write_text(HOLD)
-    words = [sys.executable, script, CHECKOUT, store.lock_path("a.example")]
+    words: list[str | Path] = [
+        sys.executable,
+        script,
+        CHECKOUT,
+        store.lock_path("a.example"),
+    ]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as older:
         try:
             assert older.stdout is not None
