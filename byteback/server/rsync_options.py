@@ -32,7 +32,9 @@ MAX_VERBOSITY = 3  # more shows the workings of the server's rsync
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 _SIZE = re.compile(r"[0-9]{1,15}[A-Za-z]{0,3}", re.ASCII)
-_NAMES = re.compile(r"[A-Za-z0-9,]{1,80}", re.ASCII)
+# With "help" among the names rsync ends at once, successfully: a transfer of nothing
+# would count as a whole one.
+_NAMES = re.compile(r"(?!.*help)[A-Za-z0-9,]{1,80}", re.ASCII | re.IGNORECASE)
 # Character sets of real file names. Each name makes the C library load a converter, and
 # through an unusual one of those a program has been taken over (CVE-2024-2961).
 _CHARSET = re.compile(
