@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from byteback import locking
-from byteback.client import hooks, push
+from byteback.client import hooks, push, selections
 from byteback.client.connection import Connection, connect
 from byteback.client.excludes import local_mount_points
 from byteback.client.largest_file import (
@@ -20,7 +20,7 @@ from byteback.client.largest_file import (
     scan_largest,
     write_largest,
 )
-from byteback.client.lost_acls import LostAcls
+from byteback.client.lost_acls import LostAcls, scan
 from byteback.client.retry import RetryPolicy, retrying
 from byteback.client.settings import (
     RUN_DIRECTORY,
@@ -30,7 +30,7 @@ from byteback.client.settings import (
     read_io_timeout,
 )
 from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
-from byteback.model.block_size import choose_block_size
+from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_size
 from byteback.tools import host, interrupts
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_IO_TIMEOUT_S = 10800
 NAMES_SHOWN = 5
-FEW = 5  # files that even a first backup finds there: current itself, for one
+BY_THEMSELVES = 1  # what even a first backup finds there: the top of the tree
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,9 @@ def _transfer(job: Job, connection: Connection, started: float) -> Summary:
         job.io_timeout_s,
         dry_run=options.dry_run,
         with_progress=options.on_progress is not None,
+        # Printing them costs a first backup a tenth of its time, and tells it nothing
+        # that a look afterwards does not.
+        with_sizes=largest is not None,
         block_size=None if largest is None else choose_block_size(largest),
     )
     outcome = push.send(
@@ -190,7 +193,9 @@ def _transfer(job: Job, connection: Connection, started: float) -> Summary:
     )
     if not options.dry_run:
         _remember_largest(largest, seen.size, outcome)
-        _send_again(job, connection, lost.names)
+        # Nothing was printed of a first backup.
+        names = scan(_own_discs()) if largest is None else lost.names
+        _send_again(job, connection, names)
     completion = None
     if not options.dry_run:
         request = requests.Complete(
@@ -200,6 +205,8 @@ def _transfer(job: Job, connection: Connection, started: float) -> Summary:
         )
         answer = retrying(lambda: connection.request(request), options.retry)
         completion = parse_completion(answer.text)
+        chosen = selections.choose(options.sources, options.excludes)
+        selections.note(chosen, completion.snapshot)
     return Summary(outcome, time.monotonic() - started, completion)
 
 
@@ -220,16 +227,23 @@ def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:
 def _remember_largest(known: int | None, seen: int, outcome: Outcome) -> None:
     """Keep the size of the largest file that the next run may send as a delta.
 
-    Nothing is known before a first backup, which sends, and so shows, every file, and
-    after an upgrade, which takes a look at all of them.
+    Nothing is known before a first backup and after an upgrade. No file is larger than
+    all that were sent; only where that does not settle it all of them are looked at.
     """
     if known is not None:
         if seen > known:
             write_largest(seen)
-    elif outcome.files - outcome.files_created <= max(FEW, outcome.files // 20):
-        write_largest(seen)
+    elif (
+        outcome.files_created >= outcome.files - BY_THEMSELVES
+        and choose_block_size(outcome.size_sent) == SMALLEST
+    ):
+        write_largest(outcome.size_sent)
     else:
-        write_largest(scan_largest(local_mount_points(host.mounts())))
+        write_largest(scan_largest(_own_discs()))
+
+
+def _own_discs() -> list[str]:
+    return local_mount_points(host.mounts())
 
 
 def _incomplete(outcome: Outcome) -> IncompleteBackupError:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.client import answer, find, pull, push
+from byteback.client import answer, find, pull, push, selections
 from byteback.client.connection import Connection
 from byteback.client.find import Query, Server
-from byteback.client.restore import BELOW_ROOT, DEFAULT_IO_TIMEOUT_S
+from byteback.client.restore import DEFAULT_IO_TIMEOUT_S
 from byteback.client.settings import read_io_timeout, read_rsync_flags
 from byteback.errors import RefusedError, UsageError, quote
 from byteback.model.difference import Difference, parse_difference
 from byteback.model.listing import Entry
 from byteback.model.snapshot import CURRENT
 from byteback.wire import requests
+
+logger = logging.getLogger(__name__)
 
 NOW = "now"
 _DATE = re.compile(r"[0-9*]{4}-[0-9*]", re.ASCII)
@@ -100,11 +103,9 @@ def _with_now(
             f"{quote(comparison.older)} may be several snapshots",
             hint="name the one to compare with, as byteback-restore --verbose / does",
         )
-    query = Query(comparison.patterns, comparison.older)
-    entries = find.find(connection, query).entries
-    if any(entry.path == "/" for entry in entries):
-        below = find.ask(connection, Query(BELOW_ROOT, comparison.older), BELOW_ROOT)
-        entries = below.entries
+    found = find.find(connection, Query(comparison.patterns, comparison.older))
+    selected = selections.look_up(comparison.older)
+    known = selected or selections.choose(["/"], None)
     job = pull.Pull(
         connection,
         comparison.older,
@@ -116,15 +117,36 @@ def _with_now(
         rules=(
             "--delete",
             pull.NAMES_ONLY,
-            *push.select(server.files, ["/"], None).rules,
+            *push.select_again(server.files, known.sources, known.excludes).rules,
         ),
     )
     heard = pull.Heard()
-    pull.run_pull(job, [entry.path[1:] for entry in entries], heard=heard)
-    found = {}
-    for change in heard.changes:
+    pull.run_pull(job, [entry.path[1:] or "./" for entry in found.entries], heard=heard)
+    changes = sorted(_changed(heard.changes), key=lambda one: one.path.split("/"))
+    if selected is not None:
+        yield from changes
+        return
+    logger.warning(
+        "what the backup of %s was made of is not known here: of directories that are "
+        "not in it only the uppermost is shown, and it may have been left out",
+        comparison.older,
+    )
+    yield from uppermost(changes)
+
+
+def _changed(changes: Iterable[pull.Change]) -> Iterator[Changed]:
+    for change in changes:
         if not change.is_only_time_of_directory:
-            path = "/" + pull.plain_name(change.name).rstrip("/")
-            found[path] = Changed(_KINDS[change.action], path, None)
-    for path in sorted(found, key=lambda path: path.split("/")):
-        yield found[path]
+            path = "/" + pull.plain_name(change.name).removeprefix("./").rstrip("/")
+            yield Changed(_KINDS[change.action], path, None)
+
+
+def uppermost(changes: Iterable[Changed]) -> Iterator[Changed]:
+    """All but what is new in a directory that is new itself, of changes by path."""
+    above: str | None = None
+    for changed in changes:
+        if changed.kind != "new":
+            yield changed
+        elif above is None or not changed.path.startswith(f"{above}/"):
+            above = changed.path
+            yield changed

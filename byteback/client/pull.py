@@ -11,7 +11,7 @@ from pathlib import Path
 from byteback.client.connection import Connection
 from byteback.client.retry import RetryPolicy, retrying
 from byteback.errors import ToolError, UnreachableError
-from byteback.tools import rsync
+from byteback.tools import rsync, write_limits
 from byteback.tools.rsync import Outcome, Progress
 from byteback.wire import requests
 
@@ -156,12 +156,32 @@ def run_pull(
 
         def attempt() -> Outcome:
             outcome = rsync.transfer(
-                argv, on_progress=on_progress, on_line=heard.take if heard else None
+                argv,
+                on_progress=on_progress,
+                on_line=heard.take if heard else None,
+                confine=_confinement(pull),
             )
             _check(outcome, pull.connection)
             return outcome
 
         return retrying(attempt, RETRIES)
+
+
+def _confinement(pull: Pull) -> Callable[[], None] | None:
+    """What keeps a server in other hands from files outside of the destination.
+
+    A dry run can write nowhere. Where everything is the destination, or rsync_flags
+    may name files of their own, there is nothing to hold on to. ssh makes its socket.
+    """
+    if any("/" in flag for flag in safe_flags(pull.flags)):
+        return None
+    if not pull.is_dry_run and pull.directory == Path("/"):
+        return None
+    control = pull.connection.control_path
+    writable = [] if control is None else [control.parent]
+    if not pull.is_dry_run:
+        writable.append(pull.directory)
+    return write_limits.only_below(writable)
 
 
 def pull_argv(pull: Pull, list_file: str, *, recursive: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,24 @@ def select(
     the administrator's files, then the excludes, then the sources.
     Raises UsageError for a source that does not exist.
     """
+    return _rules(files, _resolve(sources), excludes)
+
+
+def select_again(
+    files: Files, sources: Sequence[str], excludes: Sequence[str] | None
+) -> Selection:
+    """What was sent in a backup of these sources, some of which may be gone now."""
+    gone = [source for source in sources if not os.path.lexists(source)]
+    there = _resolve([source for source in sources if source not in gone])
+    both = [(source, is_directory) for source in gone for is_directory in (True, False)]
+    return _rules(files, [*there, *both], excludes)
+
+
+def _rules(
+    files: Files,
+    sources: Sequence[tuple[str, bool]],
+    excludes: Sequence[str] | None,
+) -> Selection:
     words = []
     filter_file = files.existing("rsync_filter")
     if filter_file is not None:
@@ -86,7 +105,7 @@ def select(
     if excludes is None:
         excludes = automatic_excludes(host.mounts())
     words += [f"--exclude={pattern}" for pattern in excludes]
-    words += [f"--filter={rule}" for rule in source_rules(_resolve(sources))]
+    words += [f"--filter={rule}" for rule in source_rules(sources)]
     return Selection(tuple(words))
 
 
@@ -98,18 +117,20 @@ def push_argv(
     *,
     dry_run: bool = False,
     with_progress: bool = False,
+    with_sizes: bool = True,
     block_size: int | None = None,
 ) -> list[str]:
     """rsync's command line for one attempt; ``block_size`` of None is rsync's choice.
 
-    Without ``dry_run`` it prints the size of each file that changes, how, and its name.
+    ``with_sizes`` prints the size of each file that changes, how, and its name.
     """
     return [
         "rsync",
         *OPTIONS,
         f"--timeout={io_timeout_s}",
         *([f"--block-size={block_size}"] if block_size is not None else []),
-        *(["--dry-run", "--itemize-changes"] if dry_run else [SENT_FORMAT]),
+        *(["--dry-run", "--itemize-changes"] if dry_run else []),
+        *([SENT_FORMAT] if with_sizes and not dry_run else []),
         *(["--info=progress2"] if with_progress else []),
         *selection.rules,
         *read_rsync_flags(files),
@@ -127,11 +148,12 @@ def again_argv(
     """rsync's command line to compare once more the names that a file lists.
 
     Of a directory, that is its own owner, mode and attributes: nothing in it is sent,
-    and nothing deleted, whatever rsync_flags may say.
+    and nothing deleted, whatever rsync_flags may say. What was left out of the backup
+    is not made there either, though rules say nothing about names in a list.
     """
     argv = push_argv(connection, Selection(()), files, io_timeout_s)
     kept = [word for word in argv if not word.startswith(("--del", "--recursive"))]
-    return [kept[0], f"--files-from={list_file}", "--from0", *kept[1:]]
+    return [kept[0], f"--files-from={list_file}", "--from0", "--existing", *kept[1:]]
 
 
 def send(

@@ -32,6 +32,12 @@ WRITE = (
     READ | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_DIR | REMOVE_FILE | REMOVE_DIR
 ) | REFER
 
+# All that changes a file or a directory, and all that makes or removes one.
+WRITES = WRITE_FILE | TRUNCATE
+MAKES = (
+    REMOVE_DIR | REMOVE_FILE | REFER | MAKE_CHAR | MAKE_DIR | MAKE_REG | MAKE_SOCK
+) | (MAKE_FIFO | MAKE_BLOCK | MAKE_SYM)
+
 # Without REFER (ABI 2, Linux 5.19) no hard link between two directories can be made.
 MIN_ABI = 2
 
@@ -63,6 +69,14 @@ def ruleset(version: int) -> bytes:
         fields.append(_TCP_BIND | _TCP_CONNECT)
     if version >= 6:
         fields.append(_SCOPE_ABSTRACT_SOCKET | _SCOPE_SIGNAL)
+    return struct.pack(f"={len(fields)}Q", *fields)
+
+
+def writing_ruleset(version: int) -> bytes:
+    """The same that denies writing alone, and signals to others."""
+    fields = [_handled_rights(version) & (WRITES | MAKES)]
+    if version >= 6:
+        fields += [0, _SCOPE_SIGNAL]
     return struct.pack(f"={len(fields)}Q", *fields)
 
 

@@ -86,6 +86,7 @@ class Outcome:
     problems: tuple[str, ...] = ()  # rsync's complaints about single files
     complaint: tuple[str, ...] = ()  # its last lines on standard error
     remarks: tuple[str, ...] = ()  # what ssh and the other side said there
+    size_sent: int = 0  # bytes of the files that were sent, themselves
 
     @property
     def is_success(self) -> bool:
@@ -116,12 +117,14 @@ def transfer(
     on_line: Callable[[str], None] | None = None,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    confine: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run rsync to its end, whatever that is, and tell how it went.
 
     ``argv`` must hold --stats and --no-human-readable for the counts, and
     --info=progress2 for ``on_progress``; ``on_line`` gets every other line of standard
-    output. On an exception, a signal's included, rsync is stopped first.
+    output. ``confine`` is run in the child, before it becomes rsync. On an exception,
+    a signal's included, rsync is stopped first.
     """
     problems: list[str] = []
     tail: list[str] = []
@@ -132,7 +135,7 @@ def transfer(
             argv,
             cwd=cwd,
             pass_fds=pass_fds,
-            in_child=process.dying_with_parent(),
+            in_child=_in_child(confine),
             new_session=True,  # its ssh is stopped with it
         )
         assert running.stdout is not None  # noqa: S101 # for the type checker
@@ -159,12 +162,24 @@ def transfer(
         files=statistics.get("Number of files", 0),
         files_created=statistics.get("Number of created files", 0),
         files_sent=statistics.get("Number of regular files transferred", 0),
+        size_sent=statistics.get("Total transferred file size", 0),
         bytes_sent=statistics.get("Total bytes sent", 0),
         bytes_received=statistics.get("Total bytes received", 0),
         problems=tuple(problems),
         complaint=tuple(tail),
         remarks=tuple(remarks),
     )
+
+
+def _in_child(confine: Callable[[], None] | None) -> Callable[[], None]:
+    die_with_us = process.dying_with_parent()
+
+    def arrange() -> None:
+        die_with_us()
+        if confine is not None:
+            confine()
+
+    return arrange
 
 
 def parse_progress(line: str) -> Progress | None:
@@ -192,7 +207,8 @@ def _take_line(
         if digits.isdigit():
             statistics[found[1]] = int(digits)
     if line.strip():
-        logger.debug("rsync: %s", escape(line))
+        if logger.isEnabledFor(logging.DEBUG):  # there may be millions of lines
+            logger.debug("rsync: %s", escape(line))
         if on_line is not None:
             on_line(line)
 

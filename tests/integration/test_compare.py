@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from byteback.client.selections import STATE
 from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, run_program
 
@@ -50,8 +52,12 @@ def client(enrolled_client: EnrolledClient) -> Iterator[Client]:
     for name in ("same", "rewritten", "sub/.hidden/owner", "going/file", ODD):
         (SOURCE / name).write_text(name, errors="surrogateescape")
     (SOURCE / "link").symlink_to("same")
+    STATE.unlink(missing_ok=True)
     made = Client(enrolled_client)
     made.backup(FIRST)
+    notes = STATE.read_text()
+    # The snapshot that was really made is a later one than the test's.
+    STATE.write_text(re.sub(r'"since": "[^"]*"', f'"since": "{FIRST}"', notes))
     try:
         yield made
     finally:
@@ -117,6 +123,62 @@ def test_differences_to_now_and_between_snapshots(client: Client) -> None:
     assert client.restore("--diff", "--verify", check=False).status == 2
     unknown = client.restore("--diff", "2001-01-01T00:00+0000", "current", check=False)
     assert unknown.status == 9
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A directory of the machine that no backup has."""
+    directory = Path("/home/outside")
+    (directory / "full/of").mkdir(parents=True)
+    for number in range(20):
+        (directory / "full/of" / f"file{number}").touch()
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_now_does_not_mean_what_was_left_out(client: Client, outside: Path) -> None:
+    """Neither outside of the sources nor excluded; and new sources are no news."""
+    excluded = SOURCE / "excluded"
+    excluded.mkdir()
+    (excluded / "file").touch()
+    program = client.enrolled.bin / "byteback-backup"
+    run_program([program, "--source", SOURCE, "--exclude", excluded])
+    run_program(
+        [
+            "btrfs",
+            "subvolume",
+            "snapshot",
+            "-r",
+            client.enrolled.current,
+            client.enrolled.current.parent / SECOND,
+        ]
+    )
+    assert differences(client.restore("--diff", "--json", "current")) == set()
+    change()
+    assert differences(client.restore("--diff", "--json", "current")) == CHANGES
+    # Noted with a snapshot that was due, and so for all that come after it.
+    notes = STATE.read_text().splitlines()
+    assert [json.loads(line)["selected"]["sources"] for line in notes] == [
+        [str(SOURCE)]
+    ] * 2
+    shutil.rmtree(SOURCE / "fresh")
+    shutil.rmtree(excluded)
+    (SOURCE / "sub").rename(outside / "sub")
+    gone = differences(client.restore("--diff", "--json", "current", "/home/data/sub"))
+    assert (f"{SOURCE}/sub", "deleted") in gone
+
+
+def test_without_a_note_little_is_said_of_what_is_not_there(
+    client: Client, outside: Path
+) -> None:
+    """One line for a directory, where a backup of one source would drown in others."""
+    STATE.unlink()
+    change()
+    outcome = client.restore("--diff", "--json", FIRST, "/home")
+    found = differences(outcome)
+    assert (str(outside), "new") in found
+    assert not any(path.startswith(f"{outside}/") for path, _ in found)
+    assert CHANGES - found == {(f"{SOURCE}/fresh/file", "new")}
 
 
 def test_verify_is_quiet_until_something_rots(client: Client) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from byteback.model.listing import HEADER
+from byteback.tools import landlock
 from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, require_program, run_program
 
@@ -288,6 +289,41 @@ def test_in_place_asks_and_keeps_what_is_newer(restorer: Restorer) -> None:
     plain.write_text("newer again")
     restorer.run("-r", "--in-place", "--yes", "--overwrite", plain)
     assert plain.read_text() == "plain"
+
+
+@pytest.fixture
+def taken_over(tmp_path: Path) -> Iterator[Path]:
+    """An ssh that does what an rsync in a hostile server's hands might: its results."""
+    if not landlock.is_available():
+        pytest.skip("Landlock does not work here")
+    results = tmp_path / "results"
+    results.mkdir()
+    ssh = Path("/usr/local/sbin/ssh")
+    ssh.write_text(
+        f"""#!/bin/sh
+case "$*" in *--sender*)
+    {{ touch "{results}/outside"; touch "{tmp_path}/work/target/inside"; }} 2>/dev/null
+esac
+exec /usr/bin/ssh "$@"
+"""
+    )
+    ssh.chmod(0o755)
+    yield results
+    ssh.unlink()
+
+
+def test_a_restore_writes_nowhere_else(restorer: Restorer, taken_over: Path) -> None:
+    """Whatever the server sends, nor in a dry run at all; in place it writes."""
+    target = restorer.work / "target"
+    target.mkdir()
+    restorer.run("-r", "--dry-run", "--to", target, SOURCE)
+    assert list(target.iterdir()) == []
+    restorer.run("-r", "--to", target, SOURCE)
+    assert describe(target / "home/data") == describe(SOURCE)
+    assert (target / "inside").exists()
+    assert list(taken_over.iterdir()) == []
+    restorer.run("-r", "--in-place", "--yes", SOURCE)
+    assert (taken_over / "outside").exists()
 
 
 def test_the_root_itself_is_not_touched(restorer: Restorer) -> None:

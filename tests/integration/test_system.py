@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shutil
 import socket
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from byteback.client import selections
 from tests.integration.conftest import LAUNCHERS, LIBRARY, EnrolledClient
 from tests.integration.programs import Outcome, require_program, run_program
 from tests.integration.source_tree import (
@@ -229,8 +232,11 @@ def inside(root: Path, *argv: str | Path, check: bool = True) -> Outcome:
 
 def test_a_system_comes_back(system: Path, disc: Path) -> None:
     """Backed up from inside, restored from outside: no difference, and it works."""
-    # There from the start, for the backup writes it when all is sent.
+    # There from the start, for the backup writes them when all is sent.
     (system / "var/lib/byteback").mkdir()
+    noted = selections.Note(selections.choose(["/"], None), "2000-01-01T00:00+0000")
+    line = json.dumps(dataclasses.asdict(noted))
+    (system / "var/lib/byteback/selections").write_text(f"{line}\n")
     (system / "var/lib/byteback/largest-file").write_text(f"{1 << 62}\n")
     inside(system, "byteback-backup")
     target = disc / "restored"
