@@ -148,6 +148,13 @@ def volume_size() -> int:
 @pytest.fixture
 def btrfs_volume(volume_size: int) -> Iterator[Path]:
     """An empty btrfs file system, mounted as a store is."""
+    with mounted_volume(volume_size) as volume:
+        yield volume
+
+
+@contextlib.contextmanager
+def mounted_volume(volume_size: int) -> Iterator[Path]:
+    """What btrfs_volume is, for fixtures that live longer than one test."""
     require_program("mkfs.btrfs")
     # Not pytest's tmp_path: only root may enter that.
     with tempfile.TemporaryDirectory(prefix="volume-", dir="/srv") as directory:
@@ -213,6 +220,15 @@ def enrolled_client(
     installed: Path, btrfs_volume: Path, sshd: SshServer
 ) -> Iterator[EnrolledClient]:
     """A client that the real set-up programs enrolled with a real server."""
+    with enrolled(installed, btrfs_volume, sshd) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def enrolled(
+    installed: Path, btrfs_volume: Path, sshd: SshServer
+) -> Iterator[EnrolledClient]:
+    """What enrolled_client is, for fixtures that live longer than one test."""
     forget_client()
     admin_key = make_admin_key()
     try:
