@@ -106,6 +106,11 @@ def _dispatch(store: Store, host: str, request: requests.Request, address: str) 
         case requests.Ping():
             if request.json:
                 _reply(replies.Hello(__version__, replies.PROTOCOL, host))
+            if request.json and request.probe:
+                from byteback.server import probe
+
+                sys.stdout.flush()
+                probe.acknowledge_blocks(sys.stdin.buffer, sys.stdout.buffer)
             return 0
         case requests.Complete():
             return _complete(store, host, request)

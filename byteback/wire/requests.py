@@ -31,6 +31,7 @@ class Ping:
     """Is anybody there? With ``json`` the server answers a Hello."""
 
     json: bool = False
+    probe: bool = False  # with json: see probe.py for what follows
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def format_request(request: Ping | Complete | Find) -> str:
     """The command of a new client's request; parse_request reads it back."""
     words = ["byteback-receive"]
     match request:
-        case Ping():
-            words += ["--ping"] + ["--json"] * request.json
+        case Ping(json, probe):
+            words += ["--ping"] + ["--json"] * json + ["--probe"] * probe
         case Complete():
             words += ["--complete"] + ["--json"] * request.json
             words += ["--incomplete"] * request.incomplete
@@ -185,7 +186,7 @@ def _parse_control(raw: list[bytes]) -> Request:
     mode = raw[0] if raw else b""
     words = list(_decoded(raw))
     if mode == b"--ping":
-        return Ping(json=_flags(words[1:], "--json", "--verbose")["--json"])
+        return Ping(*_flags(words[1:], "--json", "--probe", "--verbose")[:2])
     if mode == b"--complete":
         return _parse_complete(words[1:])
     if mode == b"--find":
@@ -206,8 +207,8 @@ def _parse_complete(words: list[str]) -> Complete:
             files = _number(name, value)
         else:
             flags.append(word)
-    found = _flags(flags, "--json", "--incomplete", "--verbose")
-    return Complete(found["--json"], found["--incomplete"], files)
+    json, incomplete, _ = _flags(flags, "--json", "--incomplete", "--verbose")
+    return Complete(json, incomplete, files)
 
 
 def _parse_find(words: list[str]) -> Find:
@@ -285,11 +286,11 @@ def check_snapshot(name: str) -> str:
     return name
 
 
-def _flags(words: Sequence[str], *known: str) -> dict[str, bool]:
+def _flags(words: Sequence[str], *known: str) -> list[bool]:
     for word in words:
         if word not in known:
             raise RefusedError(f"the server does not know {quote(word)}")
-    return {name: name in words for name in known}
+    return [name in words for name in known]
 
 
 def _number(name: str, value: str) -> int:

@@ -1,0 +1,13 @@
+"""How a client measures its line, in the very session of a ping.
+
+Behind its Hello the server acknowledges each whole block that it has read from standard
+input with one byte, until the input ends. What is in a block is nobody's business.
+"""
+
+from __future__ import annotations
+
+BLOCK = 32 * 1024  # bytes
+FIRST_BLOCKS = 2  # tell a slow line, and cost 1 Mbit/s half a second
+BLOCKS = 32  # tell how fast a fast one is
+MAX_BLOCKS = FIRST_BLOCKS + 2 * BLOCKS
+ACKNOWLEDGEMENT = b"."
