@@ -16,6 +16,7 @@ from byteback.errors import UsageError, quote
 from byteback.tools import crontab, host, process, systemd
 
 PROGRAM = "byteback-backup"
+ELSEWHERE = r"\s(-d|--destination)\b"  # a second server is beside any schedule
 CRON_DAEMONS = ("cron", "crond", "fcron")
 
 
@@ -108,7 +109,7 @@ def give_way(places: Places | None = None) -> list[Path]:
 
 
 def _own_lines() -> list[Path]:
-    return crontab.files_that_run(PROGRAM)
+    return crontab.files_that_run(PROGRAM, without=ELSEWHERE)
 
 
 def _because_of(own_lines: list[Path]) -> str:

@@ -164,6 +164,12 @@ def test_own_lines_stay_in_charge(places: Places, is_packaged: bool) -> None:
     assert not places.switched_off.exists()
 
 
+def test_a_line_for_a_second_server_is_no_schedule(packaged: Places) -> None:
+    line = add_own_line(packaged)
+    line.write_text("5 6 * * * root nice byteback-backup -d other: || echo -d\n")
+    assert schedule.arrange(Wish(), packaged) == Schedule("on", "cron")
+
+
 def test_a_time_that_was_asked_for_beats_own_lines(packaged: Places) -> None:
     line = add_own_line(packaged)
     schedule.hold(HALF_PAST_THREE, packaged)
