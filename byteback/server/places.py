@@ -134,6 +134,11 @@ def locate(place: Place, name: str, holders: set[Run] | None) -> list[Run]:
     ``holders`` are the runs of ``place`` that have the name, None if that is unknown.
     """
     found: list[Run] = []
+    if len(place.runs) == 1:
+        if holders is None or holders:
+            for piece in _pieces(place, name, place.runs[0]):
+                append(found, piece)
+        return found
     for segment in place.segments:
         whole = _whole(place, name, segment) if len(segment) > 1 else None
         pieces = [whole] if whole is not None else []

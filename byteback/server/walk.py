@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from byteback.errors import RefusedError
@@ -21,21 +20,31 @@ from byteback.server.search_limits import Limits
 from byteback.server.states import State
 
 
-@dataclass(frozen=True, eq=False)
 class Candidate:
-    """A name in a directory, and what a match of it means."""
+    """A name in a directory, and what a match of it means.
 
-    place: Place
-    name: str
-    states: list[State]
-    holders: set[Run] | None  # runs of the place that have it; None if unknown
+    ``holders`` are the runs of the place that have it, None if that is unknown. One is
+    made for each directory: hence no dataclass.
+    """
 
-    @cached_property
+    __slots__ = ("_runs", "holders", "name", "place", "states")
+
+    def __init__(
+        self, place: Place, name: str, states: list[State], holders: set[Run] | None
+    ) -> None:
+        self.place, self.name, self.states, self.holders = place, name, states, holders
+        self._runs: list[Run] | None = None
+
+    @property
     def runs(self) -> list[Run]:
         """The name in all trees that have it."""
-        if self.name == ".":
-            return self.place.runs
-        return locate(self.place, self.name, self.holders)
+        if self._runs is None:
+            self._runs = (
+                self.place.runs
+                if self.name == "."
+                else locate(self.place, self.name, self.holders)
+            )
+        return self._runs
 
     @property
     def leads_on(self) -> bool:
