@@ -10,7 +10,10 @@ from pathlib import Path
 
 from byteback.tools import subvolume
 
-ATTRIBUTE = "trusted.byteback.sealed"  # HOST/NAME; only root can see or set it
+# HOST/NAME, on a top directory of root's, where only root can set it. rsync leaves such
+# a "%" attribute out of what it sends. A trusted one it would see, for btrfs tells the
+# names to everybody, and fail because it cannot read the value.
+ATTRIBUTE = "user.rsync.%byteback"
 
 
 def is_roots(path: Path) -> bool:

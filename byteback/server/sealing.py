@@ -1,8 +1,8 @@
 """Makes snapshots root's, so that the store's user can only read them (D29).
 
 Who took that user over can unlock or delete what is his. A sealed snapshot is not: its
-top directory belongs to root, it is read-only, and an attribute that only root can see
-or set holds its true HOST/NAME, for the directory around it is still the user's. All of
+top directory belongs to root, it is read-only, and an attribute that only root can set
+there holds its true HOST/NAME, for the directory around it is still the user's. All of
 this is done by descriptors: a path in the store may lead elsewhere a moment later.
 """
 
@@ -35,7 +35,7 @@ _NO_DIRECTORY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _OTHERS = frozenset({CURRENT, DISCARDED})  # names that the store gives
 _RIGHTS = (
     " (unless it is being sent: in a service, CapabilityBoundingSet= needs CAP_CHOWN, "
-    "CAP_DAC_OVERRIDE, CAP_FOWNER and CAP_SYS_ADMIN)"
+    "CAP_DAC_OVERRIDE and CAP_FOWNER)"
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,3 +96,74 @@ def test_no_match_is_said_and_is_a_failure(journey: Journey) -> None:
     outcome = run_program([program, "--list", "/no/such/file"], check=False)
     assert outcome.status == 1
     assert "/no/such/file" in outcome.stderr
+
+
+@pytest.fixture
+def sealing(journey: Journey) -> Iterator[Callable[[], None]]:
+    """Has root seal the snapshots, as its pruning does."""
+    settings = journey.client.configuration / "server.toml"
+    before = settings.read_text() if settings.exists() else ""
+    settings.write_text(before + "sealed = true\n")
+
+    def run() -> None:
+        run_program([journey.client.bin / "byteback-prune", "--prune"])
+        assert all(path.stat().st_uid == 0 for path in journey.snapshots())
+
+    yield run
+    settings.write_text(before)
+
+
+def test_sealed_snapshots_serve_as_others_do(
+    journey: Journey, sealing: Callable[[], None]
+) -> None:
+    expected = describe_tree(SOURCE)
+    journey.back_up()
+    [snapshot] = journey.snapshots()
+    tops = journey.restore("--list", "--verbose", "/", SOURCE).stdout
+    sealing()
+    assert journey.restore("--list", "--verbose", "/", SOURCE).stdout == tops
+    (SOURCE / "names" / "plain").write_text("changed")
+    journey.back_up()
+    words = ("--snapshot", snapshot.name, SOURCE)
+    journey.restore("--restore", *words)
+    restored = journey.scratch / snapshot.name / SOURCE.relative_to("/")
+    assert differences(expected, describe_tree(restored)) == ""
+    journey.restore("--restore", "--snapshot", snapshot.name, "--to", "whole", "/")
+    whole = journey.scratch / "whole"
+    assert differences(expected, describe_tree(whole / SOURCE.relative_to("/"))) == ""
+    assert not [name for name in os.listxattr(whole) if "byteback" in name]
+    # As a client of byteback 0.4 does.
+    user, settings = journey.client.user, journey.client.configuration
+    ssh = f"ssh -p {journey.client.port} -i {settings}/key -o HostKeyAlias=127.0.0.1"
+    pull = f"byteback-restore --fake-super --snapshot {snapshot.name}"
+    run_program(
+        [
+            *("rsync", "-aAXH", "--relative", "--numeric-ids", "--inplace"),
+            *("--trust-sender", "-e"),
+            f"{ssh} -o UserKnownHostsFile={settings}/known_hosts",
+            *("--rsync-path", pull, f"{user.name}@127.0.0.1:{SOURCE}"),
+            f"{journey.scratch}/old/",
+        ]
+    )
+    restored = journey.scratch / "old" / snapshot.name / SOURCE.relative_to("/")
+    assert differences(expected, describe_tree(restored)) == ""
+
+
+def test_a_backup_after_sealed_snapshots_lost_their_current(
+    journey: Journey, sealing: Callable[[], None]
+) -> None:
+    journey.back_up()
+    sealing()
+    run_program(["btrfs", "subvolume", "delete", journey.client.current])
+    program = journey.client.bin / "byteback-backup"
+    words = ("--source", SOURCE, "--retry-number", "0")
+    busy = run_program([program, *words], check=False)
+    assert busy.status == 75
+    assert "is being made again" in busy.stderr
+    sealing()
+    # It begins as a copy of the snapshot, so that nothing is sent again.
+    assert "Number of regular files transferred: 0\n" in journey.back_up().stderr
+    expected = describe_tree(SOURCE)
+    journey.restore("--restore", SOURCE)
+    restored = journey.scratch / "current" / SOURCE.relative_to("/")
+    assert differences(expected, describe_tree(restored)) == ""

@@ -201,6 +201,19 @@ def test_what_the_client_noted_stays(store: SealedStore) -> None:
     assert os.getxattr(made, STAT) == b"41755 0,0 0:0"
 
 
+def test_a_mark_of_somebody_elses_is_none(store: SealedStore) -> None:
+    """A client's rsync, or the user, may give ``current`` any attribute."""
+    current = store.client(HOST) / "current"
+    with become(store.user):
+        os.setxattr(current, seal.ATTRIBUTE, b"a/1999-01-01T00:00+0000")
+    made = [store.snapshot(HOST, 10), store.snapshot(HOST, 0)]
+    outcome = store.tick()
+    assert "renamed" not in outcome.stderr
+    assert all(map(is_sealed, made))
+    assert store.prune(*FULL).status == 0
+    assert [path.exists() for path in made] == [False, True]
+
+
 def test_a_tick_with_all_sealed_writes_nothing(store: SealedStore) -> None:
     store.sealed(HOST, 0, 1, 10, 20)
     store.commit()
@@ -437,9 +450,9 @@ ATTACKS: dict[str, Attack] = {
     "rename over": lambda path, _: (path.parent / "empty").rename(path),
     "chmod": lambda path, _: path.chmod(0o777),
     "chown": lambda path, _: os.chown(path, os.getuid(), os.getgid()),
-    "user attribute": lambda path, _: os.setxattr(path, STAT, b"x"),
-    "trusted attribute": lambda path, _: os.setxattr(path, seal.ATTRIBUTE, b"b/x"),
-    "remove attribute": lambda path, _: os.removexattr(path, seal.ATTRIBUTE),
+    "note": lambda path, _: os.setxattr(path, STAT, b"x"),
+    "false mark": lambda path, _: os.setxattr(path, seal.ATTRIBUTE, b"b/x"),
+    "remove mark": lambda path, _: os.removexattr(path, seal.ATTRIBUTE),
     "acl": lambda path, _: run("setfacl", "-m", f"u:{os.getuid()}:rwx", path),
     "times": lambda path, _: os.utime(path, (0, 0)),
     "truncate": lambda path, _: os.truncate(path / "etc" / "file", 0),
