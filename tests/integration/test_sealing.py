@@ -33,7 +33,12 @@ from tests.integration.conftest import (
     ServerUser,
 )
 from tests.integration.programs import Outcome, run_program
-from tests.integration.test_prune import FULL, PruneStore
+from tests.integration.test_prune import (
+    FULL,
+    PruneStore,
+    fill_with_names,
+    long_name,
+)
 
 HOST = "a"
 OTHER = "b"
@@ -768,6 +773,29 @@ def test_the_user_leaves_sealed_ones_to_root(store: SealedStore) -> None:
     assert "is sealed: only root deletes that" in forced.stderr
     assert store.prune(*FULL) == Outcome(0, "", "")
     assert [path.exists() for path in made] == [True] + [False] * 10
+
+
+def test_a_full_disc_heals_and_what_is_new_is_sealed_then(store: SealedStore) -> None:
+    directory = store.client(HOST)
+    current = directory / "current"
+    with become(store.user):
+        for number in range(6000):
+            (current / long_name(number)).touch()
+    old = store.snapshot(HOST, 20)
+    with become(store.user):
+        for number in range(6000):
+            (current / long_name(number)).unlink()
+    store.snapshot(HOST, 10)
+    store.tick()
+    newest = store.snapshot(HOST, 0)
+    with become(store.user):
+        fill_with_names(current)
+    store.commit()
+    assert store.prune("--prune").status == 0
+    assert not old.exists()
+    (current / "afterwards").touch()
+    store.tick()
+    assert is_sealed(newest)
 
 
 def test_hundreds_of_sealed_ones_cost_a_tick_little(store: SealedStore) -> None:
