@@ -6,14 +6,14 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from byteback import locking
 from byteback.client import hooks, push, selections
 from byteback.client.connection import Connection, connect
-from byteback.client.excludes import local_mount_points
+from byteback.client.excludes import foreign_mount_points
 from byteback.client.largest_file import (
     LargestSeen,
     read_largest,
@@ -192,9 +192,9 @@ def _transfer(job: Job, connection: Connection, started: float) -> Summary:
         on_line=options.on_line or hear,
     )
     if not options.dry_run:
-        _remember_largest(largest, seen.size, outcome)
+        _remember_largest(job, largest, seen.size, outcome)
         # Nothing was printed of a first backup.
-        names = scan(_own_discs()) if largest is None else lost.names
+        names = scan(*_own_files(job)) if largest is None else lost.names
         _send_again(job, connection, names)
     completion = None
     if not options.dry_run:
@@ -224,7 +224,9 @@ def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:
         push.send(argv, connection, options.retry)
 
 
-def _remember_largest(known: int | None, seen: int, outcome: Outcome) -> None:
+def _remember_largest(
+    job: Job, known: int | None, seen: int, outcome: Outcome
+) -> None:
     """Keep the size of the largest file that the next run may send as a delta.
 
     Nothing is known before a first backup and after an upgrade. No file is larger than
@@ -239,11 +241,12 @@ def _remember_largest(known: int | None, seen: int, outcome: Outcome) -> None:
     ):
         write_largest(outcome.size_sent)
     else:
-        write_largest(scan_largest(_own_discs()))
+        write_largest(scan_largest(*_own_files(job)))
 
 
-def _own_discs() -> list[str]:
-    return local_mount_points(host.mounts())
+def _own_files(job: Job) -> tuple[Sequence[str], Collection[str]]:
+    """Where to look for what was sent, and where not."""
+    return job.selection.sources, frozenset(foreign_mount_points(host.mounts()))
 
 
 def _incomplete(outcome: Outcome) -> IncompleteBackupError:

@@ -55,11 +55,6 @@ def foreign_mount_points(mounts: Sequence[Mount]) -> list[str]:
     return [point for point, is_local in visible.items() if not is_local]
 
 
-def local_mount_points(mounts: Sequence[Mount]) -> list[str]:
-    """Mount points of this machine's own discs, the root always among them."""
-    return [point for point, is_local in _visible(mounts).items() if is_local]
-
-
 def _visible(mounts: Sequence[Mount]) -> dict[str, bool]:
     """Each mount point, and whether what can be seen there is a disc of our own."""
     return {

@@ -7,11 +7,11 @@ So what earlier runs saw is enough to choose a block size, without a look at eve
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+
+from byteback.client import own_files
 
 STATE = Path("/var/lib/byteback/largest-file")
 SCAN_LIMIT_S = 300.0
@@ -39,27 +39,26 @@ def write_largest(size: int, state: Path = STATE) -> None:
 
 
 def scan_largest(
-    mount_points: Iterable[str], *, time_limit_s: float = SCAN_LIMIT_S
+    sources: Iterable[str],
+    foreign: Collection[str],
+    *,
+    time_limit_s: float = SCAN_LIMIT_S,
 ) -> int:
-    """Bytes of the largest plain file on the file systems mounted there.
+    """Bytes of the largest plain file below ``sources``.
 
-    Returns UNKNOWN, more than any file has, when the time limit is reached.
+    ``foreign`` is own_files.walk's. Returns UNKNOWN, more than any file has, when the
+    time limit is reached.
     """
     deadline = time.monotonic() + time_limit_s
     largest = 0
-    waiting = list(mount_points)
-    while waiting:
+    for _, entries in own_files.walk(sources, foreign):
         if time.monotonic() > deadline:
             return UNKNOWN
-        directory = waiting.pop()
-        with contextlib.suppress(OSError), os.scandir(directory) as entries:
-            device = Path(directory).lstat().st_dev
-            for entry in entries:
-                found = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode):
-                    largest = max(largest, found.st_size)
-                elif stat.S_ISDIR(found.st_mode) and found.st_dev == device:
-                    waiting.append(entry.path)
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    size = entry.stat(follow_symlinks=False).st_size
+                    largest = max(largest, size)
     return largest
 
 

@@ -9,12 +9,11 @@ which finds it missing, and the attributes in place.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable
 
+from byteback.client import own_files
 from byteback.client.pull import plain_name
 
 ACL = "system.posix_acl_"
@@ -53,25 +52,21 @@ def _has_both(path: str) -> bool:
     )
 
 
-def scan(mount_points: Iterable[str]) -> list[str]:
-    """Names on the file systems mounted there that a first transfer loses ACLs of.
+def scan(sources: Iterable[str], foreign: Collection[str]) -> list[str]:
+    """Names at and below ``sources`` that a first transfer loses ACLs of.
 
     That is cheaper than to have rsync print the name of each file that it sends.
+    ``foreign`` is own_files.walk's.
     """
     found: list[str] = []
-    waiting = list(mount_points)
-    while waiting:
-        directory = waiting.pop()
+    for directory, entries in own_files.walk(sources, foreign):
         if _has_both(directory):
             found.append(directory[1:] or "./")
-        with contextlib.suppress(OSError), os.scandir(directory) as entries:
-            device = Path(directory).lstat().st_dev
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False) or entry.is_symlink():
-                    continue
-                if not entry.is_dir(follow_symlinks=False):
-                    if _has_both(entry.path):
-                        found.append(entry.path[1:])
-                elif entry.stat(follow_symlinks=False).st_dev == device:
-                    waiting.append(entry.path)
+        found += [
+            entry.path[1:]
+            for entry in entries
+            if not (entry.is_file(follow_symlinks=False) or entry.is_symlink())
+            and not entry.is_dir(follow_symlinks=False)
+            and _has_both(entry.path)
+        ]
     return found

@@ -63,6 +63,7 @@ class Selection:
     """What is to be sent: sources, and the rules that rsync applies to them."""
 
     rules: tuple[str, ...]  # rsync words: --filter=..., --exclude=...
+    sources: tuple[str, ...] = ()  # absolute, without links above them
 
 
 def select(
@@ -106,7 +107,7 @@ def _rules(
         excludes = automatic_excludes(host.mounts())
     words += [f"--exclude={pattern}" for pattern in excludes]
     words += [f"--filter={rule}" for rule in source_rules(sources)]
-    return Selection(tuple(words))
+    return Selection(tuple(words), tuple(source for source, _ in sources))
 
 
 def push_argv(

@@ -68,14 +68,21 @@ def test_sizes_are_read_from_what_rsync_prints() -> None:
     assert seen.size == 700000
 
 
-def test_a_machine_is_looked_through(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    (tree / "a" / "b").mkdir(parents=True)
-    (tree / "a" / "b" / "big").write_bytes(b"x" * 5000)
+def test_the_largest_is_found_below_the_sources_and_not_where_others_are(
+    tmp_path: Path,
+) -> None:
+    tree, foreign = tmp_path / "tree", tmp_path / "tree" / "a" / "nfs"
+    foreign.mkdir(parents=True)
+    (tree / "a" / "big").write_bytes(b"x" * 5000)
+    (foreign / "bigger").write_bytes(b"x" * 6000)
+    (tmp_path / "beside").write_bytes(b"x" * 7000)
     (tree / "link").symlink_to("/usr/bin/python3")
-    assert scan_largest([str(tree), str(tree / "gone")]) == 5000
+    (tree / "loop").symlink_to(tree)
+    sources = [str(tree), str(tree / "gone"), str(tree / "a" / "big")]
+    assert scan_largest(sources, {str(foreign)}) == 5000
+    assert scan_largest([str(tree)], ()) == 6000
 
 
 def test_where_looking_takes_too_long_the_choice_is_rsyncs(tmp_path: Path) -> None:
-    assert scan_largest([str(tmp_path)], time_limit_s=-1) == UNKNOWN
+    assert scan_largest([str(tmp_path)], (), time_limit_s=-1) == UNKNOWN
     assert choose_block_size(UNKNOWN) is None
