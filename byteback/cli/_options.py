@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 import byteback
+from byteback.client.settings import COMPRESSION
 from byteback.errors import EXIT_STATUSES
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -27,6 +28,16 @@ def verbose_option(function: Function) -> Function:
     return click.option("-v", "--verbose", is_flag=True, help="Show what is run.")(
         function
     )
+
+
+def compress_option(function: Function) -> Function:
+    """``--compress``: whether rsync does, over what its file says."""
+    return click.option(
+        "--compress",
+        type=click.Choice(COMPRESSION),
+        help="Compress what is sent: auto does where the line is slow enough for it to"
+        " pay.  [default: auto]",
+    )(function)
 
 
 def exit_status_help(*statuses: int) -> str:

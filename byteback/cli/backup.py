@@ -14,6 +14,7 @@ from byteback import log
 from byteback.cli import _boundary
 from byteback.cli._options import (
     CONTEXT,
+    compress_option,
     exit_status_help,
     verbose_option,
     version_option,
@@ -99,6 +100,7 @@ def spread_greedy(argv: Sequence[str]) -> list[str]:
     type=click.Path(path_type=Path),
     help="This machine's private key.  [default: /etc/byteback/key]",
 )
+@compress_option
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be sent.")
 @verbose_option
 @version_option
@@ -110,6 +112,7 @@ def command(
     retry_delay: int,
     io_timeout: int | None,
     ssh_key: Path | None,
+    compress: str | None,
     dry_run: bool,
     verbose: bool,
 ) -> None:
@@ -128,6 +131,7 @@ def command(
             retry=RetryPolicy(retry_number, retry_delay),
             io_timeout_s=io_timeout,
             key=ssh_key,
+            compress=compress,
             dry_run=dry_run,
             on_progress=stack.enter_context(line) if line else None,
             on_line=click.echo if dry_run else None,

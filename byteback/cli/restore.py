@@ -15,7 +15,12 @@ from byteback import log
 from byteback.cli import _boundary
 from byteback.cli._comparing import check_sample, show_differences
 from byteback.cli._listing import PROGRAM, remark, show_files
-from byteback.cli._options import CONTEXT, exit_status_help, version_option
+from byteback.cli._options import (
+    CONTEXT,
+    compress_option,
+    exit_status_help,
+    version_option,
+)
 from byteback.cli._progress import ProgressLine
 from byteback.cli._snapshot_names import complete_snapshot
 from byteback.client import restore
@@ -25,7 +30,7 @@ from byteback.client.verify import DEFAULT_SAMPLE, MAX_SAMPLE
 from byteback.errors import UsageError
 from byteback.model import listing
 
-RESTORE_ONLY = ("to", "in_place", "yes", "overwrite", "dry_run")
+RESTORE_ONLY = ("to", "in_place", "yes", "overwrite", "dry_run", "compress")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Options:
     destination: str | None
     io_timeout: int | None
     ssh_key: Path | None
+    compress: str | None
     every_version: bool
     to: Path | None
     in_place: bool
@@ -55,7 +61,7 @@ class Options:
     @property
     def server(self) -> Server:
         """Where the backups are."""
-        return Server(self.destination, self.ssh_key, self.io_timeout)
+        return Server(self.destination, self.ssh_key, self.io_timeout, self.compress)
 
     @property
     def query(self) -> Query:
@@ -104,6 +110,7 @@ class Options:
     type=click.Path(path_type=Path),
     help="This machine's private key.  [default: /etc/byteback/key]",
 )
+@compress_option
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from byteback import locking
-from byteback.client import hooks, push, selections
+from byteback.client import compression, hooks, push, selections
 from byteback.client.connection import Connection, connect
 from byteback.client.excludes import foreign_mount_points
 from byteback.client.largest_file import (
@@ -26,8 +26,10 @@ from byteback.client.settings import (
     RUN_DIRECTORY,
     Files,
     check_key,
+    read_compression,
     read_destination,
     read_io_timeout,
+    read_rsync_flags,
 )
 from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
 from byteback.model.block_size import SMALLEST, choose_block_size
@@ -55,6 +57,7 @@ class Options:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     io_timeout_s: int | None = None
     key: Path | None = None
+    compress: str | None = None  # one of settings.COMPRESSION
     dry_run: bool = False
     files: Files = field(default_factory=Files)
     on_progress: Callable[[Progress], None] | None = None
@@ -69,6 +72,7 @@ class Job:
     key: Path
     selection: push.Selection
     io_timeout_s: int
+    compress: str
     options: Options
 
 
@@ -109,8 +113,8 @@ def run_backup(options: Options) -> Summary:
             return _with_finally_hooks(options)
         job = prepare(options)
         with connect(job.destination, job.key, options.files.known_hosts) as there:
-            retrying(there.ping, options.retry)
-            return _transfer(job, there, time.monotonic())
+            greeting = _greet(job, there)
+            return _transfer(job, there, greeting, time.monotonic())
 
 
 def prepare(options: Options) -> Job:
@@ -119,8 +123,17 @@ def prepare(options: Options) -> Job:
     destination = read_destination(files, options.destination)
     key = check_key(options.key or files.key)
     io_timeout_s = read_io_timeout(files, options.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
+    compress = read_compression(files, options.compress)
     selection = push.select(files, options.sources, options.excludes)
-    return Job(destination, key, selection, io_timeout_s, options)
+    return Job(destination, key, selection, io_timeout_s, compress, options)
+
+
+def _greet(job: Job, connection: Connection) -> compression.Greeting:
+    """Test the connection, as often as it takes, and see how much it carries."""
+    flags = read_rsync_flags(job.options.files)
+    return retrying(
+        lambda: compression.greet(connection, job.compress, flags), job.options.retry
+    )
 
 
 def _with_finally_hooks(options: Options) -> Summary:
@@ -149,10 +162,11 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
     options = job.options
     directory = options.files.directory
     with connect(job.destination, job.key, options.files.known_hosts) as connection:
-        hello = retrying(connection.ping, options.retry)
+        greeting = _greet(job, connection)
+        hello = greeting.hello
         logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
         hooks.run_hooks(directory / hooks.PRE, told)
-        summary = _transfer(job, connection, started)
+        summary = _transfer(job, connection, greeting, started)
     completion = summary.completion
     if completion is not None and completion.snapshot is not None:
         told["BYTEBACK_SNAPSHOT"] = completion.snapshot
@@ -163,7 +177,9 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
     return summary
 
 
-def _transfer(job: Job, connection: Connection, started: float) -> Summary:
+def _transfer(
+    job: Job, connection: Connection, greeting: compression.Greeting, started: float
+) -> Summary:
     options = job.options
     largest = read_largest()
     seen, lost = LargestSeen(largest or 0), LostAcls()
@@ -183,6 +199,7 @@ def _transfer(job: Job, connection: Connection, started: float) -> Summary:
         # that a look afterwards does not.
         with_sizes=largest is not None,
         block_size=None if largest is None else choose_block_size(largest),
+        compress=greeting.compresses,
     )
     outcome = push.send(
         argv,
@@ -224,9 +241,7 @@ def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:
         push.send(argv, connection, options.retry)
 
 
-def _remember_largest(
-    job: Job, known: int | None, seen: int, outcome: Outcome
-) -> None:
+def _remember_largest(job: Job, known: int | None, seen: int, outcome: Outcome) -> None:
     """Keep the size of the largest file that the next run may send as a delta.
 
     Nothing is known before a first backup and after an upgrade. No file is larger than

@@ -32,6 +32,7 @@ class Server:
     destination: str | None = None
     key: Path | None = None
     io_timeout_s: int | None = None
+    compress: str | None = None  # one of settings.COMPRESSION
     files: Files = field(default_factory=Files)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from byteback.client import compression
 from byteback.client.connection import Connection
 from byteback.client.retry import RetryPolicy, retrying
 from byteback.errors import ToolError, UnreachableError
@@ -78,6 +79,7 @@ class Pull:
     with_parents: bool = True
     # Words of our own for a dry run that compares: a restore deletes nothing.
     rules: Sequence[str] = ()
+    compresses: bool = False
 
 
 @dataclass
@@ -196,6 +198,7 @@ def pull_argv(pull: Pull, list_file: str, *, recursive: bool) -> list[str]:
         *([] if pull.with_parents else ["--no-implied-dirs"]),
         *(KEEP_NEWER if pull.keeps_newer else EXACT_TIMES),
         *(["--dry-run", "--itemize-changes"] if pull.is_dry_run else []),
+        *([compression.OPTION] if pull.compresses else []),
         *safe_flags(pull.flags),
         *pull.rules,
         f"--rsync-path={requests.format_pull_program(pull.snapshot)}",

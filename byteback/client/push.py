@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from byteback.client import compression
 from byteback.client.connection import Connection
 from byteback.client.excludes import automatic_excludes
 from byteback.client.retry import RetryPolicy, retrying
@@ -120,6 +121,7 @@ def push_argv(
     with_progress: bool = False,
     with_sizes: bool = True,
     block_size: int | None = None,
+    compress: bool = False,
 ) -> list[str]:
     """rsync's command line for one attempt; ``block_size`` of None is rsync's choice.
 
@@ -133,6 +135,7 @@ def push_argv(
         *(["--dry-run", "--itemize-changes"] if dry_run else []),
         *([SENT_FORMAT] if with_sizes and not dry_run else []),
         *(["--info=progress2"] if with_progress else []),
+        *([compression.OPTION] if compress else []),
         *selection.rules,
         *read_rsync_flags(files),
         "--rsync-path=rsync --fake-super",

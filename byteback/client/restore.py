@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.client import find, pull, room
+from byteback.client import compression, find, pull, room
 from byteback.client.connection import Connection
 from byteback.client.find import Found, Query, Server
 from byteback.client.restore_plan import (
@@ -17,7 +17,11 @@ from byteback.client.restore_plan import (
     directories_above,
     plan_batches,
 )
-from byteback.client.settings import read_io_timeout, read_rsync_flags
+from byteback.client.settings import (
+    read_compression,
+    read_io_timeout,
+    read_rsync_flags,
+)
 from byteback.errors import BytebackError, IncompleteRestoreError, escape, quote
 from byteback.model.listing import Entry
 from byteback.tools.rsync import SUCCESS, Progress
@@ -59,6 +63,7 @@ def restore_files(server: Server, query: Query, wish: Wish) -> Restored:
     but some files could not be restored, else as Connection and run_pull.
     """
     flags = read_rsync_flags(server.files)
+    choice = read_compression(server.files, server.compress)
     timeout_s = read_io_timeout(server.files, server.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
     with find.connected(server) as connection:
         found = find.find(connection, query)
@@ -66,6 +71,9 @@ def restore_files(server: Server, query: Query, wish: Wish) -> Restored:
             _without_root(connection, found, wish.layout),
             wish.layout,
             current_is_whole=found.current_is_whole,
+        )
+        compresses = not wish.is_dry_run and compression.choose(
+            connection, choice, flags
         )
         jobs = [
             pull.Pull(
@@ -77,6 +85,7 @@ def restore_files(server: Server, query: Query, wish: Wish) -> Restored:
                 keeps_newer=wish.layout.keeps_newer,
                 is_dry_run=wish.is_dry_run,
                 with_parents=not wish.layout.is_live,
+                compresses=compresses,
             )
             for batch in batches
         ]

@@ -11,6 +11,8 @@ from byteback.model.destination import Destination, parse_destination
 
 DIRECTORY = Path("/etc/byteback")
 RUN_DIRECTORY = Path("/run/byteback")  # root's: nobody else can put things there
+AUTO, ZSTD, NONE = "auto", "zstd", "none"
+COMPRESSION = (AUTO, ZSTD, NONE)  # whether rsync compresses what it sends
 MAX_FILE = 1024 * 1024  # bytes; a larger configuration file is none
 
 
@@ -103,6 +105,19 @@ def read_io_timeout(files: Files, given: int | None, default: int) -> int:
             hint=f"write one number there, or remove the file for {default}",
         )
     return int(line)
+
+
+def read_compression(files: Files, given: str | None) -> str:
+    """One of COMPRESSION: option, file, AUTO. Raises UsageError for another word."""
+    path = files.directory / "compress"
+    word = ((read_text(path) or "").strip() or AUTO) if given is None else given
+    if word not in COMPRESSION:
+        where = "--compress" if given is not None else quote(str(path))
+        raise UsageError(
+            f"{where}: {quote(word[:40])} is no way to compress",
+            hint=f"it is one of {', '.join(COMPRESSION)}",
+        )
+    return word
 
 
 def read_rsync_flags(files: Files) -> list[str]:

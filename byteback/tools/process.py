@@ -26,6 +26,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 TO_STDOUT = subprocess.STDOUT
 NULL = subprocess.DEVNULL
+PIPE = subprocess.PIPE
 Process = subprocess.Popen[bytes]
 TimeoutExpired = subprocess.TimeoutExpired
 _started: set[int] = set()  # pids

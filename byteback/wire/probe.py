@@ -9,5 +9,6 @@ from __future__ import annotations
 BLOCK = 32 * 1024  # bytes
 FIRST_BLOCKS = 2  # tell a slow line, and cost 1 Mbit/s half a second
 BLOCKS = 32  # tell how fast a fast one is
-MAX_BLOCKS = FIRST_BLOCKS + 2 * BLOCKS
+TRIES = 3  # of which the fastest counts
+MAX_BLOCKS = FIRST_BLOCKS + TRIES * BLOCKS
 ACKNOWLEDGEMENT = b"."
