@@ -78,18 +78,19 @@ def _read_hello(stream: IO[bytes], connection: Connection) -> replies.Hello | No
     waiting = select.poll()
     waiting.register(stream, select.POLLIN)
     deadline = time.monotonic() + REQUEST_TIMEOUT_S
-    heard = b""
-    while len(heard) < MAX_ANSWER:
+    rest, size = b"", 0
+    while size < MAX_ANSWER:
         if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise UnreachableError(f"{connection.name} did not answer in time")
         some = os.read(stream.fileno(), MAX_ANSWER)
         if not some:
             return None
-        heard += some
-        if heard.endswith(b"\n"):
-            # Another line may come before it, from a login shell.
+        size += len(some)
+        *lines, rest = (rest + some).split(b"\n")
+        for line in lines:
+            # Others may come before it, from a login shell.
             with contextlib.suppress(RefusedError):
-                return replies.parse_hello(heard.decode("utf-8", "replace"))
+                return replies.parse_hello(line.decode("utf-8", "replace"))
     return replies.parse_hello("")  # which is none, and raises what that means
 
 

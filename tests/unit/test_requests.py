@@ -26,6 +26,7 @@ OLD_AND_NEW = {
     b"byteback-receive --ping ": Ping(),  # an empty argument, joined by a space
     b"byteback-receive --ping --verbose": Ping(),
     b"byteback-receive --ping --json": Ping(json=True),
+    b"byteback-receive --ping --json --probe": Ping(json=True, probe=True),
     b"byteback-receive --complete --verbose": Complete(),
     b"byteback-receive --complete  ": Complete(),
     b"byteback-receive --complete --json --incomplete --files=7": Complete(
@@ -93,6 +94,8 @@ def test_patterns_are_unescaped_once_then_decoded(sent: bytes, pattern: str) -> 
         b"byteback-receive",
         b"byteback-receive --ping --verbose; id",
         b"byteback-receive --ping=1",
+        b"byteback-receive --ping --probe=1",
+        b"byteback-receive --complete --probe",
         b"byteback-receive --complete --root /srv",
         b"byteback-receive --complete --files=-1",
         b"byteback-receive --snapshot ../other --list /x",
@@ -123,6 +126,7 @@ def test_everything_else_is_refused_with_a_reason(command: bytes) -> None:
     "request_",
     [
         Ping(json=True),
+        Ping(json=True, probe=True),
         Complete(json=True, incomplete=True, files=12),
         Complete(),
         Find("current", "copies"),
