@@ -36,7 +36,7 @@ def change_small(directory: Path, seed: int) -> None:
 def make_large(directory: Path, scale: float, seed: int = 2) -> None:
     """A few large files that nothing compresses."""
     chance = random.Random(seed)
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     for number, full in enumerate(LARGE_SIZES):
         size = int(full * scale) // BLOCK * BLOCK
         with (directory / f"large-{number}").open("wb") as file:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.benchmarks import data, scene
 
-HOST = "bench.example"
+HOST = scene.HOST
 SNAPSHOTS = 60
 ROUNDS = 5
 

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import data, finding, scene
+from tests.benchmarks import contestants, data, finding, scene
+from tests.benchmarks.contestants import Byteback, Contestant, Rsync
+from tests.benchmarks.cost import Sample
 
-A, B = Path("/bench/a"), Path("/bench/b")
-
-
-@dataclass
-class Sample:
-    """One run of one command."""
-
-    seconds: float
-    wire: int  # bytes on the loopback interface, both directions
-    disc: int  # bytes that the store grew by
-    cpu: float  # seconds of the whole copy: both sides
+TARGET = scene.BENCH / "restored"
+STORE_SHARE = 0.9  # of the store that may be filled
+TREES = {
+    "A": (data.make_small, data.change_small, data.SMALL_FILES * data.SMALL_MEAN),
+    "B": (data.make_large, data.change_large, sum(data.LARGE_SIZES)),
+}
+HEAD = (
+    f"{'step':14} {'who':10} {'wall s':>8} {'ratio':>6} {'cpu client, server':>18}"
+    f" {'wire MB':>9} {'disc MB':>9} {'memory MB':>12} {'connections':>11}"
+)
 
 
 @dataclass
@@ -42,104 +41,162 @@ class Table:
 
     def lines(self) -> list[str]:
         """One line a step and contestant, medians, the ratio to plain rsync."""
-        head = (
-            "step                 who        wall s  ratio    wire MB    disc MB  cpu s"
-        )
-        found = [head, "-" * len(head)]
+        found = []
         for (step, who), samples in self.samples.items():
-            wall = statistics.median(s.seconds for s in samples)
-            base = self.samples.get((step, "rsync"), samples)
-            ratio = wall / statistics.median(s.seconds for s in base)
-            wire = statistics.median(s.wire for s in samples) / 1e6
-            disc = statistics.median(s.disc for s in samples) / 1e6
-            cpu = statistics.median(s.cpu for s in samples)
+            base = self.samples[step, Rsync.name]
+            seconds = _median(samples, lambda s: s.seconds)
             found.append(
-                f"{step:20} {who:9} {wall:7.2f} {ratio:6.2f} {wire:10.2f} {disc:10.2f}"
-                f" {cpu:6.2f}"
+                f"{step:14} {who:10} {seconds:8.2f}"
+                f" {seconds / _median(base, lambda s: s.seconds):6.2f}"
+                f" {_pair(samples, lambda s, side: s.cpu[side], 2):>18}"
+                f" {_median(samples, lambda s: s.wire) / 1e6:9.2f}"
+                f" {_median(samples, lambda s: s.disc) / 1e6:9.2f}"
+                f" {_pair(samples, lambda s, side: s.memory[side].all / 1e6, 0):>12}"
+                f" {_median(samples, lambda s: s.connections):11.0f}"
             )
+        return [*found, *self._own_memory()]
+
+    def _own_memory(self) -> list[str]:
+        """What byteback's own processes take while rsync runs."""
+        found = []
+        for (step, who), samples in self.samples.items():
+            if who == Byteback.name:
+                peaks = [s.memory for s in samples]
+                client = max(memory[0].own for memory in peaks) / 1e6
+                server = max(memory[1].own for memory in peaks) / 1e6
+                found.append(
+                    f"{step}: beyond rsync and ssh byteback took {client:.1f} MB at the"
+                    f" client, {server:.1f} MB at the server"
+                )
         return found
 
 
-def measured(store: Path, action: Callable[[], object]) -> Sample:
-    """Run ``action`` and count what it cost; the store is synced before and after."""
-    before = scene.used_bytes(store)
-    wire, cpu = scene.wire_bytes(), scene.cpu_seconds()
-    started = time.monotonic()
-    action()
-    seconds = time.monotonic() - started
-    wire, cpu = scene.wire_bytes() - wire, scene.cpu_seconds() - cpu
-    return Sample(seconds, wire, scene.used_bytes(store) - before, cpu)
+def _median(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
+    return statistics.median(value(sample) for sample in samples)
 
 
-def contestants(
-    there: scene.Scene, tree: Path
-) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """For each contestant a command to back up ``tree`` and one to restore it."""
-    target = Path("/bench/restored")
-
-    def raw_backup() -> None:
-        there.run([*there.rsync, "--delete", str(tree), f"root@127.0.0.1:{there.raw}/"])
-
-    def raw_restore() -> None:
-        source = f"root@127.0.0.1:{there.raw}/.{tree}"
-        there.run([*there.rsync, source, f"{target}/"])
-
-    def byteback_backup() -> None:
-        there.run([str(there.bin / "byteback-backup"), "--source", str(tree)])
-
-    def byteback_restore() -> None:
-        command = there.bin / "byteback-restore"
-        there.run([str(command), "--restore", "--to", str(target), str(tree)])
-
-    return {
-        "rsync": (raw_backup, raw_restore),
-        "byteback": (byteback_backup, byteback_restore),
-    }
+def _pair(
+    samples: Sequence[Sample], value: Callable[[Sample, int], float], digits: int
+) -> str:
+    client, server = (
+        statistics.median(value(sample, side) for sample in samples) for side in (0, 1)
+    )
+    return f"{client:.{digits}f} {server:{8 if digits else 5}.{digits}f}"
 
 
-def steps_of(there: scene.Scene, tree: Path, name: str, rounds: int) -> Table:
+def steps_of(
+    there: scene.Scene,
+    name: str,
+    kinds: Sequence[type[Contestant]],
+    options: argparse.Namespace,
+) -> Table:
     """First backup, unchanged, changed and restore, the contestants taking turns."""
+    make, change, _ = TREES[name]
+    tree = there.bench / name.lower()
+    scene.make_subvolume(tree)
+    make(tree, options.scale)
     table = Table()
-    who = contestants(there, tree)
-    change = data.change_small if name == "A" else data.change_large
-    for contestant, (backup, _) in who.items():
-        table.add(f"first {name}", contestant, measured(there.store, backup))
-    for number in range(rounds):
-        for contestant, (backup, _) in who.items():
-            table.add(f"unchanged {name}", contestant, measured(there.store, backup))
-        there.forget_snapshot_interval()
+    all_ = [kind(there, tree) for kind in kinds]
+
+    def turns(step: str, number: int) -> None:
+        for who in _rotated([one for one in all_ if step in one.steps], number):
+            who.prepare()
+            sample = there.sides.measured(who.backup)
+            table.add(f"{step} {name}", who.name, sample)
+
+    for number in range(options.rounds):
+        for who in all_:
+            who.forget()
+        scene.settle(there)
+        turns("first", number)
+    for number in range(options.rounds):
+        turns("unchanged", number)
         change(tree, seed=100 + number)
-        for contestant, (backup, _) in who.items():
-            table.add(f"1 % changed {name}", contestant, measured(there.store, backup))
-    for _ in range(rounds):
-        for contestant, (_, restore) in who.items():
-            shutil.rmtree("/bench/restored", ignore_errors=True)
-            Path("/bench/restored").mkdir()
-            os.sync()
-            table.add(f"restore {name}", contestant, measured(there.store, restore))
+        turns("1 % changed", number)
+    for number in range(options.rounds):
+        for who in _rotated(all_, number):
+            sample = _restored(there, who)
+            table.add(f"restore {name}", who.name, sample)
+    for who in all_:
+        who.forget()
+    scene.remove_tree(tree, TARGET)
+    scene.settle(there)
     return table
+
+
+def _restored(there: scene.Scene, who: Contestant) -> Sample:
+    scene.remove_tree(TARGET)
+    TARGET.mkdir()
+    scene.settle(there)
+    sample = there.sides.measured(lambda: who.restore(TARGET))
+    if _count(TARGET) < _count(who.tree):
+        raise SystemExit(f"benchmark: {who.name} did not restore all files")
+    return sample
+
+
+def _count(tree: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(tree))
+
+
+def _rotated(all_: Sequence[Contestant], number: int) -> list[Contestant]:
+    """In another order each round, so that nobody always follows the same."""
+    start = number % len(all_)
+    return [*all_[start:], *all_[:start]]
+
+
+def check_room(name: str, count: int, scale: float) -> None:
+    """Refuse what the store cannot hold, before hours have passed."""
+    needed = TREES[name][2] * scale * count
+    if needed > scene.STORE_SIZE * STORE_SHARE:
+        raise SystemExit(
+            f"benchmark: {count} copies of {name} do not fit: choose --contestants"
+            " or a smaller --scale"
+        )
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0)
+    parser = argparse.ArgumentParser(prog="tests/benchmarks/run", description=__doc__)
+    parser.add_argument("--scale", type=float, default=1.0, metavar="PART")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["a", "b", "find"])
+    parser.add_argument(
+        "--contestants",
+        metavar="NAME,...",
+        help=", ".join(kind.name for kind in contestants.ALL),
+    )
     options = parser.parse_args()
+    names = options.contestants.split(",") if options.contestants else None
+    unknown = set(names or ()) - {kind.name for kind in contestants.ALL}
+    if unknown:
+        parser.error(f"no such contestant: {', '.join(sorted(unknown))}")
+    kinds, lines = contestants.chosen(names)
+    trees = [name for name in TREES if options.only in (None, name.lower())]
+    for name in trees:
+        check_room(name, len(kinds), options.scale)
     with scene.built() as there:
-        lines = []
-        if options.only in (None, "find"):
-            lines += finding.lines_of(there, options.scale)
-            finding.clear(there)
-        if options.only in (None, "a"):
-            data.make_small(A, options.scale)
-            lines += steps_of(there, A, "A", options.rounds).lines()
-        if options.only in (None, "b"):
-            data.make_large(B, options.scale)
-            lines += steps_of(there, B, "B", options.rounds).lines()
-        lines += scene.ping_lines(there)
+        lines += measure(there, kinds, trees, options)
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def measure(
+    there: scene.Scene,
+    kinds: Sequence[type[Contestant]],
+    trees: Sequence[str],
+    options: argparse.Namespace,
+) -> list[str]:
+    """All that was asked for."""
+    lines, found = [], []
+    if options.only in (None, "find"):
+        found = finding.lines_of(there, options.scale)
+        finding.clear(there)
+    if not there.sides.are_apart:
+        lines.append("no control groups: cpu is the whole machine's, memory is missing")
+    if trees:
+        lines += [HEAD, "-" * len(HEAD)]
+    for name in trees:
+        lines += steps_of(there, name, kinds, options).lines()
+    return [*lines, *found, *scene.ping_lines(there)]
 
 
 if __name__ == "__main__":

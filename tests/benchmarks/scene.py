@@ -8,13 +8,20 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.benchmarks.cost import Group, Sides, make_sides
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARY = Path("/usr/local/lib/byteback")
 PORT = 2222
+SERVER, CLIENT = "server.bench", "client.bench"  # as ssh's configuration has them
+HOST = "bench.example"
+STORE, BENCH = Path("/srv/byteback"), Path("/bench")
+STORE_SIZE, BENCH_SIZE = 24 << 30, 12 << 30  # bytes, of which few are ever written
+SUBVOLUME_INODE = 256  # of the top of every subvolume
 INTERPRETER = "/usr/bin/python3"
 
 
@@ -23,21 +30,32 @@ class Scene:
     """A server with a store, and this machine enrolled as its client."""
 
     store: Path
-    raw: Path  # where plain rsync writes, on the same volume
+    peers: Path  # where the others write, on the same volume
+    bench: Path  # what is backed up, on another one
     bin: Path
-    key: Path
+    sides: Sides
 
-    @property
-    def rsync(self) -> list[str]:
-        """Plain rsync as the table's measure."""
-        ssh = f"ssh -p {PORT} -o StrictHostKeyChecking=no -o LogLevel=ERROR"
-        flags = ["-a", "--numeric-ids", "--inplace", "--relative"]
-        return ["rsync", *flags, f"--rsh={ssh}"]
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        side: Group | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """Run a command that must succeed, at the client unless ``side`` says else."""
+        subprocess.run(
+            (side or self.sides.client).wrap(argv),
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+        )
 
-    def run(self, argv: Sequence[str]) -> str:
-        """Run a command that must succeed; its standard output."""
-        done = subprocess.run(argv, check=True, capture_output=True, text=True)
-        return done.stdout
+    def shell(self, script: str) -> None:
+        """Run a pipeline at the client, of which every part must succeed."""
+        self.run(["bash", "-o", "pipefail", "-c", script])
 
     def forget_snapshot_interval(self) -> None:
         """Make the last snapshot old, so that the next backup is due one too."""
@@ -56,54 +74,59 @@ def built() -> Iterator[Scene]:
     if os.environ.get("BYTEBACK_TEST_MACHINE") != "1":
         raise SystemExit("run this by tests/benchmarks/run: it changes the machine")
     os.environ["HOME"] = "/root"
-    shutil.rmtree("/etc/byteback", ignore_errors=True)
-    shutil.rmtree("/root/.ssh", ignore_errors=True)
+    for directory in ("/etc/byteback", "/root/.ssh", "/var/lib/byteback"):
+        shutil.rmtree(directory, ignore_errors=True)
     Path("/root/.ssh").mkdir(mode=0o700)
     bin_ = _install()
     key = Path("/root/.ssh/id_ed25519")
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
     shutil.copy(key.with_suffix(".pub"), "/root/.ssh/authorized_keys")
-    server = _start_sshd()
-    try:
+    sides = make_sides(STORE)
+    with contextlib.ExitStack() as stack:
+        stack.callback(sides.client.remove)
+        stack.callback(sides.server.remove)
+        stack.enter_context(_sshd(PORT, SERVER, sides.server))
+        stack.enter_context(_sshd(PORT + 1, CLIENT, sides.client))
         _run(
             *(bin_ / "byteback-setup-server", "--image", "/var/tmp/bench.img"),
-            *("--size", "24G", "--mount-point", "/srv/byteback", "--no-schedule"),
+            *("--size", str(STORE_SIZE), "--mount-point", STORE, "--no-schedule"),
             *("--admin-key", key.with_suffix(".pub")),
         )
         destination = f"ssh://byteback@127.0.0.1:{PORT}/"
         _run(
             *(bin_ / "byteback-setup-client", "--destination", destination),
-            *("--hostname", "bench.example", "--accept-new-host-key"),
+            *("--hostname", HOST, "--accept-new-host-key", "--no-schedule"),
         )
-        raw = Path("/srv/byteback/.byteback/raw")
-        raw.mkdir()
-        yield Scene(Path("/srv/byteback"), raw, bin_, key)
-    finally:
-        server.terminate()
-        server.wait()
+        _mount_bench()
+        yield Scene(STORE, STORE / ".byteback/peers", BENCH, bin_, sides)
 
 
-def used_bytes(store: Path) -> int:
-    """Bytes in use on the store's volume, after a sync."""
-    _run("sync", "--file-system", store)
-    status = os.statvfs(store)
-    return (status.f_blocks - status.f_bfree) * status.f_frsize
+def make_subvolume(path: Path) -> None:
+    """An empty subvolume; btrfs send takes nothing else."""
+    _run("btrfs", "-q", "subvolume", "create", path)
 
 
-def wire_bytes() -> int:
-    """Bytes that the loopback interface of this network namespace has sent."""
-    for line in Path("/proc/net/dev").read_text().splitlines():
-        name, _, numbers = line.partition(":")
-        if name.strip() == "lo":
-            return int(numbers.split()[8])
-    raise LookupError("lo")
+def remove_tree(*paths: Path) -> None:
+    """Remove directories and subvolumes, those below them included."""
+    for path in paths:
+        if not path.exists():
+            continue
+        if path.stat().st_ino == SUBVOLUME_INODE:
+            _run("btrfs", "-q", "subvolume", "delete", path)
+            continue
+        if path.is_dir():
+            below = [entry for entry in path.iterdir() if entry.is_dir()]
+            remove_tree(*(p for p in below if p.stat().st_ino == SUBVOLUME_INODE))
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
-def cpu_seconds() -> float:
-    """Seconds of CPU that this whole machine has spent."""
-    fields = Path("/proc/stat").read_text().splitlines()[0].split()
-    busy = sum(int(fields[index]) for index in (1, 2, 3, 6, 7))
-    return busy / os.sysconf("SC_CLK_TCK")
+def settle(there: Scene) -> None:
+    """Wait until the room of what was deleted has come back."""
+    for volume in (there.store, there.bench):
+        _run("btrfs", "subvolume", "sync", volume)
+        _run("sync", "--file-system", volume)
 
 
 def ping_lines(there: Scene) -> list[str]:
@@ -113,7 +136,7 @@ def ping_lines(there: Scene) -> list[str]:
         "SSH_CONNECTION": "127.0.0.1 1 127.0.0.1 2",
         "PATH": "/usr/bin:/bin",
     }
-    ping: list[str | Path] = [there.bin / "byteback-receive", "--host", "bench.example"]
+    ping: list[str | Path] = [there.bin / "byteback-receive", "--host", HOST]
     bare, whole = [], []
     for _ in range(15):
         bare.append(_timed([INTERPRETER, "-c", "pass"], environment))
@@ -144,20 +167,42 @@ def _install() -> Path:
     return Path("/usr/local/bin")
 
 
-def _start_sshd() -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _sshd(port: int, name: str, side: Group) -> Iterator[None]:
+    """An sshd as one of the sides, and a name by which every ssh finds it."""
     directory = Path("/run/sshd")
     directory.mkdir(mode=0o755, exist_ok=True)
-    key = Path("/run/bench_host_key")
+    key = Path(f"/run/{name}_key")
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
-    configuration = Path("/run/bench_sshd_config")
+    configuration = Path(f"/run/{name}_sshd_config")
     configuration.write_text(
-        f"Port {PORT}\nListenAddress 127.0.0.1\nHostKey {key}\nUsePAM no\n"
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nUsePAM no\n"
         "PidFile none\nMaxStartups 100\nPermitRootLogin yes\n"
+        "Subsystem sftp internal-sftp\n"
     )
-    server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", configuration])
-    time.sleep(0.5)
-    return server
+    with Path("/root/.ssh/config").open("a") as file:
+        file.write(
+            f"Host {name}\n  HostName 127.0.0.1\n  Port {port}\n  User root\n"
+            "  StrictHostKeyChecking no\n  LogLevel ERROR\n"
+        )
+    server = subprocess.Popen(side.wrap(["/usr/sbin/sshd", "-D", "-f", configuration]))
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _mount_bench() -> None:
+    """A volume of its own for the client's files: btrfs send needs one."""
+    image = Path("/var/tmp/bench-client.img")
+    with image.open("wb") as file:
+        file.truncate(BENCH_SIZE)
+    _run("mkfs.btrfs", "-q", image)
+    BENCH.mkdir()
+    _run("mount", "-o", "loop,noatime", image, BENCH)
 
 
 def _run(*argv: str | Path) -> None:
-    subprocess.run(argv, check=True, capture_output=True)
+    subprocess.run(argv, check=True, capture_output=True, text=True)
