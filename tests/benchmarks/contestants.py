@@ -21,6 +21,7 @@ class Contestant:
     name = ""
     needs: Sequence[str] = ()  # programs
     steps: Sequence[str] = ("first", "unchanged", "1 % changed", "restore")
+    keeps_whole_files = False  # or large pieces of them, where little has changed
 
     def __init__(self, there: Scene, tree: Path) -> None:
         self.there = there
@@ -147,6 +148,7 @@ class Restic(Contestant):
 
     name = "restic"
     needs = ("restic",)
+    keeps_whole_files = True
 
     def forget(self) -> None:
         """A new repository, and no cache of the old one."""
@@ -173,6 +175,7 @@ class Borg(Contestant):
 
     name = "borg"
     needs = ("borg",)
+    keeps_whole_files = True
 
     def forget(self) -> None:
         """A new repository, and no cache of the old one."""
@@ -205,6 +208,7 @@ class Rsnapshot(Contestant):
 
     name = "rsnapshot"
     needs = ("rsnapshot",)
+    keeps_whole_files = True
 
     def forget(self) -> None:
         """An empty snapshot root; the rest is as Debian's configuration has it."""

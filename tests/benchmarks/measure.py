@@ -64,10 +64,11 @@ class Table:
                 peaks = [s.memory for s in samples]
                 client = max(memory[0].own for memory in peaks) / 1e6
                 server = max(memory[1].own for memory in peaks) / 1e6
-                found.append(
-                    f"{step}: beyond rsync and ssh byteback took {client:.1f} MB at the"
-                    f" client, {server:.1f} MB at the server"
-                )
+                if client and server:  # else too short to be seen
+                    found.append(
+                        f"{step}: beyond rsync and ssh byteback took {client:.1f} MB"
+                        f" at the client, {server:.1f} MB at the server"
+                    )
         return found
 
 
@@ -144,13 +145,16 @@ def _rotated(all_: Sequence[Contestant], number: int) -> list[Contestant]:
     return [*all_[start:], *all_[:start]]
 
 
-def check_room(name: str, count: int, scale: float) -> None:
+def check_room(
+    name: str, kinds: Sequence[type[Contestant]], options: argparse.Namespace
+) -> None:
     """Refuse what the store cannot hold, before hours have passed."""
-    needed = TREES[name][2] * scale * count
-    if needed > scene.STORE_SIZE * STORE_SHARE:
+    copies = sum(1 + options.rounds * kind.keeps_whole_files for kind in kinds)
+    fits = scene.STORE_SIZE * STORE_SHARE / (TREES[name][2] * copies)
+    if options.scale > fits:
         raise SystemExit(
-            f"benchmark: {count} copies of {name} do not fit: choose --contestants"
-            " or a smaller --scale"
+            f"benchmark: {copies} copies of {name} do not fit: choose --contestants,"
+            f" fewer --rounds, or --scale {int(fits * 100) / 100} at most"
         )
 
 
@@ -173,7 +177,7 @@ def main() -> None:
     kinds, lines = contestants.chosen(names)
     trees = [name for name in TREES if options.only in (None, name.lower())]
     for name in trees:
-        check_room(name, len(kinds), options.scale)
+        check_room(name, kinds, options)
     with scene.built() as there:
         lines += measure(there, kinds, trees, options)
     sys.stdout.write("\n".join(lines) + "\n")
