@@ -19,6 +19,7 @@ import pytest
 
 from byteback.server.session_limits import MAX_SEARCHES, MAX_SESSIONS
 from byteback.server.transfer import MAX_TRANSFERS_OF_ONE
+from byteback.wire.probe import BLOCK, MAX_BLOCKS
 from tests.integration.conftest import free_port
 from tests.integration.hostile.world import HOST, PROOF, VICTIM, World
 from tests.integration.programs import SEARCH_PATH
@@ -207,6 +208,18 @@ def test_sessions_that_never_end_do_not_pile_up(world: World) -> None:
         wait_for(lambda: len(forced_commands()) >= MAX_TRANSFERS_OF_ONE)
         wait_for(lambda: len(forced_commands()) <= MAX_SESSIONS)
         assert ping_as(VICTIM) == 0, "another client is kept out"
+    wait_for(lambda: not forced_commands())
+    world.check_honest_use()
+
+
+def test_a_probe_takes_so_much_and_no_more(world: World) -> None:
+    command = "byteback-receive --ping --json --probe"
+    heard = world.ssh(command, stdin=bytes(3 * BLOCK))
+    assert (heard.status, heard.stdout.partition(b"\n")[2]) == (0, b"...")
+    heard = world.ssh(command, stdin=bytes((MAX_BLOCKS + 40) * BLOCK))
+    assert heard.status == 9
+    assert heard.stdout.partition(b"\n")[2] == b"." * MAX_BLOCKS
+    assert b"a probe has at most" in heard.stderr
     wait_for(lambda: not forced_commands())
     world.check_honest_use()
 
