@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from byteback.errors import (
 )
 from byteback.model.destination import Destination, format_destination
 from byteback.tools import interrupts, openssh, process
-from byteback.wire import replies, requests
+from byteback.wire import failures, replies, requests
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +37,6 @@ EXIT_TRIES = 2  # it may be killed itself
 SWEEP_WAIT_S = 60.0  # for another run that tidies up
 
 SOCKET = "ssh"
-
-_PREFIX = re.compile(r"byteback-receive: (error|busy): ")
 
 
 @dataclass(frozen=True)
@@ -123,9 +120,9 @@ class Connection:
         """The error for an ssh session that ended with ``status``."""
         if status == openssh.STATUS_FAILED or status < 0:
             return self._connection_failure(details)
-        said = _without_prefix(details)
+        said = failures.parse_failure(details)
         message = f"{self.name}: {said[0]}" if said else f"{self.name} refused"
-        hint = _hint_of(said[1:])
+        hint = failures.parse_hint(said[1:])
         if status in (BusyError.exit_status, LockedError.exit_status):
             return BusyError(message, hint)
         if status > SIGNALLED:
@@ -241,17 +238,3 @@ def _end_connection(directory: Path) -> None:
                 break
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _without_prefix(details: tuple[str, ...]) -> tuple[str, ...]:
-    """The server's lines without its ``byteback-receive: error: ``."""
-    starts = [i for i, line in enumerate(details) if _PREFIX.match(line)]
-    lines = details[starts[-1] :] if starts else details
-    return tuple(_PREFIX.sub("", line) for line in lines)
-
-
-def _hint_of(lines: tuple[str, ...]) -> str | None:
-    for line in lines:
-        if line.strip().startswith("hint: "):
-            return line.strip().removeprefix("hint: ")
-    return None

@@ -14,7 +14,7 @@ from byteback.client.retry import RetryPolicy, retrying
 from byteback.errors import ToolError, UnreachableError
 from byteback.tools import rsync, write_limits
 from byteback.tools.rsync import Outcome, Progress
-from byteback.wire import requests
+from byteback.wire import failures, requests
 
 # Files are written beside the old ones and take their place when they are whole, so
 # that a restore that is cut off leaves no live file in pieces; what had come of a
@@ -213,7 +213,7 @@ def _check(outcome: Outcome, connection: Connection) -> None:
     """Raise the error that an outcome means; return for success and for partial."""
     if outcome.is_success:
         return
-    if any(line.startswith("byteback-receive: ") for line in outcome.complaint):
+    if any(map(failures.is_failure, outcome.complaint)):
         # rsync gives the other side's exit status on only sometimes.
         status = outcome.status if outcome.status in _SERVER_STATUSES else 9
         raise connection.failure(status, outcome.complaint)

@@ -27,6 +27,7 @@ from byteback.errors import (
 from byteback.model.rsync_filter import source_rules
 from byteback.tools import host, openssh, rsync
 from byteback.tools.rsync import Outcome, Progress
+from byteback.wire import failures
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,6 @@ OPTIONS = (
     "--no-human-readable",
 )
 SENT_FORMAT = "--out-format=%l %i %n"  # largest_file and lost_acls read it
-REFUSAL = "byteback-receive: error: "
-BUSY = "byteback-receive: busy: "
 NO_ROUTE = (5, 10, 12, 30, 35, openssh.STATUS_FAILED)  # rsync's for a broken line
 FULL_DISC = ("No space left on device", "Disk quota exceeded")
 PARTIAL_PAUSE_S = 10.0
@@ -204,7 +203,7 @@ def _check(outcome: Outcome, connection: Connection) -> None:
     if outcome.is_success:
         return
     for line in (*outcome.remarks, *outcome.complaint):
-        if line.startswith((BUSY, REFUSAL)):
+        if failures.is_failure(line):
             raise _said_by_server(line, outcome, connection)
     is_disc_full = any(
         words in line
@@ -228,7 +227,7 @@ def _said_by_server(
     line: str, outcome: Outcome, connection: Connection
 ) -> BytebackError:
     # rsync passes the other side's status on only if it is greater than its own.
-    if line.startswith(BUSY):
+    if failures.is_busy(line):
         status = BusyError.exit_status
     elif outcome.status in (ToolError.exit_status, PolicyError.exit_status):
         status = outcome.status

@@ -226,9 +226,8 @@ class _Directory:
         subvolume.thaw(fd)
         try:
             if status.st_uid != 0:
-                seal.forget_claim(
-                    fd
-                )  # one that a copy of a sealed snapshot brought along
+                # One that a copy of a sealed snapshot has brought along.
+                seal.forget_claim(fd)
             fake_super.note_status(fd, status)
             os.fchown(fd, 0, self._gid)
             self._set_mode(fd, mode)

@@ -1,0 +1,43 @@
+"""How the server says on standard error that it has not done what was asked.
+
+``byteback-receive: error: what happened`` or ``byteback-receive: busy: ...``, and
+``  hint: what to do`` in the next line: the form in which all programs complain, as
+``cli/_boundary.py`` prints it. rsync and ssh may have written before and after it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_MARK = re.compile(r"byteback-receive: (error|busy): ")
+_HINT = "hint: "
+
+
+def is_failure(line: str) -> bool:
+    """Whether a line is the server's own word that it failed, refused or is busy."""
+    return _MARK.match(line) is not None
+
+
+def is_busy(line: str) -> bool:
+    """Whether the server says in this line that the client may come back later."""
+    match = _MARK.match(line)
+    return match is not None and match[1] == "busy"
+
+
+def parse_failure(lines: Sequence[str]) -> tuple[str, ...]:
+    """What the server said last, from its sentence on, without the mark before it.
+
+    All the lines where it said nothing of the kind.
+    """
+    starts = [number for number, line in enumerate(lines) if is_failure(line)]
+    said = lines[starts[-1] :] if starts else lines
+    return tuple(_MARK.sub("", line) for line in said)
+
+
+def parse_hint(lines: Sequence[str]) -> str | None:
+    """What the server says that can be done about it."""
+    for line in lines:
+        if line.strip().startswith(_HINT):
+            return line.strip().removeprefix(_HINT)
+    return None

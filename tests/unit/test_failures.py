@@ -1,0 +1,43 @@
+"""What the server prints when it fails is what the client understands."""
+
+from __future__ import annotations
+
+import pytest
+
+from byteback.cli import _boundary
+from byteback.errors import BusyError, BytebackError, RefusedError
+from byteback.wire import failures
+
+NOISE = ("Warning: of ssh's", "byteback-receive is busy", "rsync error: (code 12)")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_busy"),
+    [
+        (RefusedError("no such thing", hint="ask for another"), False),
+        (BusyError("too many transfers: 4", hint="try again in 300 seconds"), True),
+        (BytebackError("something without a hint"), False),
+    ],
+)
+def test_what_is_printed_is_understood(
+    error: BytebackError, is_busy: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _boundary.print_error("byteback-receive", error)
+    printed = capsys.readouterr().err.splitlines()
+    assert [failures.is_failure(line) for line in printed][:1] == [True]
+    assert failures.is_busy(printed[0]) is is_busy
+    said = failures.parse_failure([*NOISE, *printed])
+    assert said[0] == error.message
+    assert failures.parse_hint(said[1:]) == error.hint
+
+
+def test_other_words_are_no_failure() -> None:
+    assert not any(failures.is_failure(line) for line in NOISE)
+    assert failures.parse_failure(NOISE) == NOISE
+    assert failures.parse_hint(NOISE) is None
+
+
+def test_the_last_failure_counts() -> None:
+    """An attempt before may have left its own."""
+    lines = ("byteback-receive: busy: one", "byteback-receive: error: two", "  more")
+    assert failures.parse_failure(lines) == ("two", "  more")
