@@ -64,9 +64,10 @@ def slot(store: Store, settings: ServerSettings, host: str) -> Iterator[None]:
     """One of the server's places for transfers, and of the client's own.
 
     BusyError when all are taken. A client may read its backups while it makes one, but
-    no client may fill the server's places with readings that never end.
+    no client may fill the server's places with readings that never end: one is always
+    left to others, but where there are two or less, for one that takes over needs two.
     """
-    mine = min(MAX_TRANSFERS_OF_ONE, settings.max_transfers)
+    mine = min(MAX_TRANSFERS_OF_ONE, max(2, settings.max_transfers - 1))
     with (
         _one_of(store, f"{lock_name(host)}.", mine, "of this machine"),
         _one_of(store, "", settings.max_transfers, "already"),

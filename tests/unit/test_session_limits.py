@@ -103,6 +103,20 @@ def test_a_client_cannot_fill_the_servers_places(store: Store) -> None:
             pass
 
 
+@pytest.mark.parametrize(("places", "own"), [(2, 2), (3, 2), (4, 3), (20, 4)])
+def test_one_place_is_left_to_others(store: Store, places: int, own: int) -> None:
+    """But a client needs two, to take over from a connection of its own that died."""
+    settings = ServerSettings(max_transfers=places)
+    with contextlib.ExitStack() as stack:
+        for _ in range(own):
+            stack.enter_context(transfer.slot(store, settings, "one.example"))
+        with pytest.raises(BusyError), transfer.slot(store, settings, "one.example"):
+            pass
+        if own < places:
+            with transfer.slot(store, settings, "other.example"):
+                pass
+
+
 def test_a_session_that_only_waits_is_refused_when_time_is_up() -> None:
     reader, writer = os.pipe()
     started = time.monotonic()
