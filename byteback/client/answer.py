@@ -126,19 +126,15 @@ class Asked:
     """
 
     def __init__(self, snapshot: str, patterns: Sequence[str]) -> None:
-        start = states.merge_patterns(compile_patterns(patterns), with_all_below=False)
         self._snapshot = snapshot
-        self._start = states.closure([start])
+        self._start = states.merge_patterns(compile_patterns(patterns))
         self._above, self._leading = "", self._start
 
     def check(self, entries: Iterable[Entry]) -> None:
         """Raise RefusedError if an entry was not asked for."""
         for entry in entries:
-            ends = self._ends(entry)
-            is_match = any(
-                state.is_end or (state.is_end_for_directories and entry.is_directory)
-                for state in ends
-            )
+            progress = self._progress(entry.path)
+            is_match = progress.is_match(is_directory=entry.is_directory)
             if not (is_match and _is_one_of(entry.snapshot, self._snapshot)):
                 raise RefusedError(
                     f"the server lists {quote(entry.path)} in {quote(entry.snapshot)}, "
@@ -146,13 +142,13 @@ class Asked:
                     hint="nothing was restored: find out what happened to the server",
                 )
 
-    def _ends(self, entry: Entry) -> Sequence[states.State]:
-        directory, _, name = entry.path.rpartition("/")
+    def _progress(self, path: str) -> states.Progress:
+        directory, _, name = path.rpartition("/")
         if directory != self._above:
             self._above, self._leading = directory, self._start
             for component in directory.split("/")[1:]:
-                self._leading = states.after(self._leading, component)
-        return states.after(self._leading, name) if name else self._leading
+                self._leading = self._leading.after(component)
+        return self._leading.after(name) if name else self._leading
 
 
 def refuse_unasked(

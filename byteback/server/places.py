@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Sequence, Set
 
 from byteback.server import tree
-from byteback.server.states import State
-from byteback.server.tree import Key, Listed
+from byteback.server.states import Progress
+from byteback.server.tree import Key, Names
 
 # Trees by rank, 0 being the newest copy; a chain is in the order of time.
 Chain = Sequence[int]
@@ -29,17 +26,16 @@ class Run:
     """Neighbours in a chain in which a path is the same inode, unchanged.
 
     ``first`` and ``last`` are positions in the chain, both included; ``key`` is what
-    they have in common. One is made for each directory: hence no dataclass.
+    they have in common. One is made for each directory: that has to be fast.
     """
 
     __slots__ = ("chain", "first", "key", "last", "status")
 
     def __init__(
-        self, chain: Chain, first: int, last: int, status: os.stat_result
+        self, chain: Chain, first: int, last: int, status: os.stat_result, key: Key
     ) -> None:
         self.chain, self.first, self.last = chain, first, last
-        self.status = status
-        self.key: Key = tree.key_of(status)
+        self.status, self.key = status, key
 
     @property
     def ranks(self) -> list[int]:
@@ -60,25 +56,37 @@ class Run:
         )
 
 
-@dataclass(eq=False)
 class Place:
-    """One directory in all trees that have it."""
+    """One directory in all trees that have it.
 
-    path: str  # "" for the root, else "/etc"
-    name: str
-    states: list[State]
-    runs: list[Run]
-    above: Place | None
-    opened: dict[int, int | None] = field(default_factory=dict)
+    ``path`` is "" for the root, else "/etc"; ``opened`` are its descriptors by rank.
+    """
+
+    __slots__ = ("_segments", "above", "name", "opened", "path", "progress", "runs")
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        progress: Progress,
+        runs: list[Run],
+        above: Place | None,
+    ) -> None:
+        self.path, self.name, self.progress = path, name, progress
+        self.runs, self.above = runs, above
+        self.opened: dict[int, int | None] = {}
+        self._segments: list[list[Run]] | None = None
 
     def descriptor(self, rank: int) -> int | None:
         """The directory in one tree; None if it is gone. The root's are all open."""
-        way: list[Place] = []
-        place = self
-        while rank not in place.opened and place.above is not None:
+        if rank in self.opened:
+            return self.opened[rank]
+        way = [self]
+        place = self.above
+        while place is not None and rank not in place.opened:
             way.append(place)
             place = place.above
-        fd = place.opened.get(rank)
+        fd = None if place is None else place.opened[rank]
         for step in reversed(way):
             fd = None if fd is None else tree.open_directory(fd, step.name)
             step.opened[rank] = fd
@@ -89,65 +97,68 @@ class Place:
         fd = self.descriptor(rank)
         return None if fd is None else tree.status(fd, name)
 
-    def listings(self) -> Iterator[tuple[Run, Listed]]:
-        """The names in each run; what is the same is read once.
+    def listings(self) -> dict[Key, Names]:
+        """The names that the patterns care for, by the key of each run.
 
-        It is read in the oldest tree of a run: a snapshot, while ``current`` may be
-        in the middle of a backup.
+        They are read in the oldest tree of a run: a snapshot, while ``current`` may be
+        in the middle of a backup. To be called once.
         """
-        known: dict[Key, Listed] = {}
+        found: dict[Key, Names] = {}
         for run in self.runs:
-            if run.key not in known:
+            if run.key not in found:
                 fd = self.descriptor(run.chain[run.last])
-                known[run.key] = tree.list_directory(fd)
-            yield run, known[run.key]
+                found[run.key] = tree.list_directory(fd, self.progress.only)
+        return found
 
-    @cached_property
+    @property
     def segments(self) -> list[list[Run]]:
         """Neighbouring runs in which this is one directory, though names changed."""
-        found: list[list[Run]] = []
-        for run in self.runs:
-            before = found[-1][-1] if found else None
-            if (
-                before is not None
-                and before.chain is run.chain
-                and before.last + 1 == run.first
-                and before.status.st_ino == run.status.st_ino
-            ):
-                found[-1].append(run)
-            else:
-                found.append([run])
-        return found
+        if self._segments is None:
+            self._segments = _segments(self.runs)
+        return self._segments
 
     def close(self) -> None:
         """Close what is open; more than once does no harm."""
         while self.opened:
             _, fd = self.opened.popitem()
             if fd is not None:
-                with suppress(OSError):
-                    os.close(fd)
+                os.close(fd)
 
 
-def locate(place: Place, name: str, holders: set[Run] | None) -> list[Run]:
+def _segments(runs: Sequence[Run]) -> list[list[Run]]:
+    found: list[list[Run]] = []
+    for run in runs:
+        before = found[-1][-1] if found else None
+        if (
+            before is not None
+            and before.chain is run.chain
+            and before.last + 1 == run.first
+            and before.status.st_ino == run.status.st_ino
+        ):
+            found[-1].append(run)
+        else:
+            found.append([run])
+    return found
+
+
+def locate(place: Place, name: str, holders: Set[Run] | None) -> list[Run]:
     """Where ``name`` is in ``place``, run by run, looking at as few trees as can be.
 
     ``holders`` are the runs of ``place`` that have the name, None if that is unknown.
     """
     found: list[Run] = []
-    if len(place.runs) == 1:
-        if holders is None or holders:
-            for piece in _pieces(place, name, place.runs[0]):
-                append(found, piece)
+    if holders is not None and not holders:
         return found
-    for segment in place.segments:
-        whole = _whole(place, name, segment) if len(segment) > 1 else None
-        pieces = [whole] if whole is not None else []
-        if whole is None:
-            for run in segment:
-                if holders is None or run in holders:
-                    pieces += _pieces(place, name, run)
-        for piece in pieces:
-            append(found, piece)
+    for segment in place.segments if len(place.runs) > 1 else [place.runs]:
+        chain, first, last = segment[0].chain, segment[0].first, segment[-1].last
+        whole = _whole(place, name, chain, first, last)
+        if whole is not None:
+            append(found, whole)
+            continue
+        for run in segment:
+            if holders is None or run in holders:
+                for piece in _pieces(place, name, run):
+                    append(found, piece)
     return found
 
 
@@ -155,19 +166,21 @@ def append(runs: list[Run], run: Run) -> None:
     """Add what comes next; what goes on from the last one becomes one with it."""
     if runs and runs[-1].goes_on_with(run):
         before = runs.pop()
-        runs.append(Run(run.chain, before.first, run.last, before.status))
-    else:
-        runs.append(run)
+        run = Run(run.chain, before.first, run.last, before.status, run.key)
+    runs.append(run)
 
 
-def _whole(place: Place, name: str, segment: Sequence[Run]) -> Run | None:
-    """One run over a whole segment, if both its ends say that nothing changed."""
-    chain, first, last = segment[0].chain, segment[0].first, segment[-1].last
+def _whole(place: Place, name: str, chain: Chain, first: int, last: int) -> Run | None:
+    """One run, if both its ends are there and say that nothing changed."""
     newer = place.status(chain[first], name)
-    older = place.status(chain[last], name)
-    if newer is None or older is None or tree.key_of(newer) != tree.key_of(older):
+    if newer is None:
         return None
-    return Run(chain, first, last, newer)
+    key = tree.key_of(newer)
+    if first != last:
+        older = place.status(chain[last], name)
+        if older is None or tree.key_of(older) != key:
+            return None
+    return Run(chain, first, last, newer, key)
 
 
 def _pieces(place: Place, name: str, run: Run) -> Iterator[Run]:
@@ -182,12 +195,10 @@ def _pieces(place: Place, name: str, run: Run) -> Iterator[Run]:
         newer, older = known[first], known[last]
         if newer is None and older is None:
             continue
-        if (
-            newer is not None
-            and older is not None
-            and tree.key_of(newer) == tree.key_of(older)
-        ):
-            yield Run(run.chain, first, last, newer)
-            continue
+        if newer is not None and older is not None:
+            key = tree.key_of(newer)
+            if key == tree.key_of(older):
+                yield Run(run.chain, first, last, newer, key)
+                continue
         middle = (first + last) // 2
         pending += [(middle + 1, last), (first, middle)]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from byteback.model.states import Progress, merge_patterns
+from byteback.server.tree import Names
 
-from byteback.model.states import State, after, closure, merge_patterns
-from byteback.server.tree import Listed
-
-__all__ = ["State", "after", "closure", "interesting", "merge_patterns"]
+__all__ = ["Progress", "interesting", "merge_patterns"]
 
 
-def interesting(states: Sequence[State], listed: Listed) -> set[str]:
+def interesting(progress: Progress, names: Names) -> set[str]:
     """The names in a directory that lead anywhere: what is none costs no step."""
-    names: set[str] = set()
-    for state in states:
-        if state.takes_all:
-            return set(listed.names)
-        names |= state.literals.keys() & listed.names.keys()
-        if state.is_deep:
-            names.update(d for d in listed.directories if not d.startswith("."))
-        for wild, _ in state.wilds:
-            names.update(name for name in listed.names if wild.matches(name))
-    return names
+    found: set[str] = set()
+    if not names:
+        return found
+    if progress.takes_all:
+        return set(names)
+    for literals in progress.literals:
+        found |= literals.keys() & names.keys()
+    if progress.is_deep:
+        found.update(
+            name
+            for name, is_directory in names.items()
+            if is_directory and not name.startswith(".")
+        )
+    for wild, _ in progress.wilds:
+        found.update(filter(wild.regex.fullmatch, names))
+    return found

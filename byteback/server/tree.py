@@ -10,9 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
 from byteback.model.listing import Entry
@@ -28,16 +26,8 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 Key = tuple[int, int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Listed:
-    """The names in one directory."""
-
-    names: dict[str, bool]  # whether each is a directory
-
-    @cached_property
-    def directories(self) -> list[str]:
-        """Those that are."""
-        return [name for name, is_directory in self.names.items() if is_directory]
+# Names in a directory, and whether each is a directory itself.
+Names = Mapping[str, bool]
 
 
 def open_root(path: Path) -> int | None:
@@ -73,13 +63,21 @@ def key_of(found: os.stat_result) -> Key:
     )
 
 
-def list_directory(fd: int | None) -> Listed:
-    """All names in an open directory, none in one that is gone."""
+def list_directory(fd: int | None, only: Container[str] | None) -> Names:
+    """The names in a directory that was just opened, none in one that is gone.
+
+    With ``only`` they are those in it, and those of directories.
+    """
     if fd is None:
-        return Listed({})
-    os.lseek(fd, 0, os.SEEK_SET)
+        return {}
     with os.scandir(fd) as entries:
-        return Listed({e.name: e.is_dir(follow_symlinks=False) for e in entries})
+        if only is None:
+            return {e.name: e.is_dir(follow_symlinks=False) for e in entries}
+        return {
+            e.name: is_directory
+            for e in entries
+            if (is_directory := e.is_dir(follow_symlinks=False)) or e.name in only
+        }
 
 
 def size_below(parent: int, name: str, step: Callable[[], None]) -> int:

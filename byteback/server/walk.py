@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,22 +17,28 @@ from byteback.server import states, tree
 from byteback.server.lineage import Chains
 from byteback.server.places import Place, Run, append, locate
 from byteback.server.search_limits import Limits
-from byteback.server.states import State
+from byteback.server.states import Progress
+from byteback.server.tree import Key, Names
+
+Holders = Set[Run] | None
 
 
 class Candidate:
     """A name in a directory, and what a match of it means.
 
     ``holders`` are the runs of the place that have it, None if that is unknown. One is
-    made for each directory: hence no dataclass.
+    made for each directory: that has to be fast.
     """
 
-    __slots__ = ("_runs", "holders", "name", "place", "states")
+    __slots__ = ("_runs", "holders", "is_wanted", "name", "place", "progress")
 
     def __init__(
-        self, place: Place, name: str, states: list[State], holders: set[Run] | None
+        self, place: Place, name: str, progress: Progress, holders: Holders
     ) -> None:
-        self.place, self.name, self.states, self.holders = place, name, states, holders
+        self.place, self.name, self.holders = place, name, holders
+        self.progress = progress
+        # Whether a pattern ends here.
+        self.is_wanted = progress.is_end or progress.is_end_for_directories
         self._runs: list[Run] | None = None
 
     @property
@@ -46,22 +52,9 @@ class Candidate:
             )
         return self._runs
 
-    @property
-    def leads_on(self) -> bool:
-        """Whether a pattern can match beneath."""
-        return any(state.leads_on for state in self.states)
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether a pattern ends here."""
-        return any(s.is_end or s.is_end_for_directories for s in self.states)
-
     def is_match(self, found: os.stat_result) -> bool:
         """Whether what is there may end a pattern."""
-        is_directory = stat.S_ISDIR(found.st_mode)
-        return any(
-            s.is_end or (s.is_end_for_directories and is_directory) for s in self.states
-        )
+        return self.progress.is_match(is_directory=stat.S_ISDIR(found.st_mode))
 
 
 @dataclass(frozen=True)
@@ -108,12 +101,11 @@ def matches(
     search: Search, *, with_all_below: bool = False
 ) -> Iterator[tuple[Candidate, str]]:
     """All names that a pattern may end at, with their paths, sorted by path."""
-    root = Place("", "", [], [], None)
     start = states.merge_patterns(search.patterns, with_all_below=with_all_below)
-    root.states += states.closure([start])
+    root = Place("", "", start, [], None)
     try:
         _open_root(root, search)
-        itself = Candidate(root, ".", root.states, None)
+        itself = Candidate(root, ".", start, None)
         if itself.is_wanted:
             yield itself, "/"
         yield from _walk_below(root, search)
@@ -142,70 +134,87 @@ def _open_root(root: Place, search: Search) -> None:
         for position, rank in enumerate(chain):
             found = root.status(rank, ".")
             if found is not None:
-                append(root.runs, Run(chain, position, position, found))
+                key = tree.key_of(found)
+                append(root.runs, Run(chain, position, position, found, key))
 
 
 def _walk_below(root: Place, search: Search) -> Iterator[tuple[Candidate, str]]:
     # Not recursive: how deep a tree is, its client decides.
-    stack = [(root, _candidates(root, search.limits))]
+    places = [root]
+    names = [_candidates(root, search.limits)]
     try:
-        while stack:
-            place, candidates = stack[-1]
-            candidate = next(candidates, None)
+        while places:
+            candidate = next(names[-1], None)
             if candidate is None:
-                stack.pop()[0].close()
+                names.pop()
+                places.pop().close()
                 continue
-            path = f"{place.path}/{candidate.name}"
+            path = f"{candidate.place.path}/{candidate.name}"
             if candidate.is_wanted:
                 yield candidate, path
             below = _descend(candidate, path)
             if below is not None:
-                stack.append((below, _candidates(below, search.limits)))
+                places.append(below)
+                names.append(_candidates(below, search.limits))
     finally:
-        for place, _ in stack:
+        for place in places:
             place.close()
 
 
 def _candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
     """The names in a directory that a pattern leads to, sorted."""
-    if any(state.needs_listing for state in place.states):
-        yield from _listed_candidates(place, limits)
-        return
-    names = {name for state in place.states for name in state.literals}
-    for name in sorted(names):
+    if place.progress.needs_listing:
+        return _listed_candidates(place, limits)
+    names = {name for literals in place.progress.literals for name in literals}
+    return _literal_candidates(place, sorted(names), limits)
+
+
+def _literal_candidates(
+    place: Place, names: Iterable[str], limits: Limits
+) -> Iterator[Candidate]:
+    for name in names:
         limits.step()
-        yield Candidate(place, name, states.after(place.states, name), None)
+        yield Candidate(place, name, place.progress.after(name), None)
 
 
 def _listed_candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
-    listings = list(place.listings())
-    distinct = {id(listed): listed for _, listed in listings}
+    listings = place.listings()
     names: set[str] = set()
-    for listed in distinct.values():
+    for listed in listings.values():
         limits.step()
-        names |= states.interesting(place.states, listed)
-    if not names:
-        return
-    for name in sorted(names):
+        names |= states.interesting(place.progress, listed)
+    if not names:  # as in most directories
+        return iter(())
+    return _held_candidates(place, sorted(names), listings, limits)
+
+
+def _held_candidates(
+    place: Place, names: Iterable[str], listings: Mapping[Key, Names], limits: Limits
+) -> Iterator[Candidate]:
+    for name in names:
         limits.step()
-        holders = {run for run, listed in listings if name in listed.names}
-        candidate = Candidate(place, name, states.after(place.states, name), holders)
-        if candidate.is_wanted or any(
-            listed.names.get(name) for listed in distinct.values()
-        ):
+        holders = {run for run in place.runs if name in listings[run.key]}
+        candidate = Candidate(place, name, place.progress.after(name), holders)
+        if candidate.is_wanted or any(listings[run.key][name] for run in holders):
             yield candidate
 
 
 def _descend(candidate: Candidate, path: str) -> Place | None:
     """The directory of that name in all trees that have one, if it matters."""
-    if not candidate.leads_on:
-        return None
-    if len(path.encode("utf-8", "surrogateescape")) >= tree.PATH_MAX:
+    if not candidate.progress.leads_on or _is_too_long(path):
         return None
     runs = [run for run in candidate.runs if run.is_directory]
     if not runs:
         return None
-    return Place(path, candidate.name, candidate.states, runs, candidate.place)
+    return Place(path, candidate.name, candidate.progress, runs, candidate.place)
+
+
+def _is_too_long(path: str) -> bool:
+    # No character takes more than four bytes.
+    return (
+        len(path) * 4 >= tree.PATH_MAX
+        and len(path.encode("utf-8", "surrogateescape")) >= tree.PATH_MAX
+    )
 
 
 def _entries(candidate: Candidate, path: str, search: Search) -> Iterator[Entry]:
