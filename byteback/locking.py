@@ -9,8 +9,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from byteback.errors import BusyError, BytebackError, LockedError, quote
 
@@ -19,8 +19,7 @@ POLL_S = 0.1
 _CAN_PASS = (errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM)
 
 
-@dataclass(frozen=True)
-class Lock:
+class Lock(NamedTuple):
     """A lock that is held. A child that inherits ``fd`` holds it too."""
 
     path: Path

@@ -51,7 +51,9 @@ DISC_METHODS = {
     *("write_text",),
 }
 # A forced command must start in little more than bare Python.
-SLOW_TO_IMPORT = {"click", "logging", "paramiko", "psutil", "xattr"}
+SLOW_TO_IMPORT = {
+    *("click", "dataclasses", "inspect", "logging", "paramiko", "psutil", "xattr"),
+}
 
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 50
@@ -200,9 +202,13 @@ def test_size_exceptions_are_still_needed() -> None:
     assert all(SIZE_EXCEPTIONS.values())
 
 
-def test_forced_command_starts_fast() -> None:
-    """What importing the program pulls in, seen in an interpreter of its own."""
-    code = "import sys, byteback.cli.receive; print(*sys.modules)"
+@pytest.mark.parametrize(
+    "modules",
+    ["byteback.cli.receive", "byteback.server.search, byteback.server.ledger"],
+)
+def test_forced_command_starts_fast(modules: str) -> None:
+    """What importing the program, and a search, pulls in, in a Python of its own."""
+    code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-S", "-E", "-c", code],
         cwd=CHECKOUT,

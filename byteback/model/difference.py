@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from byteback.errors import RefusedError
 from byteback.model.listing import Entry, format_json, parse_entry
@@ -11,8 +11,7 @@ from byteback.model.listing import Entry, format_json, parse_entry
 KINDS = ("new", "deleted", "changed")
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """A path that is not the same in both."""
 
     kind: str  # one of KINDS

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from byteback.errors import RefusedError, escape
 from byteback.model.snapshot import CURRENT, is_misdated, parse_snapshot_name
@@ -27,8 +26,7 @@ _NUMBERS = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One copy of one path, as it was on the client."""
 
     snapshot: str

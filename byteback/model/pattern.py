@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from byteback.errors import RefusedError
 
@@ -28,15 +28,13 @@ _SPECIAL = re.compile(r"([\\*?\[\]{}])")
 _WILD = re.compile(r"\\.|[*?\[]", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Literal:
+class Literal(NamedTuple):
     """One name, exactly."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class Wild:
+class Wild(NamedTuple):
     """Names that a regular expression matches as a whole."""
 
     regex: re.Pattern[str]
@@ -46,28 +44,26 @@ class Wild:
         return self.regex.fullmatch(name) is not None
 
 
-@dataclass(frozen=True)
-class Deep:
+class Deep(NamedTuple):
     """``**/``: no directory at all, or any number of nested ones, none hidden."""
 
 
 Component = Literal | Wild | Deep
 
 
-@dataclass(frozen=True)
-class Pattern:
+class Pattern(NamedTuple):
     """An absolute pattern by its components; none at all stands for the root."""
 
     components: tuple[Component, ...]
     directories_only: bool  # it ended in a slash
 
 
-@dataclass
 class _Budget:
     """What is left of the work that one request may cause."""
 
-    alternatives: int = MAX_ALTERNATIVES
-    characters: int = MAX_WORK
+    def __init__(self) -> None:
+        self.alternatives = MAX_ALTERNATIVES
+        self.characters = MAX_WORK
 
     def spend(self, text: str) -> None:
         self.characters -= len(text)

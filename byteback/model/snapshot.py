@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import NamedTuple
 
 NAME_FORMAT = "%Y-%m-%dT%H:%M%z"
 CURRENT = "current"
@@ -18,8 +18,7 @@ _PATTERN = re.compile(
 )
 
 
-@dataclass(frozen=True, order=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One snapshot of one host; ``time`` is aware, and in UTC."""
 
     host: str

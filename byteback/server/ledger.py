@@ -7,11 +7,13 @@ prune fails because it is lost, locked, damaged or because the disc is full.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-from byteback.model.growth import Push, Taken
 from byteback.server.ledger_file import opened, path
 from byteback.server.store import Store
+
+if TYPE_CHECKING:
+    from byteback.model.growth import Push, Taken
 
 KEPT_ROWS = 2000  # for each host, however often it comes
 TRIM_EVERY = 20  # transfers
@@ -58,8 +60,7 @@ WHERE (:host IS NULL OR host = :host) AND time BETWEEN :since AND :until
 """
 
 
-@dataclass(frozen=True)
-class TransferEnd:
+class TransferEnd(NamedTuple):
     """What is known of a transfer once it has ended."""
 
     result: str
@@ -68,13 +69,13 @@ class TransferEnd:
     bytes_written: int | None
 
 
-@dataclass(frozen=True)
 class HostRecord:
     """What growth is judged by."""
 
-    pushes: list[Push] = field(default_factory=list)
-    snapshots: list[float] = field(default_factory=list)  # seconds since 1970
-    approvals: list[float] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.pushes: list[Push] = []
+        self.snapshots: list[float] = []  # seconds since 1970
+        self.approvals: list[float] = []
 
 
 def begin_transfer(store: Store, host: str, address: str, kind: str) -> int | None:
@@ -182,6 +183,8 @@ def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]
 
     Nothing is written; empty where there is no ledger, or none that can be read.
     """
+    from byteback.model.growth import Push, Taken
+
     found: dict[str, HostRecord] = {}
     if not path(store).exists():
         return found

@@ -10,7 +10,6 @@ import fnmatch
 import re
 import resource
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -74,7 +73,7 @@ def _prepare(
 ) -> walk.Search:
     trees = _choose_trees(store, host, snapshot, current_is_whole=current_is_whole)
     compiled = pattern.compile_patterns(patterns)
-    limits = Limits.start(MAX_RESULTS, MAX_SECONDS)
+    limits = Limits(MAX_RESULTS, MAX_SECONDS)
     _allow_open_files()
     directory = store.host_directory(host)
     return walk.Search(directory, trees, chains, compiled, scope, limits)
@@ -100,7 +99,7 @@ def changes(
         for name in (newer, older)
     ]
     compiled = pattern.compile_patterns(patterns)
-    limits = Limits.start(MAX_RESULTS, MAX_SECONDS)
+    limits = Limits(MAX_RESULTS, MAX_SECONDS)
     _allow_open_files()
     directory = store.host_directory(host)
     if trees[0] == trees[1]:
@@ -153,7 +152,7 @@ def total_size(
         current_is_whole=current_is_whole,
         chains=(),
     )
-    newest = replace(search, trees=search.trees[:1])
+    newest = search._replace(trees=search.trees[:1])
     total = 0
     for candidate, _ in walk.matches(newest):
         parent = candidate.place.descriptor(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import time
-from dataclasses import dataclass
 
 from byteback.errors import RefusedError
 from byteback.model.pattern import NARROW
@@ -13,18 +12,13 @@ LOOK_S = 0.5  # from one look at the other end to the next
 _STDOUT = 1
 
 
-@dataclass
 class Limits:
-    """When a search is given up."""
+    """When a search is given up: after so many results and seconds from now."""
 
-    results: int
-    deadline: float  # of time.monotonic
-    next_look: float = 0.0
-
-    @classmethod
-    def start(cls, results: int, seconds: float) -> Limits:
-        """Limits that count from now."""
-        return cls(results, time.monotonic() + seconds)
+    def __init__(self, results: int, seconds: float) -> None:
+        self.results = results
+        self.deadline = time.monotonic() + seconds
+        self.next_look = 0.0
 
     def step(self) -> None:
         """To be called for each name that is looked at.

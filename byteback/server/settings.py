@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from byteback.errors import UsageError, quote
 
 PATH = Path("/etc/byteback/server.toml")
 
 
-@dataclass(frozen=True)
-class ServerSettings:
+class ServerSettings(NamedTuple):
     """What an administrator may change; the defaults suit a server left alone."""
 
     snapshot_interval_hours: float = 6.0  # a younger newest snapshot refuses a new one
@@ -82,7 +80,7 @@ def parse(table: Mapping[str, Any], host: str | None = None) -> ServerSettings:
 def _apply(
     settings: ServerSettings, table: Mapping[str, Any], where: str
 ) -> ServerSettings:
-    known = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    known = settings._asdict()
     for key, value in table.items():
         if key not in known:
             raise UsageError(
@@ -93,7 +91,7 @@ def _apply(
         is_bool = isinstance(value, bool)
         if is_bool != (wanted is bool) or not isinstance(value, wanted):
             raise UsageError(f"{where}{quote(key)} cannot be {value!r}")
-    changed = replace(settings, **table)
+    changed = settings._replace(**table)
     _check(changed, where)
     return changed
 

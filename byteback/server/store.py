@@ -11,9 +11,9 @@ import contextlib
 import os
 import pwd
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
+from typing import NamedTuple
 
 from byteback import locking
 from byteback.errors import NotSetUpError, quote
@@ -28,8 +28,7 @@ LONGEST_LOCK_NAME = 200
 ZONELESS_LENGTH = len("2014-05-01T03:00")  # names before that month
 
 
-@dataclass(frozen=True)
-class Store:
+class Store(NamedTuple):
     """A store by its root directory. Making the value touches no disc."""
 
     root: Path

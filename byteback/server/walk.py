@@ -6,8 +6,8 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from byteback.errors import RefusedError
 from byteback.model.difference import Difference, compare
@@ -57,8 +57,7 @@ class Candidate:
         return self.progress.is_match(is_directory=stat.S_ISDIR(found.st_mode))
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(NamedTuple):
     """What is looked for, and where."""
 
     directory: Path
@@ -232,7 +231,7 @@ def _entries(candidate: Candidate, path: str, search: Search) -> Iterator[Entry]
         if entry is None:
             continue
         if oldest is not None:
-            entry = replace(entry, first_seen=search.trees[oldest])
+            entry = entry._replace(first_seen=search.trees[oldest])
         yield entry
 
 

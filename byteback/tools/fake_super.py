@@ -7,8 +7,8 @@ import errno
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 ATTRIBUTE = "user.rsync.%stat"
 MAX_ID = 2**32 - 1
@@ -17,8 +17,7 @@ MAX_ID = 2**32 - 1
 _FORM = re.compile(rb"([0-7]{1,6}) (\d{1,10}),(\d{1,10}) (\d{1,10}):(\d{1,10})\0?")
 
 
-@dataclass(frozen=True)
-class FakeStat:
+class FakeStat(NamedTuple):
     """A file's true owner and mode. ``device`` means something for devices only."""
 
     mode: int  # the whole of st_mode

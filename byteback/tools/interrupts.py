@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import FrameType
 
 from byteback.errors import InterruptedBySignalError
@@ -18,11 +17,11 @@ from byteback.errors import InterruptedBySignalError
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass
 class _State:
-    holds: int = 0  # how many blocks keep signals back
-    pending: int | None = None
-    is_ending: bool = False  # the first signal has been raised
+    def __init__(self) -> None:
+        self.holds = 0  # how many blocks keep signals back
+        self.pending: int | None = None
+        self.is_ending = False  # the first signal has been raised
 
     def raise_now(self, number: int) -> None:
         self.is_ending = True

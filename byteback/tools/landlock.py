@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _SYS_CREATE_RULESET = 444
 _CREATE_RULESET_VERSION = 1
@@ -42,8 +42,7 @@ MAKES = (
 MIN_ABI = 2
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(NamedTuple):
     """``rights`` on a file, or on a directory and all that is beneath it."""
 
     path: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TOP_INODE = 256  # of the top directory of each subvolume
 
@@ -24,8 +24,7 @@ _SNAPSHOT_FORM = struct.Struct("=qQQ32s4040s")
 _FORM = struct.Struct("=8x256x8x8x8x8x16s16s16xQQ")
 
 
-@dataclass(frozen=True)
-class Subvolume:
+class Subvolume(NamedTuple):
     """A subvolume, in the terms of btrfs-subvolume(8)."""
 
     uuid: bytes

@@ -5,8 +5,7 @@ A reader ignores keys that it does not know, so that either side may be the newe
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from byteback.errors import RefusedError
 
@@ -14,8 +13,7 @@ PROTOCOL = 1
 MAX_SIZE = 2**63  # bytes: more than any file system holds
 
 
-@dataclass(frozen=True)
-class Hello:
+class Hello(NamedTuple):
     """The answer to a ping: who is there, and whom the key stands for."""
 
     byteback: str  # the server's version
@@ -23,16 +21,14 @@ class Hello:
     host: str
 
 
-@dataclass(frozen=True)
-class Completion:
+class Completion(NamedTuple):
     """The answer to Complete. ``snapshot`` is None if none was due yet."""
 
     snapshot: str | None
     newest: str | None  # the host's newest snapshot, this one included
 
 
-@dataclass(frozen=True)
-class End:
+class End(NamedTuple):
     """The last line of a listing: without it the listing was cut off."""
 
     found: int
@@ -47,7 +43,7 @@ def format_reply(reply: Hello | Completion | End) -> str:
     """One line of JSON, without the newline."""
     import json
 
-    return json.dumps(asdict(reply))
+    return json.dumps(reply._asdict())
 
 
 def parse_hello(text: str) -> Hello:

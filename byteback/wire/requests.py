@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from byteback.errors import RefusedError, quote
 
@@ -26,16 +26,14 @@ _ESCAPED = re.compile(rb"\\([^*?\[\]])")
 _QUOTED_PRINTABLE = re.compile(rb"=([0-9A-Fa-f]{2})")
 
 
-@dataclass(frozen=True)
-class Ping:
+class Ping(NamedTuple):
     """Is anybody there? With ``json`` the server answers a Hello."""
 
     json: bool = False
     probe: bool = False  # with json: see probe.py for what follows
 
 
-@dataclass(frozen=True)
-class Complete:
+class Complete(NamedTuple):
     """The transfer is complete: snapshot ``current`` now.
 
     ``incomplete`` tells that some files could not be read; ``files`` is how many the
@@ -47,8 +45,7 @@ class Complete:
     files: int | None = None
 
 
-@dataclass(frozen=True)
-class List:
+class List(NamedTuple):
     """An old client's listing: the answer is a table on stdout, and status 0."""
 
     snapshot: str
@@ -57,8 +54,7 @@ class List:
     patterns: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Find:
+class Find(NamedTuple):
     """A listing for a new client: patterns on stdin, JSON lines on stdout."""
 
     snapshot: str
@@ -67,15 +63,13 @@ class Find:
     sample: int | None = None  # so many at random, of what is in what matches, too
 
 
-@dataclass(frozen=True)
-class Push:
+class Push(NamedTuple):
     """rsync wants to write into ``current``; ``words`` are rsync's own, unchecked."""
 
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Pull:
+class Pull(NamedTuple):
     """rsync wants to read what ``patterns`` match; ``words`` are unchecked options.
 
     A new client names one snapshot exactly and sends the names inside rsync's

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-from dataclasses import replace
 
 import pytest
 
@@ -21,27 +20,27 @@ from byteback.model.listing import Entry, format_json
 from byteback.server.search import pick
 
 FILE = Entry("current", "/etc/hosts", stat.S_IFREG | 0o644, 5, 0, 0, 0)
-DIRECTORY = replace(FILE, path="/etc", mode=stat.S_IFDIR | 0o755)
+DIRECTORY = FILE._replace(path="/etc", mode=stat.S_IFDIR | 0o755)
 
 
 def test_kinds_of_differences() -> None:
     """The later copy is shown, of what is deleted the earlier one."""
-    older = replace(FILE, snapshot="2026-01-01T00:00+0000")
+    older = FILE._replace(snapshot="2026-01-01T00:00+0000")
     assert compare(FILE, older) is None
     assert compare(None, None) is None
     assert compare(FILE, None) == Difference("new", FILE)
     assert compare(None, older) == Difference("deleted", older)
     for changed in (
-        *(replace(older, mode=0o777), replace(older, size=7), replace(older, uid=7)),
-        *(replace(older, gid=7), replace(older, mtime_ns=7)),
+        *(older._replace(mode=0o777), older._replace(size=7), older._replace(uid=7)),
+        *(older._replace(gid=7), older._replace(mtime_ns=7)),
     ):
         assert compare(FILE, changed) == Difference("changed", FILE)
-    assert compare(FILE, replace(older, mode=stat.S_IFLNK | 0o644, target="x"))
+    assert compare(FILE, older._replace(mode=stat.S_IFLNK | 0o644, target="x"))
 
 
 def test_a_directory_is_not_changed_by_what_is_in_it() -> None:
-    assert compare(DIRECTORY, replace(DIRECTORY, mtime_ns=5, size=9)) is None
-    assert compare(DIRECTORY, replace(DIRECTORY, uid=5)) is not None
+    assert compare(DIRECTORY, DIRECTORY._replace(mtime_ns=5, size=9)) is None
+    assert compare(DIRECTORY, DIRECTORY._replace(uid=5)) is not None
 
 
 def test_lines_are_read_back() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,7 +142,7 @@ def test_a_server_that_lists_what_was_not_asked_for(
     asked = Entry("current", "/home/x", stat.S_IFREG | 0o644, 5, 0, 0, 0)
     refuse_unasked([asked], "*", ["/home/x", "/etc/*"])
     with pytest.raises(RefusedError, match="not asked for"):
-        refuse_unasked([replace(asked, path=path, snapshot=tree)], snapshot, [pattern])
+        refuse_unasked([asked._replace(path=path, snapshot=tree)], snapshot, [pattern])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-from dataclasses import replace
 
 import pytest
 
@@ -114,7 +113,7 @@ def test_a_table_that_starts_before_its_last_line() -> None:
     assert table.waiting == 1
     header, dashes, first = table.start()
     assert [header, dashes, first] == list(format_table([FILE]))
-    wide = replace(FILE, size=10**15, path="/wide")
+    wide = FILE._replace(size=10**15, path="/wide")
     [second] = table.add([wide])
     [third] = table.add([FILE])
     assert first.index("/") < second.index("/") == third.index("/")
