@@ -20,6 +20,8 @@ from byteback.server.tree import Key, Names
 
 # Trees by rank, 0 being the newest copy; a chain is in the order of time.
 Chain = Sequence[int]
+# The status of one name by position in a chain; None where there is none.
+Known = dict[int, os.stat_result | None]
 
 
 class Run:
@@ -150,14 +152,14 @@ def locate(place: Place, name: str, holders: Set[Run] | None) -> list[Run]:
     if holders is not None and not holders:
         return found
     for segment in place.segments if len(place.runs) > 1 else [place.runs]:
-        chain, first, last = segment[0].chain, segment[0].first, segment[-1].last
-        whole = _whole(place, name, chain, first, last)
+        known: Known = {}
+        whole = _whole(place, name, segment, known)
         if whole is not None:
             append(found, whole)
             continue
         for run in segment:
             if holders is None or run in holders:
-                for piece in _pieces(place, name, run):
+                for piece in _pieces(place, name, run, known):
                     append(found, piece)
     return found
 
@@ -170,22 +172,25 @@ def append(runs: list[Run], run: Run) -> None:
     runs.append(run)
 
 
-def _whole(place: Place, name: str, chain: Chain, first: int, last: int) -> Run | None:
-    """One run, if both its ends are there and say that nothing changed."""
-    newer = place.status(chain[first], name)
+def _whole(place: Place, name: str, segment: Sequence[Run], known: Known) -> Run | None:
+    """One run over a segment, if both its ends say that nothing changed.
+
+    What was looked at is in ``known`` then.
+    """
+    chain, first, last = segment[0].chain, segment[0].first, segment[-1].last
+    newer = known[first] = place.status(chain[first], name)
     if newer is None:
         return None
     key = tree.key_of(newer)
     if first != last:
-        older = place.status(chain[last], name)
+        older = known[last] = place.status(chain[last], name)
         if older is None or tree.key_of(older) != key:
             return None
     return Run(chain, first, last, newer, key)
 
 
-def _pieces(place: Place, name: str, run: Run) -> Iterator[Run]:
+def _pieces(place: Place, name: str, run: Run, known: Known) -> Iterator[Run]:
     """Runs of ``name`` within a run of its directory, in which no name changed."""
-    known: dict[int, os.stat_result | None] = {}
     pending = [(run.first, run.last)]
     while pending:
         first, last = pending.pop()

@@ -107,8 +107,7 @@ def chosen(copies: list[Entry], scope: str) -> list[Entry]:
     for entry in copies:
         versions.setdefault((entry.mtime_ns, entry.size), []).append(entry)
     return [
-        Entry(**{**vars(same[0]), "first_seen": same[-1].snapshot})
-        for same in versions.values()
+        same[0]._replace(first_seen=same[-1].snapshot) for same in versions.values()
     ]
 
 

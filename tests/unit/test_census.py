@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from byteback.model.free_space import FreeSpace
-from byteback.server import census, ledger
+from byteback.server import census, ledger, ledger_file
 from byteback.server.store import Store
 from byteback.tools import btrfs
 
@@ -127,7 +127,7 @@ def test_a_host_with_few_names_left_is_told_of(
 
 def test_without_a_ledger_nothing_is_counted(store: Store) -> None:
     census.count_new(store)
-    assert not ledger.path(store).exists()
+    assert not ledger_file.path(store).exists()
 
 
 def test_links_are_not_followed(store: Store, tmp_path: Path) -> None:

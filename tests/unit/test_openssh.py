@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from byteback.model.destination import Destination, parse_destination
-from byteback.tools import openssh
+from byteback.tools import openssh, process
 
 KNOWS_AES = "processor : 0\nflags\t\t: fpu vme aes sse\n"
 
@@ -70,5 +70,5 @@ def test_an_ssh_that_says_nothing_is_left_alone(
     there: Destination, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(openssh.process, "SEARCH_PATH", str(tmp_path), raising=False)
+    monkeypatch.setattr(process, "SEARCH_PATH", str(tmp_path), raising=False)
     assert openssh.fast_ciphers(there) is None

@@ -349,7 +349,7 @@ def record_backups(
     volume: Volume, host: str, *taken: int, names: int | None = None
 ) -> None:
     """One finished push a day, the last one an hour ago, each with its snapshot."""
-    with closing(sqlite3.connect(ledger.path(volume.store))) as connection:
+    with closing(sqlite3.connect(ledger_file.path(volume.store))) as connection:
         connection.executescript(ledger_file.SCHEMA)
         for back, size in zip(reversed(range(len(taken))), taken, strict=True):
             started = (NOW - timedelta(days=back, hours=1)).timestamp()
@@ -416,7 +416,7 @@ def test_without_a_ledger_there_is_no_judgement(
     volume.add("a", 0, *range(10, 30))
     volume.free = 4
     if content is not None:
-        ledger.path(volume.store).write_bytes(content)
+        ledger_file.path(volume.store).write_bytes(content)
     assert volume.pruner().prune(LIMITS) == 3
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from byteback.errors import BusyError
 from byteback.model.listing import rank_trees
-from byteback.server import doubt, host_state, ledger, snapshots
+from byteback.server import doubt, host_state, ledger, ledger_file, snapshots
 from byteback.server.host_state import Transfer
 from byteback.server.store import Store
 
@@ -119,7 +119,7 @@ def test_a_restore_prefers_no_snapshot_of_the_future() -> None:
 
 @pytest.mark.parametrize("content", [b"\0" * 100, b"no database at all" * 100])
 def test_a_damaged_ledger_stops_nothing(store: Store, content: bytes) -> None:
-    ledger.path(store).write_bytes(content)
+    ledger_file.path(store).write_bytes(content)
     assert ledger.begin_transfer(store, HOST, "::1", "push") is None
     number = ledger.begin_transfer(store, HOST, "::1", "push")
     assert number is not None, "the damaged one was not set aside"
@@ -127,7 +127,7 @@ def test_a_damaged_ledger_stops_nothing(store: Store, content: bytes) -> None:
 
 
 def test_a_ledger_that_cannot_be_there_stops_nothing(store: Store) -> None:
-    ledger.path(store).mkdir()
+    ledger_file.path(store).mkdir()
     assert ledger.begin_transfer(store, HOST, "::1", "push") is None
     ledger.add_snapshot(store, HOST, "x", incomplete=True, files=None)
     assert ledger.incomplete_snapshots(store, HOST) == frozenset()

@@ -13,7 +13,7 @@ import pytest
 from byteback.errors import PolicyError
 from byteback.model.free_space import FreeSpace
 from byteback.model.growth import Taken
-from byteback.server import ledger, watch
+from byteback.server import ledger, ledger_file, watch
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
 from byteback.tools import btrfs, host, process
@@ -302,7 +302,7 @@ def test_a_clock_that_ran_ahead_is_forgotten(
 
 def test_damaged_ledgers_do_not_pile_up(store: Store) -> None:
     for _ in range(3):
-        ledger.path(store).write_bytes(b"rubbish " * 1000)
+        ledger_file.path(store).write_bytes(b"rubbish " * 1000)
         assert ledger.begin_transfer(store, "a", "", "push") is None
         assert ledger.begin_transfer(store, "a", "", "push") is not None
     assert sorted(p.name for p in store.state.iterdir()) == [
