@@ -8,6 +8,7 @@ off by a power cut or a crash, which may have cost data that rsync had written (
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from pathlib import Path
@@ -56,6 +57,19 @@ def crash_time(store: Store, host: str) -> float | None:
     if state is not Transfer.RUNNING or boot == _boot_id():
         return None
     return _path(store, host).stat().st_mtime
+
+
+def finished_since(store: Store, host: str) -> int | None:
+    """When the last transfer came to its end, in nanoseconds by the server's clock.
+
+    None if there is one under way, or was one that did not. While this number stays,
+    nobody has transferred anything.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        time = _path(store, host).stat().st_mtime_ns
+        if read(store, host).is_finished:
+            return time
+    return None
 
 
 def current_is_whole(store: Store, host: str) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from byteback.model.snapshot import CURRENT, parse_snapshot_name
 from byteback.server import tree
 from byteback.tools import subvolume
+from byteback.tools.subvolume import Subvolume
 
 Chains = Sequence[Sequence[str]]
 
@@ -19,8 +20,17 @@ Chains = Sequence[Sequence[str]]
 UNTOUCHED_MODE = 0o550
 
 
-def read_chains(directory: Path, names: Iterable[str]) -> Chains:
-    """Names of trees in ``directory`` that are states of one subvolume, newest first.
+def read_trees(directory: Path, names: Iterable[str]) -> dict[str, Subvolume]:
+    """What btrfs knows of ``current`` and of the trees that nobody has written to.
+
+    ``names`` are of trees in ``directory``; of all others nothing can be said.
+    """
+    found = {name: _read(directory / name) for name in names}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def chains_of(trees: Mapping[str, Subvolume]) -> Chains:
+    """Names of trees that are states of one subvolume, newest first.
 
     What is the same in two trees of a chain was the same in all between. So only those
     are taken whose order in time btrfs itself vouches for, by transaction numbers and
@@ -28,25 +38,24 @@ def read_chains(directory: Path, names: Iterable[str]) -> Chains:
     stands alone.
     """
     chains: dict[bytes, list[tuple[int, str]]] = {}
-    origin: bytes | None = None
-    for name in names:
-        found = _read(directory / name)
-        if found is None:
-            continue
-        if name == CURRENT:
-            origin = found.uuid
-        else:
+    for name, found in trees.items():
+        if name != CURRENT:
             chains.setdefault(found.parent_uuid, []).append((found.made, name))
     ordered = {
         uuid: [name for _, name in sorted(chain, reverse=True)]
         for uuid, chain in chains.items()
     }
-    if origin in ordered:
-        ordered[origin].insert(0, CURRENT)
+    if CURRENT in trees and trees[CURRENT].uuid in ordered:
+        ordered[trees[CURRENT].uuid].insert(0, CURRENT)
     return [chain for chain in ordered.values() if len(chain) > 1]
 
 
-def _read(path: Path) -> subvolume.Subvolume | None:
+def read_chains(directory: Path, names: Iterable[str]) -> Chains:
+    """The chains of the trees in ``directory``."""
+    return chains_of(read_trees(directory, names))
+
+
+def _read(path: Path) -> Subvolume | None:
     """What is known of ``current`` or of a tree that nobody has written to since."""
     fd = tree.open_root(path)
     if fd is None:

@@ -25,7 +25,16 @@ from byteback.model.free_space import (
     wants_pruning_for_others,
 )
 from byteback.model.growth import Verdict
-from byteback.server import census, growth, history, removal, repair, reserve, settings
+from byteback.server import (
+    census,
+    growth,
+    history,
+    indexing,
+    removal,
+    repair,
+    reserve,
+    settings,
+)
 from byteback.server.history import IMPORTANCE
 from byteback.server.removal import Remover, sealed_error
 from byteback.server.store import USER, Store, find_store
@@ -118,6 +127,7 @@ class Pruner:
         except LockedError:
             logger.info("another run is pruning already")
             return 0
+        indexing.index_new(self.store)
         self._remover.raise_failures()
         return deleted
 

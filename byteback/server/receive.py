@@ -151,11 +151,12 @@ def _complete(store: Store, host: str, request: requests.Complete) -> int:
 
 def _find(store: Store, host: str, request: requests.Find) -> int:
     from byteback.model import difference, listing
-    from byteback.server import ledger, lineage, search
+    from byteback.server import ledger, lineage, name_index, search
 
     whole = host_state.current_is_whole(store, host)
     incomplete = ledger.incomplete_snapshots(store, host) & set(store.trees(host))
-    chains = lineage.read_chains(store.host_directory(host), store.trees(host))
+    trees = lineage.read_trees(store.host_directory(host), store.trees(host))
+    chains, index = lineage.chains_of(trees), name_index.load(store, host, trees)
     _confine_search(store, host)
     patterns = search.read_patterns(sys.stdin.buffer)
     found = 0
@@ -176,6 +177,7 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
             *(store, host, request.snapshot, request.scope, patterns),
             current_is_whole=whole,
             chains=chains,
+            index=index,
         )
         lines = map(listing.format_json, entries)
     else:
@@ -199,13 +201,14 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
 
 def _list(store: Store, host: str, request: requests.List) -> int:
     from byteback.model import listing
-    from byteback.server import lineage, search
+    from byteback.server import lineage, name_index, search
 
     if not request.patterns:
         raise RefusedError("no pattern was given", hint="name the files to list")
     scope = "versions" if request.every_version else "newest"
     whole = host_state.current_is_whole(store, host)
-    chains = lineage.read_chains(store.host_directory(host), store.trees(host))
+    trees = lineage.read_trees(store.host_directory(host), store.trees(host))
+    chains, index = lineage.chains_of(trees), name_index.load(store, host, trees)
     _confine_search(store, host)
     entries = search.find(
         store,
@@ -215,6 +218,7 @@ def _list(store: Store, host: str, request: requests.List) -> int:
         request.patterns,
         current_is_whole=whole,
         chains=chains,
+        index=index,
     )
     for line in listing.format_table(list(entries)):
         _write(line)

@@ -10,7 +10,7 @@ import os
 from typing import NoReturn
 
 from byteback.errors import RefusedError
-from byteback.server import lineage, search, session_limits
+from byteback.server import lineage, name_index, search, session_limits
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
 from byteback.wire import requests
@@ -70,10 +70,14 @@ def _answer(
 ) -> NoReturn:
     """In the child: answer, and end without a word to anybody else."""
     try:
-        chains = lineage.read_chains(store.host_directory(host), store.trees(host))
+        trees = lineage.read_trees(store.host_directory(host), store.trees(host))
+        chains, index = lineage.chains_of(trees), name_index.load(store, host, trees)
         session_limits.confine_search(store.host_directory(host), settings)
         names = search.resolve(
-            *(store, host, request), current_is_whole=current_is_whole, chains=chains
+            *(store, host, request),
+            current_is_whole=current_is_whole,
+            chains=chains,
+            index=index,
         )
         answer = _FOUND + "\0".join(names).encode("utf-8", "surrogateescape")
     except RefusedError as error:

@@ -19,6 +19,7 @@ from byteback.model.difference import Difference
 from byteback.model.listing import Entry
 from byteback.server import tree, walk
 from byteback.server.lineage import Chains
+from byteback.server.name_index import Index
 from byteback.server.search_limits import Limits
 from byteback.server.store import Store
 from byteback.wire import requests
@@ -42,23 +43,27 @@ def find(
     *,
     current_is_whole: bool,
     chains: Chains = (),
+    index: Index | None = None,
 ) -> Iterator[Entry]:
     """What the patterns match in the trees of ``host`` that ``snapshot`` names.
 
     Sorted by path. Scope "newest" gives the newest copy of each path, "versions" each
     distinct (path, mtime, size), newest first and of each the newest copy, and
     "copies" every copy, oldest first. With the ``chains`` of the client's trees (see
-    lineage.read_chains) little is looked at more than once that did not change.
+    lineage.chains_of) little is looked at more than once that did not change, and with
+    an ``index`` that covers all trees only directories that hold what is looked for.
     Raises RefusedError if no tree has such a name, and, while it is being read,
     if the search finds too much or takes too long.
     """
-    return walk.walk(
-        _prepare(
-            *(store, host, snapshot, scope, patterns),
-            current_is_whole=current_is_whole,
-            chains=chains,
-        )
+    search = _prepare(
+        *(store, host, snapshot, scope, patterns),
+        current_is_whole=current_is_whole,
+        chains=chains,
     )
+    if index is not None:
+        led = index.lead(search.trees, search.patterns, search.limits.step)
+        search = search._replace(led=led)
+    return walk.walk(search)
 
 
 def _prepare(
@@ -208,6 +213,7 @@ def resolve(
     *,
     current_is_whole: bool,
     chains: Chains = (),
+    index: Index | None = None,
 ) -> list[str]:
     """Names for rsync's arguments, relative to ``HOST/``: ``./SNAPSHOT/etc/hosts``.
 
@@ -222,6 +228,7 @@ def resolve(
         request.patterns,
         current_is_whole=current_is_whole,
         chains=chains,
+        index=index,
     )
     names: list[str] = []
     covered: set[tuple[str, str]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import time
 
@@ -13,12 +14,17 @@ _STDOUT = 1
 
 
 class Limits:
-    """When a search is given up: after so many results and seconds from now."""
+    """When a search is given up: after so many results and seconds from now.
 
-    def __init__(self, results: int, seconds: float) -> None:
+    It is watched if somebody waits for it at the standard output.
+    """
+
+    def __init__(
+        self, results: int, seconds: float, *, is_watched: bool = True
+    ) -> None:
         self.results = results
         self.deadline = time.monotonic() + seconds
-        self.next_look = 0.0
+        self.next_look = 0.0 if is_watched else math.inf
 
     def step(self) -> None:
         """To be called for each name that is looked at.

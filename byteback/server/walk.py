@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,47 +13,11 @@ from byteback.model.difference import Difference, compare
 from byteback.model.listing import Entry
 from byteback.model.pattern import NARROW, Pattern
 from byteback.server import states, tree
+from byteback.server.candidates import Candidate, choose
 from byteback.server.lineage import Chains
-from byteback.server.places import Place, Run, append, locate
+from byteback.server.places import Place, Run, append
 from byteback.server.search_limits import Limits
-from byteback.server.states import Progress
 from byteback.server.tree import Key, Names
-
-Holders = Set[Run] | None
-
-
-class Candidate:
-    """A name in a directory, and what a match of it means.
-
-    ``holders`` are the runs of the place that have it, None if that is unknown. One is
-    made for each directory: that has to be fast.
-    """
-
-    __slots__ = ("_runs", "holders", "is_wanted", "name", "place", "progress")
-
-    def __init__(
-        self, place: Place, name: str, progress: Progress, holders: Holders
-    ) -> None:
-        self.place, self.name, self.holders = place, name, holders
-        self.progress = progress
-        # Whether a pattern ends here.
-        self.is_wanted = progress.is_end or progress.is_end_for_directories
-        self._runs: list[Run] | None = None
-
-    @property
-    def runs(self) -> list[Run]:
-        """The name in all trees that have it."""
-        if self._runs is None:
-            self._runs = (
-                self.place.runs
-                if self.name == "."
-                else locate(self.place, self.name, self.holders)
-            )
-        return self._runs
-
-    def is_match(self, found: os.stat_result) -> bool:
-        """Whether what is there may end a pattern."""
-        return self.progress.is_match(is_directory=stat.S_ISDIR(found.st_mode))
 
 
 class Search(NamedTuple):
@@ -66,6 +29,8 @@ class Search(NamedTuple):
     patterns: Sequence[Pattern]
     scope: str  # see search.find
     limits: Limits
+    # The only directories in which anything can be, by their paths; None for all.
+    led: Collection[str] | None = None
 
 
 def walk(search: Search) -> Iterator[Entry]:
@@ -114,6 +79,54 @@ def matches(
         root.close()
 
 
+def directories(search: Search) -> Iterator[tuple[Place, Collection[str]]]:
+    """Each directory, and all names in it in any of the trees, whatever the patterns.
+
+    Raises RefusedError when the time of its limits is up, or too many files are open.
+    """
+    everything = states.merge_patterns([Pattern((), False)], with_all_below=True)
+    places = [Place("", "", everything, [], None)]
+    below: list[list[Candidate]] = []
+    try:
+        _open_root(places[0], search)
+        while places:
+            if len(below) < len(places):
+                names, inner = _list_all(places[-1], search.limits)
+                yield places[-1], names
+                below.append(inner)
+            if not below[-1]:
+                below.pop()
+                places.pop().close()
+                continue
+            candidate = below[-1].pop()
+            found = _descend(candidate, f"{candidate.place.path}/{candidate.name}")
+            if found is not None:
+                places.append(found)
+    except OSError as error:
+        raise refusal(error) from None
+    finally:
+        for place in places:
+            place.close()
+
+
+def _list_all(place: Place, limits: Limits) -> tuple[Collection[str], list[Candidate]]:
+    """All names in a directory, and those that are directories anywhere."""
+    listings = place.listings()
+    names: set[str] = set()
+    inner: set[str] = set()
+    for listed in listings.values():
+        limits.step()
+        names |= listed.keys()
+        inner.update(name for name, is_directory in listed.items() if is_directory)
+    return names, [
+        Candidate(
+            *(place, name, place.progress),
+            {run for run in place.runs if listings[run.key].get(name)},
+        )
+        for name in inner
+    ]
+
+
 def refusal(error: OSError) -> Exception:
     """What an OSError means to the client: too many files are open, or a bug."""
     if error.errno not in (errno.EMFILE, errno.ENFILE):
@@ -151,7 +164,7 @@ def _walk_below(root: Place, search: Search) -> Iterator[tuple[Candidate, str]]:
             path = f"{candidate.place.path}/{candidate.name}"
             if candidate.is_wanted:
                 yield candidate, path
-            below = _descend(candidate, path)
+            below = _descend(candidate, path, search.led)
             if below is not None:
                 places.append(below)
                 names.append(_candidates(below, search.limits))
@@ -198,9 +211,13 @@ def _held_candidates(
             yield candidate
 
 
-def _descend(candidate: Candidate, path: str) -> Place | None:
+def _descend(
+    candidate: Candidate, path: str, led: Collection[str] | None = None
+) -> Place | None:
     """The directory of that name in all trees that have one, if it matters."""
     if not candidate.progress.leads_on or _is_too_long(path):
+        return None
+    if led is not None and path not in led:
         return None
     runs = [run for run in candidate.runs if run.is_directory]
     if not runs:
@@ -218,14 +235,7 @@ def _is_too_long(path: str) -> bool:
 
 def _entries(candidate: Candidate, path: str, search: Search) -> Iterator[Entry]:
     """The copies of one path that the scope asks for."""
-    match search.scope:
-        case "newest":
-            chosen = _newest(candidate)
-        case "versions":
-            chosen = _versions(candidate)
-        case _:
-            chosen = _copies(candidate)
-    for rank, found, oldest in chosen:
+    for rank, found, oldest in choose(candidate, search.scope):
         search.limits.count_result()
         entry = _entry(candidate, path, search, rank, found)
         if entry is None:
@@ -243,49 +253,3 @@ def _entry(
     if parent is None:
         return None
     return tree.read_entry(search.trees[rank], path, parent, candidate.name, found)
-
-
-# The rank of a copy, its status, and of a version the rank of its oldest copy.
-Chosen = tuple[int, os.stat_result, int | None]
-
-
-def _newest(candidate: Candidate) -> Iterator[Chosen]:
-    """The first copy that matches: nothing else is looked at."""
-    place = candidate.place
-    for run in sorted(place.runs, key=lambda run: run.ranks[0]):
-        if candidate.holders is not None and run not in candidate.holders:
-            continue
-        # If its directory is the same in all of them, all or none have the name. But
-        # from current it may have gone just now.
-        for rank in run.ranks if candidate.holders else run.ranks[:1]:
-            found = place.status(rank, candidate.name)
-            if found is not None:
-                break
-        if found is not None and candidate.is_match(found):
-            yield rank, found, None
-            return
-
-
-def _versions(candidate: Candidate) -> Iterator[Chosen]:
-    """Each (mtime, size) once, newest first."""
-    copies: dict[tuple[int, int], list[Run]] = {}
-    for run in candidate.runs:
-        if candidate.is_match(run.status):
-            version = (run.status.st_mtime_ns, run.status.st_size)
-            copies.setdefault(version, []).append(run)
-    newest_first = [
-        (*min((r.ranks[0], r.status) for r in runs), max(r.ranks[-1] for r in runs))
-        for runs in copies.values()
-    ]
-    yield from sorted(newest_first, key=lambda chosen: chosen[0])
-
-
-def _copies(candidate: Candidate) -> Iterator[Chosen]:
-    """Every copy, the oldest first."""
-    found = [
-        (rank, run.status, None)
-        for run in candidate.runs
-        if candidate.is_match(run.status)
-        for rank in run.ranks
-    ]
-    yield from sorted(found, key=lambda chosen: chosen[0], reverse=True)
