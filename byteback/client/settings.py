@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,19 +71,22 @@ def read_destination(files: Files, given: str | None) -> Destination:
 
 
 def check_key(key: Path) -> Path:
-    """``key`` itself if it is there. Raises NotSetUpError with what to do if not."""
+    """``key`` itself if it can be read. Raises NotSetUpError with what to do if not."""
     try:
-        empty = key.stat().st_size == 0
+        is_empty = key.stat().st_size == 0
     except FileNotFoundError:
         raise NotSetUpError(
             f"this machine has no key: {quote(str(key))} is missing",
             hint="run byteback-setup-client --destination byteback@SERVER: once",
         ) from None
-    except PermissionError:
+    except PermissionError:  # not even its directory; os.access says no as well
+        is_empty = False
+    # ssh would go on without a key that it cannot read, and be refused.
+    if not os.access(key, os.R_OK):
         raise NotSetUpError(
             f"cannot read the key {quote(str(key))}", hint="run this as root (sudo)"
-        ) from None
-    if empty:
+        )
+    if is_empty:
         raise NotSetUpError(
             f"the key {quote(str(key))} is empty",
             hint=f"remove it and run byteback-setup-client again: rm {key}",

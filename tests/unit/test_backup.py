@@ -149,6 +149,18 @@ def test_a_missing_or_empty_key_says_what_to_do(tmp_path: Path) -> None:
         check_key(files(tmp_path, key="").key)
 
 
+def test_a_key_of_roots_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ran byteback-restore without sudo was told to move the key away."""
+    key = files(tmp_path, key="x").key
+    assert check_key(key) == key
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root can read everything
+    with pytest.raises(NotSetUpError, match="cannot read") as refused:
+        check_key(key)
+    assert refused.value.hint == "run this as root (sudo)"
+
+
 CONNECTION = Connection(Destination("byteback", "server"), Path("key"), None, None)
 
 
