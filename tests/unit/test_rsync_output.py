@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from byteback.cli._progress import format_progress
+from byteback.cli._progress import ProgressLine, format_progress
 from byteback.client.largest_file import LargestSeen
 from byteback.tools.openssh import join_for_rsync
 from byteback.tools.rsync import Progress, parse_progress, transfer
@@ -65,6 +66,29 @@ def test_the_bar_never_overflows() -> None:
         text = format_progress(Progress(10**15, percent, "1.00GB/s", "0:00:01"))
         assert text.index("]") == 25
         assert len(text) < 80
+
+
+def test_the_bar_says_what_is_left_only_if_that_is_known() -> None:
+    shown = [
+        "left" in format_progress(Progress(1, percent, "1.00kB/s", "0:00:00"))
+        for percent in (0, 1, 99, 100)
+    ]
+    assert shown == [False, True, True, False]
+
+
+def test_the_bar_is_not_drawn_for_each_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    line = ProgressLine()
+    for transferred in range(1000):
+        line(Progress(transferred, 7, "1.00kB/s", "0:00:01"))
+    assert capsys.readouterr().err.count("\r") == 1
+    line(Progress(1000, 8, "1.00kB/s", "0:00:01"))
+    now += 1
+    line(Progress(1000, 8, "1.00kB/s", "0:00:01"))
+    assert capsys.readouterr().err.count("\r") == 2
 
 
 def test_words_for_rsyncs_remote_shell() -> None:
