@@ -18,7 +18,10 @@ from byteback.model.difference import Difference, format_difference
 def show_differences(server: Server, words: Sequence[str], *, as_json: bool) -> None:
     """Print a line for each difference."""
     if not words:
-        raise UsageError("--diff needs a snapshot", hint="name one or two")
+        raise UsageError(
+            "--diff needs a snapshot",
+            hint="name one or two: byteback-restore --verbose / lists them all",
+        )
 
     def show(found: list[Changed]) -> None:
         for changed in found:

@@ -25,8 +25,8 @@ from byteback.client.settings import Files, read_destination
 from byteback.errors import escape
 
 _DONE = {
-    "enrolled": "This machine is now the client {host} of {server}.",
-    "already": "This machine was the client {host} of {server} already.",
+    "enrolled": "This machine is now the client {host} of {server}",
+    "already": "This machine is already the client {host} of {server}",
     "replaced": "This machine is the client {host} of {server} again, with a new key.",
     "modernised": "This machine is the client {host} of {server}; "
     "its line there was brought up to date.",

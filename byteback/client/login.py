@@ -146,11 +146,13 @@ def _try_keys(door: _Door, keys: Iterator[LoginKey]) -> bool:
 
 def _try_secrets(door: _Door, config: SshConfig, questions: Questions) -> bool:
     prompt = f"{escape(config.user)}@{escape(config.host)}'s password: "
+    if questions.can_ask_secret():
+        logger.info("no key at hand opens the server; Enter alone gives up")
     for _ in range(PASSWORD_TRIES):
         methods = door.session.further or door.methods
         if "password" in methods:
             password = questions.secret(prompt)
-            if password is None:
+            if not password:  # an empty answer: leave it at that
                 return False
             door.knock_if_worn_out()
             is_in = door.session.login_with_password(password)
@@ -195,7 +197,11 @@ def _refused(config: SshConfig, door: _Door, questions: Questions) -> LoginRefus
             hint="run this on a terminal, with your ssh agent, or with SSH_ASKPASS",
         )
     if takes_secrets:
-        return LoginRefusedError(f"{who}: permission denied (wrong password?)")
+        return LoginRefusedError(
+            f"{who}: permission denied (no key at hand fits, and no password did)",
+            hint="on the server 'sudo byteback-setup-server --admin-key FILE.pub' lets "
+            "your key in; byteback-setup-client(1) names other ways",
+        )
     return LoginRefusedError(
         f"{who}: it takes keys only, and no key at hand fits",
         hint="run this with your ssh agent (sudo --preserve-env=SSH_AUTH_SOCK), or as "

@@ -57,8 +57,11 @@ class Enrolment:
 
 
 def parse_words(words: tuple[str, ...]) -> EnrolRequest:
-    """``NAME TYPE BASE64 [COMMENT...]`` as a request. Raises UsageError."""
-    if len(words) < 3:
+    """``NAME TYPE BASE64 [COMMENT...]`` as a request. Raises UsageError.
+
+    The key may be one word in quotes, too.
+    """
+    if len(" ".join(words[1:]).split()) < 2:
         raise UsageError(
             "a client's name and its public key are needed",
             hint=f"{ENROL} NAME ssh-ed25519 AAAA...",
@@ -226,7 +229,8 @@ def _explain_no_subvolume(store: Store, error: ToolError) -> NotSetUpError | Too
         return error
     return NotSetUpError(
         f"{quote(str(store.root))} is on {mount.fs_type}, and a store must be on btrfs",
-        hint="make a store with byteback-setup-server, and log in as its user",
+        hint="make a store with byteback-setup-server, and log in as its user, or as "
+        "root",
     )
 
 

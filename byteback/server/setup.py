@@ -117,7 +117,7 @@ def _next_steps(store: Store, has_keys: bool) -> Iterator[Outcome]:
         return
     yield Outcome(
         Kind.NEXT,
-        "nobody's key may enrol clients yet: run byteback-setup-server --admin-key "
-        "FILE.pub with yours, or enrol each client here: "
-        f"{setup_keys.PROGRAM} NAME PUBLIC-KEY",
+        "nobody's key may enrol clients yet: let yours do so with "
+        "sudo byteback-setup-server --admin-key FILE.pub, or enrol each client here: "
+        f"sudo {setup_keys.PROGRAM} NAME 'LINE OF ITS /etc/byteback/key.pub'",
     )

@@ -238,6 +238,19 @@ def test_password_and_fingerprint_on_the_terminal(password_server: Server) -> No
     assert "is now the client" in shown
 
 
+def test_enrolled_by_hand_and_no_password(password_server: Server) -> None:
+    """Nobody needs a login on the server where its root has taken the key."""
+    argv = [*password_server.enrolling, "--hostname", HOST]
+    status, shown = talk(argv, [("y/N", "y"), ("password:", "")])
+    assert status == 9, shown
+    assert "byteback-setup-server --admin-key" in shown
+    key = (ETC / "key.pub").read_text().strip()
+    assert password_server.receive(HOST, key).status == 0
+    status, shown = talk(argv, [("password:", "")])
+    assert status == 0, shown
+    assert "is already the client" in shown
+
+
 def test_no_on_the_terminal_stops_it(password_server: Server) -> None:
     argv = [*password_server.enrolling, "--hostname", HOST]
     status, shown = talk(argv, [("y/N", "n")])

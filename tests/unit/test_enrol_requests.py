@@ -33,6 +33,17 @@ def test_request_of_the_old_tool_is_understood() -> None:
     assert not request.replace_key
 
 
+def test_a_key_by_hand_may_be_in_quotes() -> None:
+    apart, quoted = (
+        enrol.parse_words(("a.example", *words))
+        for words in (KEY.line.split(), [KEY.line])
+    )
+    assert (quoted.host, quoted.key) == (apart.host, apart.key) == ("a.example", KEY)
+    for words in [("a.example",), ("a.example", KEY.kind), (KEY.line,), ()]:
+        with pytest.raises(UsageError):
+            enrol.parse_words(words)
+
+
 @pytest.mark.parametrize("replace_key", [False, True])
 def test_client_and_server_agree(replace_key: bool) -> None:
     command = enrol_reply.format_request("a.example", KEY, replace_key=replace_key)
