@@ -81,6 +81,7 @@ def command(
 def answer(request: EnrolRequest) -> None:
     """Enrol, and say so in one line."""
     store.become_store_user()
+    store.check_store_user()
     done = enrol.enrol(store.own_store(), request, host.program_path(RECEIVE))
     if request.as_json:
         fields = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from byteback import locking
-from byteback.errors import NotSetUpError, quote
+from byteback.errors import NotSetUpError, RefusedError, quote
 from byteback.model.hostname import check_host_name, is_host_name
 from byteback.model.snapshot import CURRENT, Snapshot, parse_snapshot_name
 
@@ -135,6 +135,20 @@ def find_store() -> Store:
             f"this machine has no user {quote(USER)}, so it holds no store",
             hint="make one with byteback-setup-server",
         ) from None
+
+
+def check_store_user() -> None:
+    """Raise RefusedError for anybody but the user byteback, where there is one.
+
+    Another user's home would become a store that nobody prunes.
+    """
+    with contextlib.suppress(KeyError):
+        if pwd.getpwnam(USER).pw_uid != os.geteuid():
+            raise RefusedError(
+                f"only root and the user {quote(USER)} can enrol clients here",
+                hint="byteback-setup-client --login root logs in as root; any user's "
+                "key can enrol after byteback-setup-server --admin-key",
+            )
 
 
 def become_store_user() -> None:

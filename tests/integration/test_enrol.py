@@ -251,6 +251,22 @@ def test_enrolled_by_hand_and_no_password(password_server: Server) -> None:
     assert "is already the client" in shown
 
 
+def test_another_user_has_no_store(open_server: Server, tmp_path: Path) -> None:
+    """With --login ALICE, alice's home would become a store that nobody prunes."""
+    key = make_key(tmp_path / "client").with_suffix(".pub").read_text().strip()
+    program = open_server.bin / "byteback-setup-client-receive"
+    run_program(["useradd", "--create-home", "alice"])
+    try:
+        argv = ["runuser", "-u", "alice", "--", program, HOST, key]
+        refused = run_program(argv, check=False)
+        assert refused.status == 9
+        assert "--login root" in refused.stderr
+        assert not Path("/home/alice/.byteback").exists()
+    finally:
+        run_program(["userdel", "--remove", "alice"])
+    assert open_server.receive(HOST, key).status == 0
+
+
 def test_no_on_the_terminal_stops_it(password_server: Server) -> None:
     argv = [*password_server.enrolling, "--hostname", HOST]
     status, shown = talk(argv, [("y/N", "n")])
