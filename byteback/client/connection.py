@@ -142,16 +142,17 @@ class Connection:
 
     def _connection_failure(self, details: tuple[str, ...]) -> BytebackError:
         text = "\n".join(details)
-        if "host key is known for" in text:
+        is_changed = "IDENTIFICATION HAS CHANGED" in text
+        is_refused = "Host key verification failed" in text
+        # Where nothing is pinned, ssh says no more than that it may ask nobody.
+        is_unknown = is_refused and self.known_hosts is None and not is_changed
+        if is_unknown or "host key is known for" in text:
             return RefusedError(
                 f"the host key of {self.name} is not known: "
                 f"{quote(str(self.known_hosts or 'known_hosts'))} does not hold it",
                 hint="run byteback-setup-client again to pin it",
             )
-        if (
-            "Host key verification failed" in text
-            or "IDENTIFICATION HAS CHANGED" in text
-        ):
+        if is_refused or is_changed:
             return RefusedError(
                 f"the host key of {self.name} is not the one that was pinned at "
                 "set-up: somebody may be listening in",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,27 @@ def test_how_a_session_failed(
     error = CONNECTION.failure(status, details)
     assert type(error) is kind
     assert "byteback-receive: " not in error.message or status == 127
+
+
+@pytest.mark.parametrize(
+    ("known_hosts", "first", "words"),
+    [
+        (
+            None,
+            "",
+            "is not known",
+        ),  # as after an upgrade from 0.4, which pinned nothing
+        (None, "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @", "somebody may"),
+        (Path("known_hosts"), "", "somebody may"),
+        (Path("known_hosts"), "No RSA host key is known for x and", "does not hold it"),
+    ],
+)
+def test_a_host_key_that_nobody_pinned_is_no_attack(
+    known_hosts: Path | None, first: str, words: str
+) -> None:
+    connection = replace(CONNECTION, known_hosts=known_hosts)
+    error = connection.failure(255, (first, "Host key verification failed."))
+    assert words in error.message
 
 
 def outcome(status: int, *problems: str, complaint: tuple[str, ...] = ()) -> Outcome:
