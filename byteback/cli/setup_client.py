@@ -28,8 +28,8 @@ _DONE = {
     "enrolled": "This machine is now the client {host} of {server}",
     "already": "This machine is already the client {host} of {server}",
     "replaced": "This machine is the client {host} of {server} again, with a new key.",
-    "modernised": "This machine is the client {host} of {server}; "
-    "its line there was brought up to date.",
+    "modernised": "This machine is the client {host}; "
+    "its line was brought up to date on {server}",
 }
 
 
