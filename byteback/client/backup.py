@@ -34,7 +34,7 @@ from byteback.client.settings import (
 from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
 from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
-from byteback.model.size import format_size
+from byteback.model.size import format_count, format_size
 from byteback.tools import host, interrupts
 from byteback.tools.rsync import PARTIAL, Outcome, Progress
 from byteback.wire import requests
@@ -88,7 +88,8 @@ class Summary:
         """One line for the log and for whoever watches."""
         sent = f"{self.outcome.files_sent} of {self.outcome.files} files sent"
         size = format_size(self.outcome.bytes_sent)
-        text = f"{sent} ({size}) in {self.duration_s:.0f} seconds"
+        took = format_count(round(self.duration_s), "second")
+        text = f"{sent} ({size}) in {took}"
         if self.completion is None:
             return f"dry run: {text}; nothing was changed"
         if self.completion.snapshot is not None:

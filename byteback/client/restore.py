@@ -24,6 +24,7 @@ from byteback.client.settings import (
 )
 from byteback.errors import BytebackError, IncompleteRestoreError, escape, quote
 from byteback.model.listing import Entry
+from byteback.model.size import format_count
 from byteback.tools.rsync import SUCCESS, Progress
 
 logger = logging.getLogger(__name__)
@@ -138,9 +139,9 @@ def _restore_batch(
     if missing and not job.is_dry_run:
         problems += pull.run_pull(job, missing, recursive=False).problems
     logger.info(
-        "%s %d files from %s below %s",
+        "%s %s from %s below %s",
         "would restore" if job.is_dry_run else "restored",
-        outcome.files_sent,
+        format_count(outcome.files_sent, "file"),
         batch.snapshot,
         quote(str(batch.directory)),
     )
@@ -201,7 +202,8 @@ def _describe(work: Sequence[tuple[pull.Pull, Batch]]) -> str:
 
 def _report(found: Found, problems: Sequence[str], heard: pull.Heard) -> None:
     if heard.kept:
-        logger.info("%d files are newer than their backup: kept", len(heard.kept))
+        kept = format_count(len(heard.kept), "file")
+        logger.info("%s newer than in the backup: kept", kept)
     user = os.geteuid()
     if user != 0 and any(entry.uid != user for entry in found.entries):
         logger.warning(

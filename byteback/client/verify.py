@@ -18,6 +18,7 @@ from byteback.client.restore import DEFAULT_IO_TIMEOUT_S
 from byteback.client.settings import read_io_timeout, read_rsync_flags
 from byteback.errors import BytebackError, escape, quote
 from byteback.model.listing import Entry, rank_trees
+from byteback.model.size import format_count
 from byteback.model.snapshot import CURRENT
 from byteback.wire import requests
 
@@ -68,7 +69,8 @@ def verify(server: Server, sample: int) -> Verified:
             details=[escape(path) for path in differing[:SHOWN]],
         )
     size = sum(entry.size for entry in entries)
-    logger.info("%d files, %d bytes: the same in %s", len(entries), size, snapshot)
+    files = format_count(len(entries), "file")
+    logger.info("%s, %d bytes: the same in %s", files, size, snapshot)
     return Verified(snapshot, len(entries), size)
 
 

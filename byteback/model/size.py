@@ -1,4 +1,4 @@
-"""Sizes as people write them: ``20G``, ``500M``, ``1T``, in powers of 1024."""
+"""Sizes as people write them: ``20G``, ``500M``, ``1T``, in powers of 1024; counts."""
 
 from __future__ import annotations
 
@@ -33,3 +33,8 @@ def format_size(size: int) -> str:
         value /= 1024
     suffix = "B" if unit == "B" else f"{unit}iB"
     return f"{value:.1f}".removesuffix(".0") + f" {suffix}"
+
+
+def format_count(number: int, what: str) -> str:
+    """``1 file``, ``2 files``, ``0 files`` for "file"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

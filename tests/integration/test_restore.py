@@ -278,7 +278,7 @@ def test_in_place_asks_and_keeps_what_is_newer(restorer: Restorer) -> None:
     later = time.time() + 10
     os.utime(plain, (later, later))
     kept = restorer.run("-v", "-r", "--in-place", "--yes", plain)
-    assert "1 files are newer than their backup: kept" in kept.stderr
+    assert "1 file newer than in the backup: kept" in kept.stderr
     assert plain.read_text() == "newer than its backup"
     os.utime(plain, (1, 1))
     dry = restorer.run("-r", "--in-place", "--dry-run", plain)
@@ -549,7 +549,7 @@ def test_in_place_asks_on_a_terminal(restorer: Restorer) -> None:
     assert yes.status == 0, yes.stdout
     assert plain.read_text() == "plain"
     assert "100%" in yes.stdout
-    assert "restored 1 files from current" in yes.stdout
+    assert "restored 1 file from current" in yes.stdout
 
 
 def old_ssh(restorer: Restorer) -> list[str]:

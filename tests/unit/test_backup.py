@@ -412,6 +412,7 @@ def test_the_summary(completion: Completion | None, words: str) -> None:
     summary = backup.Summary(Outcome(0, 10, 2, 2048), 3.0, completion)
     assert words in summary.sentence()
     assert "2 of 10 files sent (2 KiB) in 3 seconds" in summary.sentence()
+    assert " in 1 second;" in replace(summary, duration_s=1.2).sentence()
 
 
 def test_finally_hooks_are_told_how_it_ended() -> None:
