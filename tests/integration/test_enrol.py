@@ -257,7 +257,7 @@ def test_another_user_has_no_store(open_server: Server, tmp_path: Path) -> None:
     program = open_server.bin / "byteback-setup-client-receive"
     run_program(["useradd", "--create-home", "alice"])
     try:
-        argv = ["runuser", "-u", "alice", "--", program, HOST, key]
+        argv: list[str | Path] = ["runuser", "-u", "alice", "--", program, HOST, key]
         refused = run_program(argv, check=False)
         assert refused.status == 9
         assert "--login root" in refused.stderr
