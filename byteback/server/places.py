@@ -151,7 +151,7 @@ def locate(place: Place, name: str, holders: Set[Run] | None) -> list[Run]:
     found: list[Run] = []
     if holders is not None and not holders:
         return found
-    for segment in place.segments if len(place.runs) > 1 else [place.runs]:
+    for segment in [place.runs] if len(place.runs) == 1 else place.segments:
         known: Known = {}
         whole = _whole(place, name, segment, known)
         if whole is not None:

@@ -277,3 +277,14 @@ def test_unchanged_directories_are_looked_at_twice(
     assert [entry.path for entry in found] == ["/a/below/1"]
     assert looked.count("b") == 2
     assert looked.count("below") < 21 + 2 * 3 + 1
+
+
+def test_a_tree_that_cannot_be_entered_has_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client can send a root directory of mode 0, and nobody but root enters it."""
+    (store.current(HOST) / "a").touch()
+    monkeypatch.setattr(tree, "open_root", lambda _: None)
+    for texts in PATTERNS:
+        found = search.find(store, HOST, "*", "newest", texts, current_is_whole=True)
+        assert list(found) == []
