@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from byteback.errors import RefusedError, quote
+from byteback import locking
+from byteback.errors import BytebackError, LockedError, RefusedError, quote
 from byteback.model.snapshot import CURRENT
-from byteback.server import host_state, lineage, name_index, walk
+from byteback.server import host_state, lineage, name_index, search_limits, walk
 from byteback.server.search_limits import Limits
 from byteback.server.store import Store
+from byteback.tools import btrfs
+from byteback.tools.subvolume import Subvolume
 
 logger = logging.getLogger(__name__)
 
 ONE_S = 120.0  # for one host; where that is not enough, searches do without
 ALL_S = 240.0  # of one run
+MEMORY = 1 << 30  # bytes of address space, as a search has: a client sets its names
 
 
 def index_new(store: Store) -> None:
     """Make the indexes that backups have outdated; nothing here fails a run.
 
-    What is not reached has the next run.
+    What is not reached has the next run, and what another run is at stays with that:
+    two would write into one file.
     """
+    try:
+        with locking.hold_directory(store.state / "hosts"), _little_memory():
+            _index_all(store)
+    except LockedError:
+        logger.info("another run is making indexes already")
+    except FileNotFoundError:
+        return  # nobody has sent anything yet
+
+
+def _index_all(store: Store) -> None:
     hosts = store.hosts()
-    _remove_others(store, hosts)
+    _clear_away(store, hosts)
+    search_limits.allow_open_files()
     deadline = time.monotonic() + ALL_S
     for host in hosts:
         left = deadline - time.monotonic()
@@ -32,8 +51,10 @@ def index_new(store: Store) -> None:
             return
         try:
             _index(store, host, min(ONE_S, left))
-        except OSError as error:
+        except (OSError, BytebackError, MemoryError) as error:
             logger.info("no index of the names of %s: %s", quote(host), error)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                return
 
 
 def _index(store: Store, host: str, seconds: float) -> None:
@@ -43,8 +64,10 @@ def _index(store: Store, host: str, seconds: float) -> None:
     names = store.trees(host)
     current = lineage.read_trees(directory, [CURRENT])
     present = name_index.identify(store, host, current)
-    if name_index.is_up_to_date(store, host, names, present):
+    if not name_index.is_due(store, host, names, present):
         return
+    # What somebody changes by hand from now on has a transaction of its own.
+    btrfs.sync(directory)
     trees = lineage.read_trees(directory, names)
     identities = name_index.identify(store, host, trees)
     limits = Limits(0, seconds, is_watched=False)
@@ -53,21 +76,55 @@ def _index(store: Store, host: str, seconds: float) -> None:
     )
     path = name_index.path_of(store, host)
     recorded = {name: identities.get(name) for name in names}
+    started = time.monotonic()
     try:
-        name_index.write(path, _directories(search), recorded)
+        name_index.write(path, _directories(search, trees), recorded)
+        return
+    except _ChangedError:
+        reason, recorded = "its trees changed meanwhile", {}
+    except MemoryError:
+        reason = "its directories are too large"
     except RefusedError as error:
-        if seconds == ONE_S:  # else the next run has more time for it
-            logger.info("no index of the names of %s: %s", quote(host), error.message)
-            name_index.write(path, [], recorded, is_whole=False)
+        if seconds < ONE_S:
+            return  # the next run has more time for it
+        reason = error.message
+    logger.info("no index of the names of %s: %s", quote(host), reason)
+    taken = time.monotonic() - started
+    name_index.write(path, [], recorded, is_whole=False, taken=taken)
 
 
-def _directories(search: walk.Search) -> Iterator[tuple[str, list[str]]]:
+class _ChangedError(Exception):
+    """A tree went while it was read: what it shared with others is not known."""
+
+
+def _directories(
+    search: walk.Search, trees: Mapping[str, Subvolume]
+) -> Iterator[tuple[str, list[str]]]:
     for place, names in walk.directories(search):
         yield place.path or "/", list(names)
+    now = lineage.read_trees(search.directory, search.trees)
+    # By their uuids: looking at current may count as a change (atime).
+    if {n: one.uuid for n, one in now.items()} != {
+        n: one.uuid for n, one in trees.items()
+    }:
+        raise _ChangedError
 
 
-def _remove_others(store: Store, hosts: list[str]) -> None:
+def _clear_away(store: Store, hosts: list[str]) -> None:
+    """Delete what is left of clients that are gone, and of runs that were killed."""
     kept = {name_index.path_of(store, host).name for host in hosts}
-    for path in (store.state / "hosts").glob("*.names"):
-        if path.name not in kept:
-            path.unlink(missing_ok=True)
+    for path in (store.state / "hosts").glob("*.names*"):
+        if path.suffix in (".names", name_index.UNFINISHED) and path.name not in kept:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _little_memory() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (soft, MEMORY) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -6,8 +6,9 @@ something out. Therefore it is used for trees alone that are, by what btrfs says
 them, what they were when it was made (D28).
 
 A file for each host, mode 0600: the path of each directory, "/" or "/etc", and the
-names in it in no order, each ended by a NUL, in UTF-8 with surrogates for other bytes;
-then JSON that says which trees it covers; then that text's length in four bytes.
+names in it in no order, each ended by a NUL, in UTF-8 with surrogates for other bytes.
+A directory comes before all that is below it, and that before anything else. Then JSON
+that says which trees it covers; then that text's length in four bytes.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import contextlib
 import json
 import mmap
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from byteback.errors import RefusedError
-from byteback.model.pattern import Deep, Literal, Pattern, Wild
+from byteback.model.pattern import Pattern
 from byteback.model.snapshot import CURRENT
+from byteback.model.sought import Sought, read_sought
 from byteback.server import host_state
 from byteback.server.store import Store
 from byteback.tools.subvolume import Subvolume
@@ -31,8 +34,10 @@ MAX_SIZE = 1 << 27  # bytes; a search can map that
 MAX_DIRECTORIES = 10_000  # that a search is led to; for more it looks everywhere
 MAX_CHARACTERS = 1 << 24  # of their paths and of those above them
 MAX_SOUGHT = 8  # names, each in one go through the index; more are all sought in one
-MAX_WILD = 100  # patterns for names: with more it is as well to look everywhere
 VERSION = 1
+UNFINISHED = ".names-new"
+CHEAP_S = 10.0  # what takes less to make is made after each backup
+SHARE = 20  # what takes more may take one part in so many of the time
 _LENGTH_BYTES = 4
 _STEP = 1000  # names from one look at the time to the next
 
@@ -49,15 +54,18 @@ def identify(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Identit
     """What tells each tree that can be covered from what it may become.
 
     ``trees`` are those that nobody has written to, and ``current``, which only
-    transfers change: each of them writes down its beginning and its end. Whether btrfs
-    has a change on disc yet, they do not wait for.
+    transfers change: each of them writes down its beginning and its end. What is
+    changed by hand has the number of a later transaction, if all before is committed.
     """
     found: dict[str, Identity] = {}
     for name, subvolume in trees.items():
-        if name != CURRENT:
-            found[name] = [subvolume.uuid.hex()]
-        elif (since := host_state.finished_since(store, host)) is not None:
-            found[name] = [subvolume.uuid.hex(), subvolume.changed, since]
+        found[name] = [subvolume.uuid.hex(), subvolume.changed]
+        if name == CURRENT:
+            since = host_state.finished_since(store, host)
+            if since is None:
+                del found[name]
+            else:
+                found[name].append(since)
     return found
 
 
@@ -78,39 +86,46 @@ class Index(NamedTuple):
 
         None if anything may be anywhere. ``step`` is called now and then.
         """
-        wanted = _last_names(patterns)
-        if wanted is None or not set(self.covered).issuperset(trees):
+        sought = read_sought(patterns)
+        if sought is None or not set(self.covered).issuperset(trees):
             return None
-        literals, wilds = wanted
         led = _Led()
-        if wilds or len(literals) > MAX_SOUGHT:
-            is_led = self._sift(literals, wilds, led, step)
+        if sought.wilds or len(sought.literals) > MAX_SOUGHT:
+            is_led = self._sift(sought, led, step)
         else:
-            is_led = all(self._find(name, led, step) for name in literals)
+            is_led = all(self._find(sought, one, led, step) for one in sought.literals)
         return led.paths if is_led else None
 
-    def _find(self, name: str, led: _Led, step: Callable[[], None]) -> bool:
+    def _start(self, top: bytes) -> int:
+        """Where a directory is; the end if there is none."""
+        if not top:
+            return 0
+        at = self.data.find(b"\0" + top + b"\0", 0, self.end)
+        return self.end if at < 0 else at + 1
+
+    def _find(
+        self, sought: Sought, name: str, led: _Led, step: Callable[[], None]
+    ) -> bool:
         step()
+        top = _encode(sought.top)
+        first = self._start(top)
         needle = b"\0" + _encode(name) + b"\0"
-        at = self.data.find(needle, 0, self.end)
+        at = self.data.find(needle, first, self.end)
         while at >= 0:
             step()
             # Names have no slash, and so it is a path's. The first is not after a NUL.
-            start = self.data.rfind(b"\0/", 0, at) + 1
+            start = max(self.data.rfind(b"\0/", first, at) + 1, first)
             path = self.data[start : self.data.find(b"\0", start, self.end)]
+            if not _is_within(path, top):
+                return True
             if not led.add(path):
                 return False
             at = self.data.find(needle, at + len(needle), self.end)
         return True
 
-    def _sift(
-        self,
-        literals: Collection[str],
-        wilds: Collection[Wild],
-        led: _Led,
-        step: Callable[[], None],
-    ) -> bool:
-        position = count = 0
+    def _sift(self, sought: Sought, led: _Led, step: Callable[[], None]) -> bool:
+        top = _encode(sought.top)
+        position, count = self._start(top), 0
         path = b""
         is_led = False
         while position < self.end:
@@ -119,15 +134,23 @@ class Index(NamedTuple):
             position = end + 1
             if name.startswith(b"/"):
                 path, is_led = name, False
+                if not _is_within(path, top):
+                    return True
             elif not is_led:
                 text = _decode(name)
-                is_led = text in literals or any(w.matches(text) for w in wilds)
+                is_led = text in sought.literals or any(
+                    wild.matches(text) for wild in sought.wilds
+                )
                 if is_led and not led.add(path):
                     return False
             count += 1
             if count % _STEP == 0:
                 step()
         return True
+
+
+def _is_within(path: bytes, top: bytes) -> bool:
+    return path == top or path.startswith(top + b"/")
 
 
 class _Led:
@@ -151,27 +174,6 @@ class _Led:
         return self._directories <= MAX_DIRECTORIES
 
 
-def _last_names(patterns: Sequence[Pattern]) -> tuple[set[str], list[Wild]] | None:
-    """The names that the patterns can end with; None if that leads nowhere.
-
-    Without a ``**/`` among them little is looked at anyway.
-    """
-    literals: set[str] = set()
-    wilds: dict[str, Wild] = {}
-    is_deep = False
-    for pattern in patterns:
-        is_deep = is_deep or any(isinstance(one, Deep) for one in pattern.components)
-        match pattern.components[-1:]:
-            case (Literal(name),):
-                literals.add(name)
-            case (Wild() as wild,):
-                wilds[wild.regex.pattern] = wild
-            case (Deep(),):
-                return None
-    is_worthwhile = is_deep and len(wilds) <= MAX_WILD
-    return (literals, list(wilds.values())) if is_worthwhile else None
-
-
 def load(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Index | None:
     """The index of ``host``, for the trees that are what they were; None for none.
 
@@ -185,18 +187,21 @@ def load(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Index | Non
     return Index(found.data, found.end, covered)
 
 
-def is_up_to_date(
+def is_due(
     store: Store, host: str, names: Collection[str], present: Identities
 ) -> bool:
-    """Whether a new index would cover no more than the old one, or get as far.
+    """Whether a new index would cover more than the old one, and it is time for it.
 
-    ``names`` are all trees, ``present`` what is known of ``current``.
+    ``names`` are all trees, ``present`` what is known of ``current``. A client decides
+    when it transfers, and how long its index takes: it is not to keep others waiting.
     """
     found = _read(path_of(store, host))
-    return (
-        found is not None
-        and set(names) <= found.trees.keys()
-        and all(found.trees.get(name) == one for name, one in present.items())
+    if found is None:
+        return True
+    if found.taken > CHEAP_S and 0 <= time.time() - found.made < SHARE * found.taken:
+        return False
+    return not set(names) <= found.trees.keys() or any(
+        found.trees.get(name) != one for name, one in present.items()
     )
 
 
@@ -207,6 +212,8 @@ class _File(NamedTuple):
     end: int
     trees: Mapping[str, Identity | None]  # all there were; None: cannot be covered
     is_whole: bool  # else it is only a note that making one was given up
+    made: float  # seconds since 1970
+    taken: float  # seconds that it took
 
 
 def _read(path: Path) -> _File | None:
@@ -223,7 +230,8 @@ def _read(path: Path) -> _File | None:
         end = start - int.from_bytes(data[start:], "big")
         about = json.loads(data[max(end, 0) : start])
         if end >= 0 and about["version"] == VERSION:
-            return _File(data, end, dict(about["trees"]), about["is_whole"])
+            times = float(about["made"]), float(about["taken"])
+            return _File(data, end, dict(about["trees"]), about["is_whole"], *times)
     return None
 
 
@@ -233,16 +241,18 @@ def write(
     trees: Mapping[str, Identity | None],
     *,
     is_whole: bool = True,
+    taken: float = 0.0,
 ) -> None:
     """Put an index of ``directories`` in place of an old one.
 
-    If it cannot be finished the old one stays. Raises RefusedError if it gets too
+    If it cannot be finished the old one stays. ``taken`` are seconds that went into it
+    already. Only one at a time may write an index. Raises RefusedError if it gets too
     large, OSError, and what ``directories`` does.
     """
-    beside = path.with_suffix(".names-new")
+    beside = path.with_suffix(UNFINISHED)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     about = {"version": VERSION, "trees": dict(trees), "is_whole": is_whole}
-    words = json.dumps(about).encode("ascii")
+    started = time.monotonic() - taken
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as file:
             size = 0
@@ -250,12 +260,15 @@ def write(
                 size += file.write(_encode("\0".join([place, *names, ""])))
                 if size > MAX_SIZE:
                     raise RefusedError("there are too many names for an index")
+            times = {"made": time.time(), "taken": time.monotonic() - started}
+            words = json.dumps(about | times).encode("ascii")
             file.write(words + len(words).to_bytes(_LENGTH_BYTES, "big"))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def _encode(text: str) -> bytes:

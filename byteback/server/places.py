@@ -102,15 +102,22 @@ class Place:
     def listings(self) -> dict[Key, Names]:
         """The names that the patterns care for, by the key of each run.
 
-        They are read in the oldest tree of a run: a snapshot, while ``current`` may be
-        in the middle of a backup. To be called once.
+        To be called once.
         """
         found: dict[Key, Names] = {}
         for run in self.runs:
             if run.key not in found:
-                fd = self.descriptor(run.chain[run.last])
-                found[run.key] = tree.list_directory(fd, self.progress.only)
+                found[run.key] = self.listing(run)
         return found
+
+    def listing(self, run: Run) -> Names:
+        """The names that the patterns care for in one run, or in one with its key.
+
+        They are read in its oldest tree: a snapshot, while ``current`` may be in the
+        middle of a backup. To be called once.
+        """
+        fd = self.descriptor(run.chain[run.last])
+        return tree.list_directory(fd, self.progress.only)
 
     @property
     def segments(self) -> list[list[Run]]:

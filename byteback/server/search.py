@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import resource
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -17,7 +16,7 @@ from byteback.errors import RefusedError, quote
 from byteback.model import listing, pattern
 from byteback.model.difference import Difference
 from byteback.model.listing import Entry
-from byteback.server import tree, walk
+from byteback.server import search_limits, tree, walk
 from byteback.server.lineage import Chains
 from byteback.server.name_index import Index
 from byteback.server.search_limits import Limits
@@ -79,7 +78,7 @@ def _prepare(
     trees = _choose_trees(store, host, snapshot, current_is_whole=current_is_whole)
     compiled = pattern.compile_patterns(patterns)
     limits = Limits(MAX_RESULTS, MAX_SECONDS)
-    _allow_open_files()
+    search_limits.allow_open_files()
     directory = store.host_directory(host)
     return walk.Search(directory, trees, chains, compiled, scope, limits)
 
@@ -105,7 +104,7 @@ def changes(
     ]
     compiled = pattern.compile_patterns(patterns)
     limits = Limits(MAX_RESULTS, MAX_SECONDS)
-    _allow_open_files()
+    search_limits.allow_open_files()
     directory = store.host_directory(host)
     if trees[0] == trees[1]:
         return iter(())
@@ -280,10 +279,3 @@ def _choose_trees(
             hint="byteback-restore --verbose / lists all snapshots" if ranked else None,
         )
     return trees
-
-
-def _allow_open_files() -> None:
-    """Open as many files as the system lets us: a directory of each snapshot."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

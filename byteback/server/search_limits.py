@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import select
 import time
 
@@ -51,3 +52,10 @@ def _is_heard() -> bool:
     waiting = select.poll()
     waiting.register(_STDOUT, 0)
     return not waiting.poll(0)
+
+
+def allow_open_files() -> None:
+    """Open as many files as the system lets us: a directory of each snapshot."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -110,21 +110,24 @@ def directories(search: Search) -> Iterator[tuple[Place, Collection[str]]]:
 
 
 def _list_all(place: Place, limits: Limits) -> tuple[Collection[str], list[Candidate]]:
-    """All names in a directory, and those that are directories anywhere."""
-    listings = place.listings()
+    """All names in a directory, and those that are directories anywhere.
+
+    Only one listing is kept at a time: there may be a million names in each of sixty.
+    """
+    runs: dict[Key, list[Run]] = {}
+    for run in place.runs:
+        runs.setdefault(run.key, []).append(run)
     names: set[str] = set()
-    inner: set[str] = set()
-    for listed in listings.values():
+    holders: dict[str, set[Run]] = {}
+    for alike in runs.values():
         limits.step()
+        listed = place.listing(alike[0])
         names |= listed.keys()
-        inner.update(name for name, is_directory in listed.items() if is_directory)
-    return names, [
-        Candidate(
-            *(place, name, place.progress),
-            {run for run in place.runs if listings[run.key].get(name)},
-        )
-        for name in inner
-    ]
+        for name, is_directory in listed.items():
+            if is_directory:
+                holders.setdefault(name, set()).update(alike)
+    inner = holders.items()
+    return names, [Candidate(place, name, place.progress, of) for name, of in inner]
 
 
 def refusal(error: OSError) -> Exception:
