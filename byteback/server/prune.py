@@ -122,12 +122,15 @@ class Pruner:
             with locking.hold_directory(self.store.root):
                 repair.repair(self.store)
                 census.count_new(self.store)
-                deleted = self._prune_locked(limits) if self._is_due(limits) else 0
+                is_due = self._is_due(limits)
+                deleted = self._prune_locked(limits) if is_due else 0
+                is_short = is_due and self._wants(self._free(), limits, under_way=False)
                 self._provide_reserve(limits)
         except LockedError:
             logger.info("another run is pruning already")
             return 0
-        indexing.index_new(self.store)
+        if not is_short:
+            indexing.index_new(self.store)
         self._remover.raise_failures()
         return deleted
 

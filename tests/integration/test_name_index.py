@@ -264,6 +264,12 @@ def test_a_search_in_the_index_ends_in_time(
         find(store, ["/**/file"])
 
 
+def test_a_disc_that_stays_full_gets_none(store: Store) -> None:
+    snapshot(store, FIRST)  # the newest, which is never deleted
+    Pruner(store).prune(Limits(99.8, 99.9))
+    assert not name_index.path_of(store, HOST).exists()
+
+
 def test_pruning_makes_it_and_takes_it_away(store: Store) -> None:
     (store.current(HOST) / "file").touch()
     snapshot(store, FIRST)
