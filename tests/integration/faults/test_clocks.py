@@ -194,7 +194,7 @@ def test_a_client_whose_clock_jumps_in_the_middle(
     world.slow("20mbit")
     running = world.start(retries=0)
     for offset in (AHEAD, BEHIND, RIGHT):
-        world.wait_for_bytes(MEBI // 4)
+        world.wait_for_transfer(MEBI // 4)
         client_clock.set(offset)
     world.mend()
     outcome = running.finish()

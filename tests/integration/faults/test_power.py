@@ -67,7 +67,7 @@ def test_files_written_in_place_are_not_half_old_for_ever(server: World) -> None
     write_files(server.source, sizes)
     server.slow("20mbit")
     running = server.start(retries=OFTEN, delay_s=0)
-    server.wait_for_bytes(3_600_000)
+    server.wait_for_transfer(3_600_000)
     cut_power(server, 2)
     server.mend()
     outcome = running.finish()

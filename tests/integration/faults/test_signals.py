@@ -44,7 +44,7 @@ def start_transfer(world: World) -> Running:
     write_files(world.source, [4 * MEBI])
     world.slow("10mbit")
     running = world.start(delay_s=0)
-    world.wait_for_bytes(MEBI // 4)
+    world.wait_for_transfer(MEBI // 4)
     return running
 
 
@@ -135,7 +135,7 @@ def test_nohup_is_respected(world: World) -> None:
         running = world.start()
     finally:
         signal.signal(signal.SIGHUP, before)
-    world.wait_for_bytes(MEBI)
+    world.wait_for_transfer(MEBI)
     os.kill(running.pid, signal.SIGHUP)
     world.mend()
     assert running.finish().status == 0

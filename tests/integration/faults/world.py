@@ -207,14 +207,20 @@ class World:
             time.sleep(0.02)
         pytest.fail(f"no {name!r} on the {side} within {timeout_s} s")
 
-    def wait_for_bytes(self, number: int, timeout_s: float = IN_TIME_S) -> None:
-        """Wait until the client has sent so many bytes more."""
-        goal = self.bytes_sent() + number
+    def wait_for_transfer(self, number: int, timeout_s: float = IN_TIME_S) -> int:
+        """Wait until rsync runs and the client has sent so many bytes more.
+
+        Returns how many it had sent before. Those that measured the line are among
+        them: how many that takes is up to the machine.
+        """
+        self.wait_for("client", "--server", timeout_s)
+        before = self.bytes_sent()
         deadline = time.monotonic() + timeout_s
-        while self.bytes_sent() < goal:
+        while self.bytes_sent() < before + number:
             if time.monotonic() > deadline:
                 pytest.fail(f"less than {number} bytes were sent in {timeout_s} s")
             time.sleep(0.05)
+        return before
 
     def assert_nothing_left(self, timeout_s: float = IN_TIME_S) -> None:
         """No process, no directory of a connection, no lock that is held."""
@@ -428,9 +434,6 @@ def _enrol(bin_: Path, volume: Path) -> None:
             "--accept-new-host-key",
         ]
     )
-    settings = machine.CONFIGURATION / "server.toml"
-    settings.write_text("snapshot_interval_hours = 0\n")
-    settings.chmod(0o644)
 
 
 def _is_named(process: psutil.Process, name: str) -> bool:
