@@ -33,7 +33,7 @@ from byteback.server import by_hand
 @click.option("--snapshot", is_flag=True, help="Accepted for old scripts; no effect.")
 @verbose_option
 @version_option
-def command(root: Path, snapshot: bool, verbose: bool) -> None:  # noqa: ARG001
+def command(root: Path, snapshot: bool, verbose: bool) -> None:  # noqa: ARG001 # see --snapshot
     """Take a read-only snapshot of a client's current on this server.
 
     Clients ask for this themselves at the end of each backup. It is refused while a

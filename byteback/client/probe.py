@@ -49,7 +49,7 @@ def ping(connection: Connection, fast: float) -> tuple[replies.Hello, float | No
             in_child=process.dying_with_parent(),
         )
         assert running.stdin is not None  # noqa: S101 # for the type checker
-        assert running.stdout is not None  # noqa: S101
+        assert running.stdout is not None  # noqa: S101 # the same
         try:
             with interrupts.let_through():
                 hello = _read_hello(running.stdout, connection)
@@ -97,7 +97,7 @@ def _read_hello(stream: IO[bytes], connection: Connection) -> replies.Hello | No
 def _measure(running: process.Process, fast: float) -> float | None:
     """Bytes a second, or None if the server does not do its part."""
     assert running.stdin is not None  # noqa: S101 # for the type checker
-    assert running.stdout is not None  # noqa: S101
+    assert running.stdout is not None  # noqa: S101 # the same
     os.set_blocking(running.stdin.fileno(), False)
     line = _Line(running.stdin.fileno(), running.stdout.fileno())
     try:

@@ -7,13 +7,14 @@ import errno
 import logging
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from byteback import locking
 from byteback.errors import BytebackError, LockedError, RefusedError, quote
 from byteback.model.snapshot import CURRENT
 from byteback.server import host_state, lineage, name_index, search_limits, walk
 from byteback.server.search_limits import Limits
+from byteback.server.session_limits import SEARCH_MEMORY
 from byteback.server.store import Store
 from byteback.tools import btrfs
 from byteback.tools.subvolume import Subvolume
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 ONE_S = 120.0  # for one host; where that is not enough, searches do without
 ALL_S = 240.0  # of one run
-MEMORY = 1 << 30  # bytes of address space, as a search has: a client sets its names
 
 
 def index_new(store: Store) -> None:
@@ -99,15 +99,16 @@ class _ChangedError(Exception):
 
 def _directories(
     search: walk.Search, trees: Mapping[str, Subvolume]
-) -> Iterator[tuple[str, list[str]]]:
-    for place, names in walk.directories(search):
-        yield place.path or "/", list(names)
+) -> Iterator[tuple[str, Collection[str]]]:
+    yield from walk.directories(search)
     now = lineage.read_trees(search.directory, search.trees)
-    # By their uuids: looking at current may count as a change (atime).
-    if {n: one.uuid for n, one in now.items()} != {
-        n: one.uuid for n, one in trees.items()
-    }:
+    if _uuids(now) != _uuids(trees):
         raise _ChangedError
+
+
+def _uuids(trees: Mapping[str, Subvolume]) -> Mapping[str, bytes]:
+    """Which trees they are: looking at ``current`` may count as a change (atime)."""
+    return {name: tree.uuid for name, tree in trees.items()}
 
 
 def _clear_away(store: Store, hosts: list[str]) -> None:
@@ -121,8 +122,10 @@ def _clear_away(store: Store, hosts: list[str]) -> None:
 
 @contextlib.contextmanager
 def _little_memory() -> Iterator[None]:
+    """As much as a search has: a client sets its names."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limits = [limit for limit in (soft, MEMORY) if limit != resource.RLIM_INFINITY]
+    wanted = (soft, SEARCH_MEMORY)
+    limits = [limit for limit in wanted if limit != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
     try:
         yield

@@ -50,11 +50,6 @@ def chains_of(trees: Mapping[str, Subvolume]) -> Chains:
     return [chain for chain in ordered.values() if len(chain) > 1]
 
 
-def read_chains(directory: Path, names: Iterable[str]) -> Chains:
-    """The chains of the trees in ``directory``."""
-    return chains_of(read_trees(directory, names))
-
-
 def _read(path: Path) -> Subvolume | None:
     """What is known of ``current`` or of a tree that nobody has written to since."""
     fd = tree.open_root(path)

@@ -59,13 +59,13 @@ def identify(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Identit
     """
     found: dict[str, Identity] = {}
     for name, subvolume in trees.items():
-        found[name] = [subvolume.uuid.hex(), subvolume.changed]
+        identity: Identity = [subvolume.uuid.hex(), subvolume.changed]
         if name == CURRENT:
             since = host_state.finished_since(store, host)
             if since is None:
-                del found[name]
-            else:
-                found[name].append(since)
+                continue
+            identity.append(since)
+        found[name] = identity
     return found
 
 

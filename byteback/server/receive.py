@@ -151,12 +151,11 @@ def _complete(store: Store, host: str, request: requests.Complete) -> int:
 
 def _find(store: Store, host: str, request: requests.Find) -> int:
     from byteback.model import difference, listing
-    from byteback.server import ledger, lineage, name_index, search
+    from byteback.server import ledger, search
 
     whole = host_state.current_is_whole(store, host)
     incomplete = ledger.incomplete_snapshots(store, host) & set(store.trees(host))
-    trees = lineage.read_trees(store.host_directory(host), store.trees(host))
-    chains, index = lineage.chains_of(trees), name_index.load(store, host, trees)
+    chains, index = search.read_history(store, host)
     _confine_search(store, host)
     patterns = search.read_patterns(sys.stdin.buffer)
     found = 0
@@ -201,14 +200,13 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
 
 def _list(store: Store, host: str, request: requests.List) -> int:
     from byteback.model import listing
-    from byteback.server import lineage, name_index, search
+    from byteback.server import search
 
     if not request.patterns:
         raise RefusedError("no pattern was given", hint="name the files to list")
     scope = "versions" if request.every_version else "newest"
     whole = host_state.current_is_whole(store, host)
-    trees = lineage.read_trees(store.host_directory(host), store.trees(host))
-    chains, index = lineage.chains_of(trees), name_index.load(store, host, trees)
+    chains, index = search.read_history(store, host)
     _confine_search(store, host)
     entries = search.find(
         store,

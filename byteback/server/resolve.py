@@ -10,7 +10,7 @@ import os
 from typing import NoReturn
 
 from byteback.errors import RefusedError
-from byteback.server import lineage, name_index, search, session_limits
+from byteback.server import search, session_limits
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
 from byteback.wire import requests
@@ -70,8 +70,7 @@ def _answer(
 ) -> NoReturn:
     """In the child: answer, and end without a word to anybody else."""
     try:
-        trees = lineage.read_trees(store.host_directory(host), store.trees(host))
-        chains, index = lineage.chains_of(trees), name_index.load(store, host, trees)
+        chains, index = search.read_history(store, host)
         session_limits.confine_search(store.host_directory(host), settings)
         names = search.resolve(
             *(store, host, request),

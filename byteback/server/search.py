@@ -16,7 +16,7 @@ from byteback.errors import RefusedError, quote
 from byteback.model import listing, pattern
 from byteback.model.difference import Difference
 from byteback.model.listing import Entry
-from byteback.server import search_limits, tree, walk
+from byteback.server import lineage, name_index, search_limits, tree, walk
 from byteback.server.lineage import Chains
 from byteback.server.name_index import Index
 from byteback.server.search_limits import Limits
@@ -31,6 +31,15 @@ MAX_SECONDS = 240.0
 MAX_ARGUMENTS = 1_000_000  # bytes
 CHUNK = 1 << 20
 MAX_SAMPLE = 50_000
+
+
+def read_history(store: Store, host: str) -> tuple[Chains, Index | None]:
+    """What spares a search some work, for find and resolve.
+
+    Read before the process is confined, which after that sees only the trees.
+    """
+    trees = lineage.read_trees(store.host_directory(host), store.trees(host))
+    return lineage.chains_of(trees), name_index.load(store, host, trees)
 
 
 def find(
@@ -49,7 +58,7 @@ def find(
     Sorted by path. Scope "newest" gives the newest copy of each path, "versions" each
     distinct (path, mtime, size), newest first and of each the newest copy, and
     "copies" every copy, oldest first. With the ``chains`` of the client's trees (see
-    lineage.chains_of) little is looked at more than once that did not change, and with
+    read_history) little is looked at more than once that did not change, and with
     an ``index`` that covers all trees only directories that hold what is looked for.
     Raises RefusedError if no tree has such a name, and, while it is being read,
     if the search finds too much or takes too long.

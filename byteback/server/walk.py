@@ -25,7 +25,7 @@ class Search(NamedTuple):
 
     directory: Path
     trees: Sequence[str]  # in directory, newest copy first
-    chains: Chains  # of all trees there, see lineage.read_chains
+    chains: Chains  # of all trees there, see lineage.chains_of
     patterns: Sequence[Pattern]
     scope: str  # see search.find
     limits: Limits
@@ -79,10 +79,11 @@ def matches(
         root.close()
 
 
-def directories(search: Search) -> Iterator[tuple[Place, Collection[str]]]:
+def directories(search: Search) -> Iterator[tuple[str, Collection[str]]]:
     """Each directory, and all names in it in any of the trees, whatever the patterns.
 
-    Raises RefusedError when the time of its limits is up, or too many files are open.
+    Paths are "/" or "/etc", and come before all that is below them. Raises RefusedError
+    when the time of its limits is up, or too many files are open.
     """
     everything = states.merge_patterns([Pattern((), False)], with_all_below=True)
     places = [Place("", "", everything, [], None)]
@@ -92,7 +93,7 @@ def directories(search: Search) -> Iterator[tuple[Place, Collection[str]]]:
         while places:
             if len(below) < len(places):
                 names, inner = _list_all(places[-1], search.limits)
-                yield places[-1], names
+                yield places[-1].path or "/", names
                 below.append(inner)
             if not below[-1]:
                 below.pop()

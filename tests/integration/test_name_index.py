@@ -12,7 +12,7 @@ import pytest
 from byteback.errors import RefusedError
 from byteback.model.free_space import Limits
 from byteback.model.listing import Entry
-from byteback.server import host_state, indexing, lineage, name_index, search, tree
+from byteback.server import host_state, indexing, name_index, search, tree
 from byteback.server.host_state import Transfer
 from byteback.server.prune import Pruner
 from byteback.server.store import Store
@@ -50,8 +50,7 @@ def store(btrfs_volume: Path) -> Store:
 
 
 def load(store: Store) -> name_index.Index | None:
-    trees = lineage.read_trees(store.host_directory(HOST), store.trees(HOST))
-    return name_index.load(store, HOST, trees)
+    return search.read_history(store, HOST)[1]
 
 
 def covered(store: Store) -> set[str]:
@@ -62,12 +61,12 @@ def covered(store: Store) -> set[str]:
 def find(
     store: Store, texts: list[str], scope: str = "newest", *, with_index: bool = True
 ) -> list[Entry]:
-    trees = lineage.read_trees(store.host_directory(HOST), store.trees(HOST))
+    chains, index = search.read_history(store, HOST)
     found = search.find(
         *(store, HOST, "*", scope, texts),
         current_is_whole=True,
-        chains=lineage.chains_of(trees),
-        index=name_index.load(store, HOST, trees) if with_index else None,
+        chains=chains,
+        index=index if with_index else None,
     )
     return list(found)
 

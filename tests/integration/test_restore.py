@@ -298,11 +298,12 @@ def taken_over(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("Landlock does not work here")
     results = tmp_path / "results"
     results.mkdir()
+    target = tmp_path / "work" / "target"
     ssh = Path("/usr/local/sbin/ssh")
     ssh.write_text(
         f"""#!/bin/sh
 case "$*" in *--sender*)
-    {{ touch "{results}/outside"; touch "{tmp_path}/work/target/inside"; }} 2>/dev/null
+    {{ touch "{results}/outside"; touch "{target}/inside"; }} 2>/dev/null
 esac
 exec /usr/bin/ssh "$@"
 """

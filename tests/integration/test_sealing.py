@@ -677,10 +677,10 @@ def test_searches_find_the_same_and_as_fast(store: SealedStore, seed: int) -> No
         store.as_user("btrfs", "subvolume", "snapshot", "-r", current, path)
     place = Store(store.root)
     names = place.trees(host)
-    chains = lineage.read_chains(directory, names)
+    chains = lineage.chains_of(lineage.read_trees(directory, names))
     answers = searched(place, names, chains)
     assert store.tick().status == 0
-    assert lineage.read_chains(directory, names) == chains
+    assert lineage.chains_of(lineage.read_trees(directory, names)) == chains
     assert len(chains[0]) == 13
     tops = {(directory / name).stat().st_ctime_ns for name in names}
     assert len(tops) == 13, "by their ctimes a search tells them apart"

@@ -165,7 +165,7 @@ def test_finds_what_a_naive_search_finds(store: Store, seed: int) -> None:
     for _ in range(5):
         change(store.current(HOST), chance)
     names = store.trees(HOST)
-    chains = lineage.read_chains(store.host_directory(HOST), names)
+    chains = lineage.chains_of(lineage.read_trees(store.host_directory(HOST), names))
     assert max(len(chain) for chain in chains) >= 12
     for texts in PATTERNS:
         compiled = pattern.compile_patterns(texts)
@@ -215,7 +215,7 @@ def test_differences_are_those_of_a_naive_comparison(store: Store, seed: int) ->
     for _ in range(5):
         change(store.current(HOST), chance)
     names = store.trees(HOST)
-    chains = lineage.read_chains(store.host_directory(HOST), names)
+    chains = lineage.chains_of(lineage.read_trees(store.host_directory(HOST), names))
     for newer, older in itertools.product(names, names):
         for texts in ["/"], ["/a"], ["/**/b", "/a/*/"], ["/.h"]:
             compiled = pattern.compile_patterns(texts)
@@ -238,14 +238,14 @@ def test_only_untouched_snapshots_are_in_chains(store: Store) -> None:
     (store.host_directory(HOST) / "plain").mkdir()
     snapshot(store, "of-a-snapshot", source="2026-01-02T00:00+0000")
     directory = store.host_directory(HOST)
-    assert lineage.read_chains(directory, store.trees(HOST)) == [
+    assert lineage.chains_of(lineage.read_trees(directory, store.trees(HOST))) == [
         ["current", "2026-01-02T00:00+0000", "2026-01-03T00:00+0000"]
     ]
     meddled = directory / "2026-01-02T00:00+0000"
     run_program(["btrfs", "property", "set", meddled, "ro", "false"])
     (meddled / "1").unlink(missing_ok=True)
     run_program(["btrfs", "property", "set", meddled, "ro", "true"])
-    assert lineage.read_chains(directory, store.trees(HOST)) == [
+    assert lineage.chains_of(lineage.read_trees(directory, store.trees(HOST))) == [
         ["current", "2026-01-03T00:00+0000"]
     ]
     fd = os.open("/proc", os.O_RDONLY)
@@ -262,7 +262,9 @@ def test_unchanged_directories_are_looked_at_twice(
     for day in range(1, 21):
         (store.current(HOST) / "a" / "below" / f"{day}").touch()
         snapshot(store, f"2026-01-{day:02d}T00:00+0000")
-    chains = lineage.read_chains(store.host_directory(HOST), store.trees(HOST))
+    chains = lineage.chains_of(
+        lineage.read_trees(store.host_directory(HOST), store.trees(HOST))
+    )
     looked: list[str] = []
     real = tree.status
 
