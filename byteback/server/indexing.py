@@ -38,6 +38,8 @@ def index_new(store: Store) -> None:
         logger.info("another run is making indexes already")
     except FileNotFoundError:
         return  # nobody has sent anything yet
+    except (OSError, BytebackError) as error:
+        logger.info("no indexes of names are made: %s", error)
 
 
 def _index_all(store: Store) -> None:

@@ -68,6 +68,20 @@ def test_two_runs_at_once_do_not_spoil_an_index(
         assert paths(find(store, [f"/**/file-{number}"])) == wanted
 
 
+def test_where_nothing_can_be_written_pruning_goes_on(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    snapshot(store, FIRST)
+    hosts = store.state / "hosts"
+    hosts.rename(hosts.with_name("away"))
+    indexing.index_new(store)
+    assert not caplog.messages
+    hosts.touch()
+    indexing.index_new(store)
+    assert "no indexes of names are made: " in caplog.text
+
+
 def test_a_snapshot_that_goes_meanwhile_takes_no_names_along(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

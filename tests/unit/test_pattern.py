@@ -190,10 +190,10 @@ def test_relative_patterns_start_in_the_working_directory() -> None:
 )
 def test_explosions_end_soon(text: str) -> None:
     """A short pattern cannot make the server work for long."""
-    started = time.monotonic()
+    started = time.process_time()
     with contextlib.suppress(RefusedError):
         compile_patterns([text])
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_too_many_alternatives_are_refused() -> None:
@@ -205,10 +205,10 @@ def test_too_many_alternatives_are_refused() -> None:
 
 def test_hostile_wildcards_are_matched_in_no_time() -> None:
     """No pattern makes the regular expressions backtrack for ever."""
-    started = time.monotonic()
+    started = time.process_time()
     assert not matches("*a" * 100 + "b", "a" * 255)
     assert not matches("*?" * 100 + "[b]*c", "a" * 255)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @given(st.text(st.characters().filter(lambda c: c not in "/\0"), min_size=1))

@@ -226,9 +226,9 @@ def test_nothing_makes_nothing() -> None:
 def test_a_stray_year_changes_no_other_host_and_costs_little(year: int) -> None:
     usual = [s for n in range(50) for s in daily(f"h{n}", 100)]
     stray = snapshot("stray", datetime(year, 6, 1, tzinfo=UTC))
-    began = time.perf_counter()
+    began = time.process_time()
     places = retention.order_by_importance([*usual, stray], NOW, UTC)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
     without = retention.order_by_importance(usual, NOW, UTC)
     head = [p.snapshot for p in places if p.snapshot.host != "stray"]
     # A longer grid may only add to what was chosen; the first hundreds stay.
@@ -240,9 +240,9 @@ def test_twenty_thousand_snapshots_take_under_half_a_second() -> None:
     zone = ZoneInfo("Europe/London")
     best = 9.0
     for _ in range(3):  # the machine may be busy with something else
-        began = time.perf_counter()
+        began = time.process_time()
         places = retention.order_by_importance(snapshots, NOW, zone)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
     assert len(places) == 20000
     assert best < 0.5
 

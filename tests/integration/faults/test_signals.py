@@ -147,7 +147,7 @@ def test_a_killed_run_leaves_nothing_running_and_nothing_locked(world: World) ->
     running.finish(20)
     # rsync dies with its parent, in the middle of its work that takes seconds more;
     # the idle connection is the next run's to end.
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + 2
     while world.processes("client", "rsync --archive"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
