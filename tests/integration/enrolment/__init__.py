@@ -1,0 +1,1 @@
+"""Machines become clients of a server, over a real sshd."""
