@@ -17,10 +17,11 @@ DESCRIPTOR = "BYTEBACK_TEST_CLAIMS"  # the variable that holds the file's number
 # Long ones first: the run is over when the last module is.
 LONG = (
     "faults/test_kill_loop",
-    "test_prune",
+    "pruning/",
     "test_growth",
     "faults/",
     "hostile/",
+    "sealing/",
     "test_restore",
 )
 

@@ -1,0 +1,1 @@
+"""Making room: what goes, what stays, and a disc that is full."""

@@ -1,0 +1,1 @@
+"""Snapshots that are of root, out of reach of the user of the store."""
