@@ -21,6 +21,7 @@ from byteback.errors import (
 )
 from byteback.server import receive
 from byteback.tools import interrupts
+from byteback.wire import failures
 
 PROGRAM = "byteback-receive"
 
@@ -63,9 +64,10 @@ def _serve(host: str) -> int:
             exit=error.exit_status,
         )
         if not isinstance(error, InterruptedBySignalError):
-            # A client's rsync passes these lines on, and it is by their first words
-            # that the client knows a refusal from "come back later".
+            # A client's rsync passes these lines on, and it is by their words that the
+            # client knows a refusal from "come back later".
             _boundary.print_error(PROGRAM, receive.for_client(error))
+            sys.stderr.write(f"{failures.format_status(error.exit_status)}\n")
         return error.exit_status
     except BrokenPipeError:
         log.audit_end("GONE", reason="the client stopped listening")

@@ -26,6 +26,7 @@ from byteback.errors import (
 )
 from byteback.model.destination import Destination, format_destination
 from byteback.tools import interrupts, openssh, process
+from byteback.tools.rsync import Outcome
 from byteback.wire import failures, replies, requests
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ EXIT_TRIES = 2  # it may be killed itself
 SWEEP_WAIT_S = 60.0  # for another run that tidies up
 
 SOCKET = "ssh"
+_SERVER_STATUSES = frozenset(
+    kind.exit_status for kind in (ToolError, PolicyError, BusyError)
+)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,18 @@ class Connection:
         if status == ToolError.exit_status:
             return ToolError(message, hint, said[1:])
         return RefusedError(message, hint, () if hint else said[1:])
+
+    def transfer_failure(self, outcome: Outcome) -> BytebackError | None:
+        """The error for what the server said while rsync ran; None: it said nothing."""
+        for said in (outcome.remarks, outcome.complaint):
+            if any(map(failures.is_failure, said)):
+                status = failures.parse_status(said)
+                if status is None:
+                    # rsync gives it on if it is greater than its own, and in time.
+                    known = outcome.status in _SERVER_STATUSES
+                    status = outcome.status if known else RefusedError.exit_status
+                return self.failure(status, said)
+        return None
 
     def _connection_failure(self, details: tuple[str, ...]) -> BytebackError:
         text = "\n".join(details)

@@ -14,7 +14,7 @@ from byteback.client.retry import RetryPolicy, retrying
 from byteback.errors import ToolError, UnreachableError
 from byteback.tools import rsync, write_limits
 from byteback.tools.rsync import Outcome, Progress
-from byteback.wire import failures, requests
+from byteback.wire import requests
 
 # Files are written beside the old ones and take their place when they are whole, so
 # that a restore that is cut off leaves no live file in pieces; what had come of a
@@ -213,10 +213,9 @@ def _check(outcome: Outcome, connection: Connection) -> None:
     """Raise the error that an outcome means; return for success and for partial."""
     if outcome.is_success:
         return
-    if any(map(failures.is_failure, outcome.complaint)):
-        # rsync gives the other side's exit status on only sometimes.
-        status = outcome.status if outcome.status in _SERVER_STATUSES else 9
-        raise connection.failure(status, outcome.complaint)
+    said_by_server = connection.transfer_failure(outcome)
+    if said_by_server is not None:
+        raise said_by_server
     if any("No space left on device" in line for line in outcome.complaint):
         raise ToolError(
             "the disc is full",
@@ -235,6 +234,3 @@ def _check(outcome: Outcome, connection: Connection) -> None:
             details=outcome.complaint,
         )
     raise ToolError(message, details=outcome.complaint, status=outcome.status)
-
-
-_SERVER_STATUSES = frozenset({13, 14, 75})

@@ -17,8 +17,6 @@ from byteback.client.settings import MAX_FILE, Files, read_rsync_flags
 from byteback.errors import (
     BusyError,
     BytebackError,
-    PolicyError,
-    RefusedError,
     ToolError,
     UnreachableError,
     UsageError,
@@ -27,7 +25,6 @@ from byteback.errors import (
 from byteback.model.rsync_filter import source_rules
 from byteback.tools import host, openssh, rsync
 from byteback.tools.rsync import Outcome, Progress
-from byteback.wire import failures
 
 logger = logging.getLogger(__name__)
 
@@ -202,9 +199,9 @@ def _check(outcome: Outcome, connection: Connection) -> None:
     """Raise the error that an outcome means; return for success and for partial."""
     if outcome.is_success:
         return
-    for line in (*outcome.remarks, *outcome.complaint):
-        if failures.is_failure(line):
-            raise _said_by_server(line, outcome, connection)
+    said_by_server = connection.transfer_failure(outcome)
+    if said_by_server is not None:
+        raise said_by_server
     is_disc_full = any(
         words in line
         for line in (*outcome.problems, *outcome.complaint)
@@ -221,20 +218,6 @@ def _check(outcome: Outcome, connection: Connection) -> None:
     if outcome.status == openssh.STATUS_FAILED:
         raise connection.failure(outcome.status, outcome.remarks or outcome.complaint)
     raise _failure(outcome, connection)
-
-
-def _said_by_server(
-    line: str, outcome: Outcome, connection: Connection
-) -> BytebackError:
-    # rsync passes the other side's status on only if it is greater than its own.
-    if failures.is_busy(line):
-        status = BusyError.exit_status
-    elif outcome.status in (ToolError.exit_status, PolicyError.exit_status):
-        status = outcome.status
-    else:
-        status = RefusedError.exit_status
-    said = outcome.remarks or outcome.complaint
-    return connection.failure(status, said[said.index(line) :] or (line,))
 
 
 def _failure(outcome: Outcome, connection: Connection) -> BytebackError:

@@ -238,5 +238,7 @@ def _read_complaints(
             if line.startswith("rsync: "):
                 if len(problems) < MAX_PROBLEMS:
                     problems.append(line.removeprefix("rsync: "))
-            elif not line.startswith("rsync ") and len(remarks) < MAX_REMARKS:
+            elif not line.startswith("rsync "):
                 remarks.append(line)
+                # The first and the last: a banner may come before what counts.
+                del remarks[MAX_REMARKS:-MAX_REMARKS]

@@ -2,7 +2,9 @@
 
 ``byteback-receive: error: what happened`` or ``byteback-receive: busy: ...``, and
 ``  hint: what to do`` in the next line: the form in which all programs complain, as
-``cli/_boundary.py`` prints it. rsync and ssh may have written before and after it.
+``cli/_boundary.py`` prints it. Then ``  status: 9``, the session's exit status, for a
+client's rsync passes that on only sometimes. rsync and ssh may have written before and
+after it.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from byteback.errors import BusyError
+
 _MARK = re.compile(r"byteback-receive: (error|busy): ")
 _HINT = "hint: "
+_STATUS = re.compile(r" +status: ([0-9]{1,3})", re.ASCII)
 
 
 def is_failure(line: str) -> bool:
@@ -31,8 +36,30 @@ def parse_failure(lines: Sequence[str]) -> tuple[str, ...]:
     All the lines where it said nothing of the kind.
     """
     starts = [number for number, line in enumerate(lines) if is_failure(line)]
-    said = lines[starts[-1] :] if starts else lines
-    return tuple(_MARK.sub("", line) for line in said)
+    if not starts:
+        return tuple(lines)
+    said = lines[starts[-1] :]
+    return tuple(_MARK.sub("", line) for line in said if not _STATUS.fullmatch(line))
+
+
+def format_status(status: int) -> str:
+    """The line that tells a session's exit status."""
+    return f"  status: {status}"
+
+
+def parse_status(lines: Sequence[str]) -> int | None:
+    """The exit status of what the server said last.
+
+    An older server tells none: then only "busy" has a known one.
+    """
+    starts = [number for number, line in enumerate(lines) if is_failure(line)]
+    if not starts:
+        return None
+    for line in lines[starts[-1] :]:
+        told = _STATUS.fullmatch(line)
+        if told:
+            return int(told[1])
+    return BusyError.exit_status if is_busy(lines[starts[-1]]) else None
 
 
 def parse_hint(lines: Sequence[str]) -> str | None:

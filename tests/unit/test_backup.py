@@ -259,6 +259,22 @@ def test_the_servers_word_decides_whether_to_come_back() -> None:
         push._check(busy, CONNECTION)
 
 
+@pytest.mark.parametrize("status", [12, 14, 255, -9])
+def test_the_status_that_the_server_tells_counts(status: int) -> None:
+    """rsync passes it on only if the session's end is there before its own."""
+    said = ("byteback-receive: error: stopped", "  hint: do that", "  status: 14")
+    with pytest.raises(PolicyError, match="stopped") as failure:
+        push._check(outcome(status, complaint=(*said, "rsync error")), CONNECTION)
+    assert failure.value.hint == "do that"
+
+
+def test_what_the_server_said_last_is_not_lost_behind_a_banner() -> None:
+    banner = tuple(f"Line {number} of the law." for number in range(30))
+    said = ("byteback-receive: error: no", "rsync error")
+    with pytest.raises(RefusedError, match=r"no$"):
+        push._check(Outcome(12, remarks=banner, complaint=said), CONNECTION)
+
+
 def test_what_the_server_said_first_is_not_lost_behind_what_rsync_adds() -> None:
     said = ("byteback-receive: error: no such thing", "  hint: do that", *"abcdef")
     buried = Outcome(12, remarks=said, complaint=("rsync: x", "rsync error: y"))
