@@ -56,6 +56,12 @@ def run_program(
     return outcome
 
 
+def processor_seconds() -> float:
+    """What all programs that were run so far took, whatever else the machine did."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def describe_failure(argv: Sequence[str | Path], outcome: Outcome) -> str:
     """The command line, its status and everything that it printed."""
     words = shlex.join(os.fspath(word) for word in argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import time
@@ -13,17 +14,23 @@ from tests.integration.hostile.world import HONEST, HOST, SERVER_TOML, World
 from tests.integration.programs import SEARCH_PATH
 
 ROUNDS = 11
+MOST_ROUNDS = 60  # where the machine is so busy that those show nothing
 MOST_FOR_CONFINEMENT_S = 0.150
 MOST_FOR_A_PING_S = 0.060
 
 
-def compare(one: Callable[[], None], other: Callable[[], None]) -> tuple[float, float]:
+def compare(
+    one: Callable[[], None], other: Callable[[], None], most_s: float = math.inf
+) -> tuple[float, float]:
     """The least that each took, in seconds, measured in turns.
 
     What else runs on the machine only ever adds; the least is what is the program's.
+    Where ``one`` seems to take ``most_s`` more than ``other``, they are measured on.
     """
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS):
+    for number in range(MOST_ROUNDS):
+        if number >= ROUNDS and min(times[0]) - min(times[1]) <= most_s:
+            break
         for action, found in zip((one, other), times, strict=True):
             started = time.monotonic()
             action()
@@ -66,7 +73,7 @@ def test_forced_command_and_confinement(world: World) -> None:
         SERVER_TOML.write_text('confinement = "require"\n')
 
     only_ssh()  # the connection is there from now on
-    with_all, without = compare(confined, off)
+    with_all, without = compare(confined, off, MOST_FOR_CONFINEMENT_S)
     alone, nothing = compare(unconfined, python)
     print(
         f"a transfer: {with_all * 1000:.0f} ms, without confinement "
@@ -98,6 +105,7 @@ def test_ping(world: World) -> None:
     ping, nothing = compare(
         lambda: start([program, "--host", HOST]),
         lambda: start(["/usr/bin/python3", "-c", "pass"]),
+        MOST_FOR_A_PING_S,
     )
     print(f"a ping: {ping * 1000:.0f} ms, python alone {nothing * 1000:.0f} ms")
     assert ping - nothing <= MOST_FOR_A_PING_S

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +12,7 @@ from byteback.model.snapshot import format_snapshot_name
 from byteback.server import lineage, seal
 from byteback.tools import subvolume
 from tests.integration.conftest import CHECKOUT
-from tests.integration.programs import Outcome, run_program
+from tests.integration.programs import Outcome, processor_seconds, run_program
 from tests.integration.pruning.store import FULL
 from tests.integration.sealing.store import (
     CONTENT,
@@ -214,7 +213,7 @@ def test_hundreds_of_sealed_ones_cost_a_tick_little(store: SealedStore) -> None:
     assert store.tick().status == 0
     ticks = []
     for _ in range(5):
-        started = time.monotonic()
+        before = processor_seconds()
         assert store.prune("--prune").status == 0
-        ticks.append(time.monotonic() - started)
+        ticks.append(processor_seconds() - before)
     assert min(ticks) < 0.5, ticks
