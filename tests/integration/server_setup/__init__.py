@@ -1,0 +1,1 @@
+"""byteback-setup-server on a real machine: user, file systems, mounts, schedule."""
