@@ -23,17 +23,6 @@ COUNTED_DAYS = 30  # how far back snapshots are still worth counting
 KEPT_DAYS = 800  # more than two years, so that a year can be compared with the last
 _DAY_S = 86400
 
-# Of too many transfers those go that took least: a client must not be able to push
-# its own large ones out of sight by coming a thousand times for nothing.
-_TRIM = """
-DELETE FROM transfer WHERE host = :host
-    AND id NOT IN (SELECT id FROM transfer WHERE host = :host
-        ORDER BY id DESC LIMIT :recent)
-    AND id NOT IN (SELECT id FROM transfer WHERE host = :host
-        ORDER BY COALESCE(data_taken, 0) + COALESCE(metadata_taken, 0) DESC, id DESC
-        LIMIT :rows - :recent)
-"""
-
 _PUSHES = """
 SELECT host, started, data_taken, metadata_taken, NULLIF(names, -1), stopped
 FROM transfer
@@ -90,8 +79,9 @@ def begin_transfer(store: Store, host: str, address: str, kind: str) -> int | No
             (time.time() - KEPT_DAYS * _DAY_S,),
         )
         if cursor.lastrowid is not None and cursor.lastrowid % TRIM_EVERY == 0:
-            limits = {"host": host, "recent": KEPT_RECENT, "rows": KEPT_ROWS}
-            ledger.execute(_TRIM, limits)
+            from byteback.server.ledger_trim import trim
+
+            trim(ledger, host, rows=KEPT_ROWS, recent=KEPT_RECENT)
         return cursor.lastrowid
     return None
 

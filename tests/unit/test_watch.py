@@ -13,7 +13,7 @@ import pytest
 from byteback.errors import PolicyError
 from byteback.model.free_space import FreeSpace
 from byteback.model.growth import Taken
-from byteback.server import ledger, ledger_file, watch
+from byteback.server import growth, ledger, ledger_file, watch
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
 from byteback.tools import btrfs, host, process
@@ -278,6 +278,35 @@ def test_a_flood_of_small_pushes_hides_no_large_one(
     assert 40 <= len(records["a"].pushes) <= 50 + ledger.TRIM_EVERY
     assert records["a"].pushes[0].taken == Taken(1000)
     assert records["b"].pushes[0].taken == Taken(1)
+
+
+def test_a_flood_of_small_pushes_is_one_large_backup(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it comes and whatever else it does, all that it took is known."""
+    monkeypatch.setattr(ledger, "KEPT_ROWS", 50)
+    monkeypatch.setattr(ledger, "KEPT_RECENT", 10)
+    clock = SimpleNamespace(now=time.time() - DAY)
+    monkeypatch.setattr(ledger, "time", SimpleNamespace(time=lambda: clock.now))
+
+    def send(count: int, kind: str, taken: int) -> None:
+        for _ in range(count):
+            clock.now += 1
+            number = ledger.begin_transfer(store, "a", "", kind)
+            if taken:
+                ledger.note_taken(store, number, Taken(taken, 1), stopped=taken == 77)
+
+    send(60, "push", 100)
+    clock.now += 1
+    ledger.add_snapshot(store, "a", "one", incomplete=False, files=None)
+    send(1, "push", 77)
+    send(199, "push", 10)
+    send(100, "pull", 0)  # what came last are restores
+    record = ledger.host_records(store)["a"]
+    assert len(record.pushes) + 10 <= 50 + ledger.TRIM_EVERY
+    first, second = growth.group_backups(record)
+    assert (first.taken, first.was_stopped) == (Taken(6000, 60), False)
+    assert (second.taken, second.was_stopped) == (Taken(77 + 1990, 200), True)
 
 
 def test_a_clock_that_ran_ahead_is_forgotten(

@@ -1,0 +1,61 @@
+"""Keeps the ledger short for each host, and what its backups took true.
+
+A client decides how often it comes. It must be able to hide neither a large push behind
+a thousand small ones nor a large backup by dividing it into ten thousand pushes: so of
+each recent backup one push always stays, and gets what is dropped of the others.
+"""
+
+from __future__ import annotations
+
+import bisect
+import sqlite3
+from typing import NamedTuple
+
+_ROWS = """
+SELECT id, kind = 'push', started, COALESCE(data_taken, 0), COALESCE(metadata_taken, 0),
+    stopped
+FROM transfer WHERE host = ? ORDER BY id DESC
+"""
+_ADD = """
+UPDATE transfer SET data_taken = COALESCE(data_taken, 0) + ?,
+    metadata_taken = COALESCE(metadata_taken, 0) + ?, stopped = MAX(stopped, ?)
+WHERE id = ?
+"""
+
+
+class _Row(NamedTuple):
+    number: int
+    is_push: bool
+    started: float
+    data: int
+    metadata: int
+    stopped: int
+
+
+def trim(ledger: sqlite3.Connection, host: str, *, rows: int, recent: int) -> None:
+    """Drop all but some ``rows`` of a host's transfers.
+
+    The last ``recent`` stay, then the pushes that took most, and in any case the
+    largest of each of the last ``recent`` backups: what lies between two snapshots.
+    """
+    found = [_Row(*row) for row in ledger.execute(_ROWS, (host,))]
+    if len(found) <= rows:
+        return
+    made = "SELECT made FROM snapshot WHERE host = ? ORDER BY made"
+    ends = [float(time) for (time,) in ledger.execute(made, (host,))]
+    largest_first = sorted(
+        found, key=lambda row: (row.data + row.metadata, row.number), reverse=True
+    )
+    heads: dict[int, int] = {}  # of each backup, by how many snapshots came before it
+    for row in largest_first:
+        if row.is_push:
+            heads.setdefault(bisect.bisect_right(ends, row.started), row.number)
+    kept = {row.number for row in found[:recent] + largest_first[: rows - recent]}
+    kept.update(heads[place] for place in sorted(heads)[-recent:])
+    for row in found:
+        if row.number in kept:
+            continue
+        head = heads.get(bisect.bisect_right(ends, row.started))
+        if row.is_push and head in kept:
+            ledger.execute(_ADD, (row.data, row.metadata, row.stopped, head))
+        ledger.execute("DELETE FROM transfer WHERE id = ?", (row.number,))
