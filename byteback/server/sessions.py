@@ -15,7 +15,7 @@ from byteback.server import (
 )
 from byteback.server.host_state import Transfer
 from byteback.server.store import Store
-from byteback.tools import btrfs, sandbox
+from byteback.tools import btrfs, interrupts, sandbox
 from byteback.wire import requests
 
 # rsync's exit statuses on the receiving side that mean that all was gone through.
@@ -53,11 +53,14 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
             )
             result = _RESULTS.get(measured.status, Transfer.FAILED)
         finally:
-            try:
-                _record(store, host, result)
-            finally:
-                _end(store, number, result.value, measured)
-                watched.finish(measured.bytes_written)
+            # A client that takes its own transfer over sends a signal at a moment of
+            # its choice (D10): not in the middle of this, which says what it took.
+            with interrupts.postponed():
+                try:
+                    _record(store, host, result)
+                finally:
+                    _end(store, number, result.value, measured)
+                    watched.finish(measured.bytes_written)
     return _exit_status(measured.status)
 
 

@@ -79,6 +79,21 @@ def let_through() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Keep signals back until the block has ended, and whatever programs it runs.
+
+    For what has to be written down whoever wants the process to end, as if the first
+    signal had come before it: see above for how long that may take.
+    """
+    was_ending, _state.is_ending = _state.is_ending, True
+    try:
+        yield
+    finally:
+        _state.is_ending = was_ending
+        _state.raise_pending()
+
+
+@contextlib.contextmanager
 def reopened() -> Iterator[None]:
     """Let a further signal raise, after the first one too."""
     was_ending, _state.is_ending = _state.is_ending, False

@@ -90,6 +90,22 @@ def test_the_long_wait_in_a_held_block_is_interrupted() -> None:
     assert steps == ["cleaned up"]
 
 
+def test_what_is_written_down_is_not_disturbed_at_all() -> None:
+    """Nor the programs that this takes, which a held signal ends."""
+    steps = []
+
+    def run() -> None:
+        with interrupts.postponed():
+            send(signal.SIGTERM)
+            steps.append(process.run(["echo", "went on"]).text)
+            send(signal.SIGHUP)
+        steps.append("never here")
+
+    with pytest.raises(InterruptedBySignalError):
+        run()
+    assert steps == ["went on\n"]
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup(1) does
     interrupts.install()

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ from byteback.server.session_limits import MAX_SEARCHES, MAX_SESSIONS
 from byteback.server.transfer import MAX_TRANSFERS_OF_ONE
 from byteback.wire.probe import BLOCK, MAX_BLOCKS
 from tests.integration.conftest import free_port
-from tests.integration.hostile.world import HOST, PROOF, VICTIM, World
-from tests.integration.programs import SEARCH_PATH
+from tests.integration.hostile.world import HONEST, HOST, PROOF, VICTIM, World
+from tests.integration.programs import SEARCH_PATH, require_program
 
 COMMANDS = [
     "",
@@ -259,6 +260,26 @@ def test_a_dead_push_is_taken_over(world: World) -> None:
     world.check_honest_use()
 
 
+def test_a_take_over_hides_nothing_that_was_taken(world: World) -> None:
+    """Growth is judged by it (D16), and a client can see to it that the disc is slow."""
+    source = world.workshop / "large"
+    source.mkdir()
+    (source / "large").write_bytes(os.urandom(8 << 20))
+    state = world.store / ".byteback" / "hosts" / f"{HOST}.state"
+    world.check_honest_use()
+    with slow_btrfs("*usage*"), pushing(world, source):
+        wait_for(lambda: state.read_text().startswith("running"))
+        wait_for(lambda: state.read_text().startswith("whole"))
+        again = [*world.ssh_words(), "--", "rsync --server -lre.LsfxC . ."]
+        with flood(again, 1):
+            wait_for(lambda: state.read_text().startswith("running"))
+    wait_for(lambda: not forced_commands())
+    taken = data_taken(world)
+    assert None not in taken
+    assert sum(map(int, filter(None, taken))) >= 8 << 20
+    world.check_honest_use()
+
+
 def test_a_killed_session_leaves_no_process(world: World) -> None:
     raw = "rsync --server -lre.LsfxC . ."
     with flood([*world.ssh_words(), "--", raw], 1):
@@ -339,6 +360,43 @@ def flood(argv: list[str], count: int) -> Iterator[list[subprocess.Popen[bytes]]
         for session in sessions:
             session.kill()
             session.communicate()
+
+
+@contextmanager
+def pushing(world: World, source: Path) -> Iterator[None]:
+    """The client's rsync while it sends a directory."""
+    raw = f"rsync --fake-super --server {HONEST} . ."
+    words = ["-a", "--numeric-ids", "--inplace", f"{source}/", "h:x"]
+    with subprocess.Popen(
+        ["rsync", "-e", str(world.remote_shell()), *words],
+        env={"PATH": SEARCH_PATH, "RAW": raw},
+        stderr=subprocess.DEVNULL,
+    ) as client:
+        yield
+        client.kill()
+
+
+@contextmanager
+def slow_btrfs(calls: str) -> Iterator[None]:
+    """Make btrfs-progs take seconds for the calls that a shell's pattern matches."""
+    stand_in = Path("/usr/local/sbin/btrfs")
+    real = require_program("btrfs")
+    stand_in.write_text(
+        f'#!/bin/sh\ncase "$*" in {calls}) sleep 4 ;; esac\nexec {real} "$@"\n'
+    )
+    stand_in.chmod(0o755)
+    try:
+        yield
+    finally:
+        stand_in.unlink()
+
+
+def data_taken(world: World) -> list[int | None]:
+    """What the ledger has of each of the client's pushes."""
+    place = world.store / ".byteback" / "ledger.sqlite"
+    query = "SELECT data_taken FROM transfer WHERE host = ? AND kind = 'push'"
+    with contextlib.closing(sqlite3.connect(place)) as ledger:
+        return [taken for (taken,) in ledger.execute(query, (HOST,))]
 
 
 @contextmanager
