@@ -42,6 +42,9 @@ from byteback.tools import privilege
 
 logger = logging.getLogger(__name__)
 
+# Root waits for a run of the store's user. Clients' transfers start those, as often as
+# they come while room is short, and there is much that only root can do (D15, D29).
+ROOT_WAIT_S = 150.0
 MAX_FAILURES = 5  # what fails for five snapshots will fail for the others too
 UNDER_WAY = "pruning"  # in the store's state: the upper limit is still to be reached
 
@@ -115,11 +118,11 @@ class Pruner:
         """Put right what was left behind; if space is short, delete until it is not.
 
         Returns how many went. After each deletion it waits until the space is really
-        back. A run that finds another one at work leaves the work to it. Raises
-        ToolError at the end if a snapshot could not be deleted.
+        back. A run that finds another one at work leaves the work to it; root's, if
+        that takes long. Raises ToolError at the end if a snapshot could not be deleted.
         """
         try:
-            with locking.hold_directory(self.store.root):
+            with self._locked():
                 repair.repair(self.store)
                 census.count_new(self.store)
                 is_due = self._is_due(limits)
@@ -157,6 +160,20 @@ class Pruner:
                 if self._remover.delete(place, self._free()) is not None:
                     return 1
                 self._remover.raise_failures()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the store's lock; LockedError if another run has it for too long."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locking.hold_directory(self.store.root))
+            except LockedError:
+                if not privilege.is_root_within_reach():
+                    raise
+                logger.info("waiting for another run, which is pruning already")
+                lock = locking.hold_directory(self.store.root, wait_s=ROOT_WAIT_S)
+                stack.enter_context(lock)
+            yield
 
     def _prune_locked(self, limits: Limits) -> int:
         self._mark_under_way(True)

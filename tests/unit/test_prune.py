@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -29,7 +31,7 @@ from byteback.server import (
 )
 from byteback.server.removal import Remover
 from byteback.server.store import DISCARDED, Store
-from byteback.tools import btrfs
+from byteback.tools import btrfs, privilege
 
 NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
 LIMITS = Limits(5, 10)
@@ -269,9 +271,24 @@ def test_a_host_that_became_a_link_is_left_alone(volume: Volume) -> None:
     assert Remover(volume.store).is_deletable(last) is False
 
 
-def test_runs_that_overlap_leave_the_work_to_the_first(
-    volume: Volume, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("is_root", [True, False], ids=["root", "user"])
+def test_a_run_of_root_waits_for_one_of_the_user(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, is_root: bool
 ) -> None:
+    """Which a client's transfer can start again and again."""
+    monkeypatch.setattr(privilege, "is_root_within_reach", lambda: is_root)
+    volume.add("a", 0, *range(10, 20))
+    with contextlib.ExitStack() as held:
+        held.enter_context(locking.hold_directory(volume.root))
+        monkeypatch.setattr(time, "sleep", lambda _: held.close())
+        volume.pruner().prune(LIMITS)
+    assert bool(volume.deleted) is is_root
+
+
+def test_runs_that_overlap_leave_the_work_to_the_first(
+    volume: Volume, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, "ROOT_WAIT_S", 0.0)
     caplog.set_level(logging.INFO)
     volume.add("a", 0, *range(10, 20))
     with locking.hold_directory(volume.root):
