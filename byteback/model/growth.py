@@ -7,9 +7,10 @@ line broke: otherwise a client could grow by many small transfers unnoticed.
 from __future__ import annotations
 
 import bisect
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 REMEMBERED = 10  # earlier backups that one is compared with
 # From so many on the history says something; a host that was watched from its first
@@ -48,6 +49,7 @@ class Push:
     taken: Taken
     names: int | None = None  # in the tree afterwards; None if it was not finished
     was_stopped: bool = False  # by the server, for want of room
+    ended: float = math.inf  # infinite for one that is under way
 
 
 @dataclass
@@ -59,9 +61,18 @@ class Backup:
     taken: Taken = field(default_factory=Taken)
     names: int | None = None
     was_stopped: bool = False
+    pushes: list[Push] = field(default_factory=list)
+
+    @property
+    def ended(self) -> float:
+        """When its last push did."""
+        return self.pushes[-1].ended if self.pushes else self.began
 
     def add(self, push: Push) -> None:
-        """Count one more push."""
+        """Count one more push; an end that nobody recorded came before it."""
+        if self.pushes and math.isinf(self.pushes[-1].ended):
+            self.pushes[-1] = replace(self.pushes[-1], ended=push.started)
+        self.pushes.append(push)
         self.taken += push.taken
         self.names = push.names if push.names is not None else self.names
         self.was_stopped |= push.was_stopped
@@ -193,6 +204,21 @@ class _History:
             taken
         )
 
+    def larger_since(self, backup: Backup) -> float | None:
+        """When a backup had become larger at the latest; None if it has not.
+
+        Not when it began: a client can begin small, or only connect, and go on when
+        nobody looks any more.
+        """
+        if not (backup.was_stopped or self.is_larger(backup.taken)):
+            return None
+        so_far = Taken()
+        for push in backup.pushes:
+            so_far += push.taken
+            if push.was_stopped or self.is_larger(so_far):
+                return push.ended
+        return backup.began
+
     def is_smaller(self, names: int) -> bool:
         if len(self.names) < ENOUGH_HISTORY or self.usual_names < FEW_NAMES:
             return False
@@ -203,14 +229,15 @@ def _look_back(backups: Sequence[Backup], now: float, past: _History) -> Verdict
     """Judge each backup by those before it, and leave the good ones in ``past``."""
     blamed, since, shrinkage = Taken(), None, None
     for backup in backups:
-        is_open = not backup.is_approved and now - backup.began <= JUDGED_S
-        if is_open and (backup.was_stopped or past.is_larger(backup.taken)):
+        larger_since = None if backup.is_approved else past.larger_since(backup)
+        if larger_since is not None and now - larger_since <= JUDGED_S:
             blamed += backup.taken
             since = backup.began if since is None else since
         else:
             past.taken.append(backup.taken)
         if backup.names is None:
             continue
+        is_open = not backup.is_approved and now - backup.ended <= JUDGED_S
         if is_open and past.is_smaller(backup.names):
             if shrinkage is None:
                 shrinkage = Shrinkage(backup.began, backup.names, past.usual_names)

@@ -24,7 +24,8 @@ KEPT_DAYS = 800  # more than two years, so that a year can be compared with the 
 _DAY_S = 86400
 
 _PUSHES = """
-SELECT host, started, data_taken, metadata_taken, NULLIF(names, -1), stopped
+SELECT host, started, data_taken, metadata_taken, NULLIF(names, -1), stopped,
+    COALESCE(ended, 9e999)
 FROM transfer
 WHERE kind = 'push' AND (:host IS NULL OR host = :host)
     AND started BETWEEN :since AND :until
@@ -182,10 +183,11 @@ def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]
     now = time.time()
     values = {"host": host, "since": now - LOOK_BACK_DAYS * _DAY_S, "until": now + 1}
     with opened(store) as ledger:
-        for name, started, data, metadata, names, stopped in ledger.execute(
+        for name, started, data, metadata, names, stopped, ended in ledger.execute(
             _PUSHES, values
         ):
-            push = Push(started, Taken(data or 0, metadata or 0), names, bool(stopped))
+            taken = Taken(data or 0, metadata or 0)
+            push = Push(started, taken, names, bool(stopped), ended)
             found.setdefault(name, HostRecord()).pushes.append(push)
         for name, made in ledger.execute(_SNAPSHOTS, values):
             found.setdefault(name, HostRecord()).snapshots.append(made)

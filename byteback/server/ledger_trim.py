@@ -2,7 +2,8 @@
 
 A client decides how often it comes. It must be able to hide neither a large push behind
 a thousand small ones nor a large backup by dividing it into ten thousand pushes: so of
-each recent backup one push always stays, and gets what is dropped of the others.
+each recent backup the last push always stays, and gets what is dropped of the others.
+The last, for a backup that became larger is judged for a time from then on.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def trim(ledger: sqlite3.Connection, host: str, *, rows: int, recent: int) -> No
     """Drop all but some ``rows`` of a host's transfers.
 
     The last ``recent`` stay, then the pushes that took most, and in any case the
-    largest of each of the last ``recent`` backups: what lies between two snapshots.
+    last of each of the last ``recent`` backups: what lies between two snapshots.
     """
     found = [_Row(*row) for row in ledger.execute(_ROWS, (host,))]
     if len(found) <= rows:
@@ -46,16 +47,18 @@ def trim(ledger: sqlite3.Connection, host: str, *, rows: int, recent: int) -> No
     largest_first = sorted(
         found, key=lambda row: (row.data + row.metadata, row.number), reverse=True
     )
-    heads: dict[int, int] = {}  # of each backup, by how many snapshots came before it
-    for row in largest_first:
-        if row.is_push:
-            heads.setdefault(bisect.bisect_right(ends, row.started), row.number)
+    lasts: dict[int, int] = {}  # of each backup, by how many snapshots came before it
+    newest, *older = [row for row in found if row.is_push] or found
+    # What the newest push takes is still to be written, over whatever is there.
+    for row in older:
+        lasts.setdefault(bisect.bisect_right(ends, row.started), row.number)
     kept = {row.number for row in found[:recent] + largest_first[: rows - recent]}
-    kept.update(heads[place] for place in sorted(heads)[-recent:])
+    kept.add(newest.number)
+    kept.update(lasts[place] for place in sorted(lasts)[-recent:])
     for row in found:
         if row.number in kept:
             continue
-        head = heads.get(bisect.bisect_right(ends, row.started))
-        if row.is_push and head in kept:
-            ledger.execute(_ADD, (row.data, row.metadata, row.stopped, head))
+        last = lasts.get(bisect.bisect_right(ends, row.started))
+        if row.is_push and last in kept:
+            ledger.execute(_ADD, (row.data, row.metadata, row.stopped, last))
         ledger.execute("DELETE FROM transfer WHERE id = ?", (row.number,))

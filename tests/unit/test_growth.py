@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from byteback.model import growth
@@ -107,6 +109,40 @@ def test_approval_ends_the_blame_and_sets_the_new_measure() -> None:
 def test_after_thirty_days_it_is_how_things_are() -> None:
     assert judge(backups(200, 10, 2000, last_day=70)).blamed == Taken(2000)
     assert judge(backups(200, 10, 2000, last_day=69)).blamed == Taken(0)
+
+
+@pytest.mark.parametrize(
+    ("pushes", "blamed"),
+    [
+        ([(60, 60.1, 1), (99, 99.1, 500)], 501),  # began small, went on much later
+        ([(60, 98, 500)], 500),  # one push that was held open
+        ([(60, 60.1, 500), (99, 99.1, 1)], 0),  # known for so long, and goes on
+        ([(60, None, 500), (62, 62.1, 1)], 0),  # cut off by a crash
+        ([(60, None, 500)], 500),  # under way
+    ],
+)
+def test_thirty_days_begin_when_it_became_larger(
+    pushes: list[tuple[float, float | None, int]], blamed: int
+) -> None:
+    """Else a client could begin early, and have nobody told before it is too late."""
+    sent = [
+        Push(
+            began * DAY,
+            Taken(size),
+            ended=math.inf if ended is None else ended * DAY,
+        )
+        for began, ended, size in [(40, 40.1, 10), (41, 41.1, 10), *pushes]
+    ]
+    ends = [40.5 * DAY, 41.5 * DAY]
+    assert judge(growth.group(sent, ends, [])).blamed == Taken(blamed)
+
+
+def test_smaller_counts_from_the_end_of_the_backup() -> None:
+    usual = [Push(d * DAY, Taken(), 1000, ended=d * DAY) for d in (40, 41, 42)]
+    odd = [Push(60 * DAY, Taken(), ended=60 * DAY)]
+    odd.append(Push(99 * DAY, Taken(), 10, ended=99 * DAY))
+    ends = [40.5 * DAY, 41.5 * DAY, 42.5 * DAY]
+    assert judge(growth.group([*usual, *odd], ends, [])).shrinkage is not None
 
 
 def test_a_first_backup_that_had_to_be_stopped_is_blamed() -> None:

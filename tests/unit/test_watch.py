@@ -301,12 +301,14 @@ def test_a_flood_of_small_pushes_is_one_large_backup(
     ledger.add_snapshot(store, "a", "one", incomplete=False, files=None)
     send(1, "push", 77)
     send(199, "push", 10)
-    send(100, "pull", 0)  # what came last are restores
+    number = ledger.begin_transfer(store, "a", "", "push")
+    send(100, "pull", 0)  # restores, while that push goes on
+    ledger.note_taken(store, number, Taken(5))
     record = ledger.host_records(store)["a"]
     assert len(record.pushes) + 10 <= 50 + ledger.TRIM_EVERY
     first, second = growth.group_backups(record)
     assert (first.taken, first.was_stopped) == (Taken(6000, 60), False)
-    assert (second.taken, second.was_stopped) == (Taken(77 + 1990, 200), True)
+    assert (second.taken, second.was_stopped) == (Taken(77 + 1990 + 5, 200), True)
 
 
 def test_a_clock_that_ran_ahead_is_forgotten(

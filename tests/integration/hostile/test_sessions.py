@@ -261,7 +261,7 @@ def test_a_dead_push_is_taken_over(world: World) -> None:
 
 
 def test_a_take_over_hides_nothing_that_was_taken(world: World) -> None:
-    """Growth is judged by it (D16), and a client can see to it that the disc is slow."""
+    """Growth is judged by it (D16), and a client can make the disc slow."""
     source = world.workshop / "large"
     source.mkdir()
     (source / "large").write_bytes(os.urandom(8 << 20))
