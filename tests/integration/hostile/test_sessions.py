@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,9 +22,14 @@ import pytest
 from byteback.server.session_limits import MAX_SEARCHES, MAX_SESSIONS
 from byteback.server.transfer import MAX_TRANSFERS_OF_ONE
 from byteback.wire.probe import BLOCK, MAX_BLOCKS
-from tests.integration.conftest import free_port
+from tests.integration.conftest import (
+    CHECKOUT,
+    free_port,
+    wait_for_port,
+    write_sshd_configuration,
+)
 from tests.integration.hostile.world import HONEST, HOST, PROOF, VICTIM, World
-from tests.integration.programs import SEARCH_PATH, require_program
+from tests.integration.programs import SEARCH_PATH, require_program, run_program
 
 COMMANDS = [
     "",
@@ -223,6 +229,34 @@ def test_a_probe_takes_so_much_and_no_more(world: World) -> None:
     assert b"a probe has at most" in heard.stderr
     wait_for(lambda: not forced_commands())
     world.check_honest_use()
+
+
+def test_what_the_readme_says_ends_idle_connections(
+    world: World, tmp_path: Path
+) -> None:
+    """Connections without a session are none of ours; those with one stay."""
+    lines = (CHECKOUT / "README.md").read_text().partition("    Match User byteback\n")
+    advice = "Match User byteback\n" + lines[2].partition("\n\n")[0]
+    assert "UnusedConnectionTimeout 2m" in advice
+    key = tmp_path / "host_key"
+    run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
+    port, program = free_port(), require_program("sshd")
+    configuration, log = tmp_path / "sshd_config", tmp_path / "log"
+    write_sshd_configuration(program, configuration, key, port)
+    with configuration.open("a") as file:
+        file.write(advice.replace("2m", "2s") + "\n")
+    if run_program([program, "-t", "-f", configuration], check=False).status != 0:
+        pytest.skip("this sshd has no UnusedConnectionTimeout: OpenSSH 9.2 brought it")
+    with subprocess.Popen([program, "-D", "-f", configuration, "-E", log]) as server:
+        wait_for_port(port, server, log)
+        there = replace(world, port=port)
+        options = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=none")
+        words = there.ssh_words(*options)
+        search = [*words, "--", "byteback-receive --find"]
+        with flood(search, 1) as (busy,), flood([*words, "-N"], 3) as idle:
+            wait_for(lambda: all(one.poll() is not None for one in idle))
+            assert busy.poll() is None
+        server.terminate()
 
 
 def test_a_client_has_its_share_of_sessions_and_no_more(world: World) -> None:
