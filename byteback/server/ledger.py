@@ -1,7 +1,7 @@
 """The ledger: every transfer and snapshot, for people, alarms and pruning to read.
 
-It is a record, never a condition: nothing waits for it for long, and no backup or
-prune fails because it is lost, locked, damaged or because the disc is full.
+It is a record, never a condition: nothing waits for it for more than a minute, and no
+backup or prune fails because it is lost, locked, damaged or because the disc is full.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class HostRecord:
 
 def begin_transfer(store: Store, host: str, address: str, kind: str) -> int | None:
     """Record the start of a transfer; its number, or None if that was impossible."""
-    with opened(store) as ledger:
+    with opened(store, hurried=kind != "push") as ledger:
         cursor = ledger.execute(
             "INSERT INTO transfer (host, address, kind, started) VALUES (?, ?, ?, ?)",
             (host, address, kind, time.time()),
@@ -110,9 +110,10 @@ def note_taken(
     taken: Taken,
     *,
     stopped: bool = False,
+    hurried: bool = False,
 ) -> None:
     """Record how much room a transfer has taken, while it runs or afterwards."""
-    with opened(store) as ledger:
+    with opened(store, hurried=hurried) as ledger:
         ledger.execute(
             "UPDATE transfer SET data_taken = ?, metadata_taken = ?,"
             " stopped = MAX(stopped, ?) WHERE id = ?",
@@ -213,7 +214,7 @@ def add_snapshot(
 
 def incomplete_snapshots(store: Store, host: str) -> frozenset[str]:
     """Names of the host's snapshots that are known to lack some files."""
-    with opened(store) as ledger:
+    with opened(store, hurried=True) as ledger:
         rows = ledger.execute(
             "SELECT name FROM snapshot WHERE host = ? AND incomplete", (host,)
         )

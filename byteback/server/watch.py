@@ -40,6 +40,7 @@ class Watch:
         self._noted = 0  # bytes, in the ledger
         self._flushed = 0  # of what was written
         self._pruned_at = -PRUNE_PAUSE_S
+        self._is_stopped = False
         self._allowance = self._find_allowance()
 
     def look(self, written: int | None) -> None:
@@ -61,7 +62,7 @@ class Watch:
         step = self._start.total_bytes // 100
         if is_short or taken.data + taken.metadata >= self._noted + step:
             self._noted = taken.data + taken.metadata
-            ledger.note_taken(self._store, self._number, taken)
+            ledger.note_taken(self._store, self._number, taken, hurried=True)
         if is_short:
             self._stop(taken)
 
@@ -72,7 +73,8 @@ class Watch:
                 btrfs.sync(self._store.root)
             self._take_stock(btrfs.free_space(self._store.root))
         self._note_unseen(written)
-        ledger.note_taken(self._store, self._number, self._taken(written))
+        taken = self._taken(written)
+        ledger.note_taken(self._store, self._number, taken, stopped=self._is_stopped)
         if self._free.percent <= self._limits.min_percent:
             self._prune()
 
@@ -163,7 +165,8 @@ class Watch:
         if not backups or backups[-1].is_approved:
             self._allowance = None  # lost, or approved meanwhile
             return
-        ledger.note_taken(self._store, self._number, taken, stopped=True)
+        self._is_stopped = True  # which is written again when it has ended
+        ledger.note_taken(self._store, self._number, taken, stopped=True, hurried=True)
         amount = format_size(taken.data + taken.metadata)
         host = quote(self._host)
         what = (

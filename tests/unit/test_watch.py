@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -309,6 +312,43 @@ def test_a_flood_of_small_pushes_is_one_large_backup(
     first, second = growth.group_backups(record)
     assert (first.taken, first.was_stopped) == (Taken(6000, 60), False)
     assert (second.taken, second.was_stopped) == (Taken(77 + 1990 + 5, 200), True)
+
+
+def test_a_busy_ledger_keeps_no_push_out(
+    store: Store, disc: Disc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client's restores are written there too, and a slow disc makes them wait."""
+    monkeypatch.setattr(ledger_file, "HURRIED_WAIT_S", 0.1)
+    earlier_backups(store, monkeypatch, 100, 10)
+    with busy(store):
+        assert ledger.begin_transfer(store, "a", "", "pull") is None
+        assert ledger.incomplete_snapshots(store, "a") == frozenset()
+    with busy(store):
+        number = ledger.begin_transfer(store, "a", "", "push")
+    with busy(store):
+        running = watch.Watch(store, "a", LIMITS, number)
+    disc.free = 500 * MIB
+    with busy(store), pytest.raises(PolicyError):
+        running.look(2500 * MIB)
+    with busy(store):
+        running.finish(2500 * MIB)
+    with busy(store):
+        last = ledger.host_records(store)["a"].pushes[-1]
+    assert (last.taken, last.was_stopped) == (Taken(2500 * MIB), True)
+
+
+@contextlib.contextmanager
+def busy(store: Store) -> Iterator[None]:
+    """For half a second nobody else can read or write the ledger."""
+    place = ledger_file.path(store)
+    with contextlib.closing(sqlite3.connect(place, check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        timer = threading.Timer(0.5, other.rollback)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.join()
 
 
 def test_a_clock_that_ran_ahead_is_forgotten(
