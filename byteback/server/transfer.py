@@ -15,7 +15,7 @@ from byteback.errors import BusyError, LockedError, NotSetUpError, PolicyError
 from byteback.server.rsync_options import FILES_FROM
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store, lock_name, own_store
-from byteback.tools import process, rsync_help, sandbox, watching
+from byteback.tools import interrupts, process, rsync_help, sandbox, watching
 
 BY_HAND = frozenset({"byteback-prune", "byteback-snapshot"})
 TAKE_OVER_WAIT_S = 20.0
@@ -167,8 +167,11 @@ def run(
             watch(watching.bytes_written(running.pid))
         status = running.wait()
     finally:
-        process.stop_group(running)
-        process.reap_orphans()
+        # A client that takes its own transfer over now is to save no rsync from
+        # SIGKILL that it has made deaf to SIGTERM.
+        with interrupts.postponed():
+            process.stop_group(running)
+            process.reap_orphans()
     after = _io_counters()
     measured = Measured(status, after[0] - before[0], after[1] - before[1], layers)
     log.note(

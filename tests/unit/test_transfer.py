@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 from unittest.mock import sentinel
 
 import pytest
 
-from byteback.errors import BusyError, PolicyError
+from byteback.errors import BusyError, InterruptedBySignalError, PolicyError
 from byteback.server import transfer
 from byteback.server.rsync_options import FILES_FROM
 from byteback.server.settings import ServerSettings
 from byteback.server.store import Store
-from byteback.tools import sandbox
+from byteback.tools import interrupts, process, rsync_help, sandbox
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -50,6 +53,48 @@ def test_names_inside_the_protocol_are_never_read_unconfined() -> None:
 def test_a_policy_that_requires_confinement_is_kept() -> None:
     with pytest.raises(PolicyError, match="cannot confine"):
         transfer._start(job("--server"), ServerSettings(confinement="require"))
+
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_signal_while_rsync_is_ended_saves_it_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client sends one when it likes, by a second push, and may own its rsync."""
+    monkeypatch.setattr(interrupts, "_state", interrupts._State())
+    monkeypatch.setattr(transfer, "own_store", lambda: Store(tmp_path))
+    monkeypatch.setattr(transfer, "which", lambda *_, **__: "/bin/sh")
+    monkeypatch.setattr(transfer, "WATCH_S", 0.01)
+    monkeypatch.setattr(rsync_help, "options", lambda *_: frozenset())
+    quick = partial(process.stop_group, grace_s=1.0)
+    monkeypatch.setattr(process, "stop_group", quick)
+    deaf = process.start([sys.executable, "-c", DEAF], new_session=True)
+    monkeypatch.setattr(transfer, "_start", lambda *_: (deaf, "none"))
+    assert deaf.stdout is not None
+    assert deaf.stdout.readline() == b"deaf\n"
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, interrupts.on_signal)
+
+    def look(_written: int | None) -> None:
+        timer.start()
+        raise PolicyError("stopped")
+
+    try:
+        with pytest.raises(InterruptedBySignalError):
+            transfer.run(
+                ["rsync"], tmp_path, sandbox.WRITE, ServerSettings(), None, look
+            )
+        assert deaf.poll() == -signal.SIGKILL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        deaf.kill()
+        deaf.communicate()
 
 
 HOLD = """
