@@ -171,17 +171,26 @@ def send(
     server refuses, ToolError for the failures that trying again does not mend.
     """
 
-    def attempt() -> Outcome:
+    def once() -> Outcome:
         outcome = rsync.transfer(argv, on_progress=on_progress, on_line=on_line)
         _check(outcome, connection)
         return outcome
+
+    def attempt() -> Outcome:
+        try:
+            return once()
+        except BusyError as error:
+            if error.hint != failures.AT_ONCE:
+                raise
+            logger.info("%s", error.message)
+            return once()
 
     outcome = retrying(attempt, policy)
     if outcome.status == rsync.PARTIAL and policy.number > 0:
         # Once more: what could not be read may just have been in the way.
         logger.warning("some files could not be read; trying those once more")
-        once = RetryPolicy(policy.number, min(policy.delay_s, PARTIAL_PAUSE_S))
-        outcome = retrying(attempt, once)
+        soon = RetryPolicy(policy.number, min(policy.delay_s, PARTIAL_PAUSE_S))
+        outcome = retrying(attempt, soon)
     return outcome
 
 

@@ -120,6 +120,8 @@ class ServerCommand:
 
     argv: tuple[str, ...]
     is_dry_run: bool
+    timeout_s: int
+    deletes: bool  # what the client does not have: as every backup does
 
 
 def build_push(words: Sequence[str], io_timeout_s: int) -> ServerCommand:
@@ -192,7 +194,8 @@ def _build(read: _Words, io_timeout_s: int, paths: Sequence[str]) -> ServerComma
         ".",
         *paths,
     ]
-    return ServerCommand(tuple(argv), "n" in read.letters)
+    deletes = any(option.startswith("--delete") for option in read.options)
+    return ServerCommand(tuple(argv), "n" in read.letters, timeout_s, deletes)
 
 
 def _read(

@@ -9,6 +9,7 @@ from byteback.server import (
     ledger,
     rsync_options,
     settings,
+    shared,
     snapshots,
     transfer,
     watch,
@@ -16,7 +17,7 @@ from byteback.server import (
 from byteback.server.host_state import Transfer
 from byteback.server.store import Store
 from byteback.tools import btrfs, interrupts, sandbox
-from byteback.wire import requests
+from byteback.wire import failures, requests
 
 # rsync's exit statuses on the receiving side that mean that all was gone through.
 _RESULTS = {0: Transfer.WHOLE, 24: Transfer.WHOLE, 23: Transfer.PARTIAL}
@@ -34,6 +35,8 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                 command.argv, store.current(host), sandbox.READ, limits, lock
             ).status
         _make_sure_of_current(store, host)
+        # Half of the silence that the client bears, for nothing is sent meanwhile.
+        before = shared.note(store.current(host), command.timeout_s / 2)
         # From here on until the end is known, current is nobody's newest copy.
         host_state.write(store, host, Transfer.RUNNING)
         number = ledger.begin_transfer(store, host, address, "push")
@@ -51,6 +54,8 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                 lock,
                 watched.look,
             )
+            if measured.status in _RESULTS and command.deletes:
+                _separate(store, host, before)
             result = _RESULTS.get(measured.status, Transfer.FAILED)
         finally:
             # A client that takes its own transfer over sends a signal at a moment of
@@ -78,6 +83,25 @@ def _make_sure_of_current(store: Store, host: str) -> None:
         log.audit("RECOVER", host=host, what="power cut in a transfer", files=count)
     if host_state.read(store, host) is Transfer.RUNNING:
         btrfs.sync(store.current(host))
+
+
+def _separate(store: Store, host: str, before: shared.Shared) -> None:
+    """Have the client come again if ``current`` took several of its files for one.
+
+    Not where the transfer is no whole backup: it would not bring what is removed here.
+    """
+    try:
+        count = shared.separate_changed(store.current(host), before)
+    except (OSError, OverflowError) as error:
+        raise BusyError(
+            "the server could not tell the client's files apart", hint=str(error)
+        ) from None
+    if count:
+        log.audit("RECOVER", host=host, what="changed hard links", files=count)
+        raise BusyError(
+            "files with several names have changed, and are to be compared again",
+            hint=failures.AT_ONCE,
+        )
 
 
 def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:

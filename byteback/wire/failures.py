@@ -17,6 +17,7 @@ from byteback.errors import BusyError
 _MARK = re.compile(r"byteback-receive: (error|busy): ")
 _HINT = "hint: "
 _STATUS = re.compile(r" +status: ([0-9]{1,3})", re.ASCII)
+AT_ONCE = "try again at once"  # the hint of a busy server that need not be waited for
 
 
 def is_failure(line: str) -> bool:

@@ -372,6 +372,57 @@ def test_a_directory_that_became_a_file_and_back(
     assert copy_of(enrolled_client, source / "home/again").exists()
 
 
+def replace(file: Path, content: str) -> None:
+    """As an editor does that writes a new file and renames it."""
+    new = file.with_name("new")
+    new.write_text(content)
+    new.rename(file)
+
+
+def test_files_that_were_one_and_are_several_now(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    # rsync --inplace would write what is for one of them into all.
+    names = ["a", "b", "c", "d"]
+    (source / "a").write_text("they are one")
+    for name in names[1:]:
+        (source / name).hardlink_to(source / "a")
+    backup(enrolled_client, "--source", source)
+    copies = {name: copy_of(enrolled_client, source / name) for name in names}
+    replace(source / "b", "b is not what it was")
+    replace(source / "c", "nor is c")
+    outcome = backup(enrolled_client, "--source", source, "--retry-number", "0")
+    assert outcome.stderr == ""
+    for name, copy in copies.items():
+        assert copy.read_text() == (source / name).read_text(), name
+        assert copy.stat().st_mtime_ns == (source / name).stat().st_mtime_ns, name
+    assert copies["a"].samefile(copies["d"])
+    # What is still one and changes is brought as one.
+    with (source / "a").open("a") as file:
+        file.write(" still")
+    (source / "c").chmod(0o600)
+    backup(enrolled_client, "--source", source)
+    assert copies["d"].read_text() == "they are one still"
+    assert copies["a"].samefile(copies["d"])
+
+
+def test_files_that_differ_by_their_mode_alone_since_they_were_one(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    (source / "a").write_text("the same")
+    (source / "a").chmod(0o644)
+    (source / "b").hardlink_to(source / "a")
+    backup(enrolled_client, "--source", source)
+    (source / "b").unlink()
+    shutil.copy2(source / "a", source / "b")
+    (source / "b").chmod(0o600)
+    backup(enrolled_client, "--source", source)
+    modes = [
+        copy_of(enrolled_client, source / name).stat().st_mode & 0o777 for name in "ab"
+    ]
+    assert modes == [0o644, 0o600]
+
+
 def test_mount_points_stay_without_what_is_in_them(
     enrolled_client: EnrolledClient, source: Path
 ) -> None:
