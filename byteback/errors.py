@@ -6,6 +6,7 @@ test compares the two.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 EXIT_STATUSES = {
@@ -22,6 +23,16 @@ EXIT_STATUSES = {
     70: "a bug in byteback",
     75: "the server is busy: try again later",
 }
+
+
+# Errors of the system that a full disc or a crowded machine makes: they can pass.
+SHORTAGES = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM),
+        errno.EAGAIN,
+    }
+)
+MISFORTUNES = SHORTAGES | {errno.EROFS, errno.EIO, errno.EFBIG}
 
 
 class BytebackError(Exception):
@@ -124,6 +135,19 @@ class InterruptedBySignalError(BytebackError):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")
         self.exit_status = 128 + signal_number
+
+
+def foreseen(error: BaseException) -> BytebackError | None:
+    """The failure that an exception of Python's own means; None if it is a bug's.
+
+    A machine without room, memory or a sound disc is the administrator's to mend.
+    """
+    if isinstance(error, MemoryError):
+        return BytebackError("this machine is out of memory")
+    if not isinstance(error, OSError) or error.errno not in MISFORTUNES:
+        return None
+    where = "" if error.filename is None else f": {quote(error.filename)}"
+    return BytebackError(f"this machine is in trouble: {error.strerror}{where}")
 
 
 def quote(text: str | bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import sys
@@ -12,11 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from byteback.errors import BusyError, BytebackError, LockedError, quote
+from byteback.errors import SHORTAGES, BusyError, BytebackError, LockedError, quote
 
 POLL_S = 0.1
-# A full disc or a crowded machine: no reason to give up for good.
-_CAN_PASS = (errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM)
 
 
 class Lock(NamedTuple):
@@ -35,7 +32,7 @@ def hold(path: Path, *, wait_s: float = 0.0) -> Iterator[Lock]:
     Raises LockedError, naming the holder, if it is still taken after ``wait_s``.
     """
     make_private_directory(path.parent)
-    with _told_apart(path):
+    with told_apart(path):
         # Read-only: a transfer's rsync inherits it, and is to fill no file with it.
         flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, mode=0o600)
@@ -75,7 +72,7 @@ def make_private_directory(path: Path) -> None:
     A lock or socket in a directory that others can write to could be put there by
     them beforehand, as a link to a file of ours.
     """
-    with _told_apart(path):
+    with told_apart(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.lstat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022 or path.is_symlink():
@@ -86,13 +83,13 @@ def make_private_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told_apart(path: Path) -> Iterator[None]:
+def told_apart(path: Path) -> Iterator[None]:
     """Turn an OSError into BusyError if it can pass, else into BytebackError."""
     try:
         yield
     except OSError as error:
         message = f"cannot use {quote(str(path))}: {error.strerror}"
-        kind = BusyError if error.errno in _CAN_PASS else BytebackError
+        kind = BusyError if error.errno in SHORTAGES else BytebackError
         raise kind(message) from None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from byteback.errors import BytebackError, escape
+from byteback.errors import BytebackError, escape, foreseen
 from byteback.tools import interrupts
 
 BUG_STATUS = 70
@@ -20,6 +21,7 @@ def run(command: object, argv: Sequence[str] | None = None) -> NoReturn:
 
     assert isinstance(command, click.Command)  # noqa: S101 # for the type checker
     ensure_utf8()
+    _settle()
     program = command.name or "byteback"
     interrupts.install()
     try:
@@ -44,8 +46,9 @@ def run(command: object, argv: Sequence[str] | None = None) -> NoReturn:
         status = 128 + signal.SIGPIPE
     except BytebackError as error:
         status = report(program, error)
-    except Exception:  # noqa: BLE001 # what is left is a bug, and is said to be one
-        status = report_bug(program)
+    except Exception as error:  # noqa: BLE001 # what is left is a bug, and is said to be one
+        failure = foreseen(error)
+        status = report(program, failure) if failure else report_bug(program)
     _leave(status)
 
 
@@ -59,13 +62,35 @@ def ensure_utf8() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 # ourselves
 
 
+def _settle() -> None:
+    """Make good what a caller may have left us without.
+
+    Without standard streams the next files to be opened would take their places. With
+    SIGCHLD ignored nobody is told how a program ended, and Python takes that for
+    status 0. With no umask everybody could write to our files.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.umask(os.umask(0o022) | 0o022)
+
+
 def report(program: str, error: BytebackError) -> int:
     """Print an error as ``program: error: ...`` and return its exit status."""
     print_error(program, error)
     import logging
 
-    if not sys.stderr.isatty():
-        logging.getLogger("byteback").error("%s", error.message)
+    logger = logging.getLogger("byteback")
+    # Before it is set up it would print the message a second time.
+    if logger.handlers and not sys.stderr.isatty():
+        logger.error("%s", error.message)
     return error.exit_status
 
 
@@ -75,7 +100,8 @@ def print_error(program: str, error: BytebackError) -> None:
     if error.hint:
         lines.append(f"  hint: {escape_line(error.hint)}")
     lines += [f"  {escape(line)}" for line in error.details[:5]]
-    sys.stderr.write("\n".join(lines) + "\n")
+    with contextlib.suppress(OSError):  # full, or a terminal that went away
+        sys.stderr.write("\n".join(lines) + "\n")
 
 
 def escape_line(text: str) -> str:
@@ -95,9 +121,13 @@ def report_bug(program: str) -> int:
 
 
 def _leave(status: int) -> NoReturn:
+    # The reader went away; without this Python complains again while it exits.
     try:
         sys.stdout.flush()
     except OSError:
-        # The reader went away; without this Python complains again while it exits.
         sys.stdout = None
+    try:
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = None
     sys.exit(status)

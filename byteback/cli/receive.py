@@ -15,9 +15,11 @@ from typing import NoReturn
 from byteback import log
 from byteback.cli import _boundary
 from byteback.errors import (
+    BusyError,
     BytebackError,
     InterruptedBySignalError,
     RefusedError,
+    foreseen,
 )
 from byteback.server import receive
 from byteback.tools import interrupts
@@ -73,9 +75,17 @@ def _serve(host: str) -> int:
         log.audit_end("GONE", reason="the client stopped listening")
         return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001 # a bug: the log gets it, not the client
-        return _report_bug(error)
+        trouble = foreseen(error)
+        return _report_trouble(trouble) if trouble else _report_bug(error)
     finally:
         _discard_output()
+
+
+def _report_trouble(trouble: BytebackError) -> int:
+    """The machine's trouble may have passed by the time the client comes again."""
+    log.audit_end("FAIL", reason=trouble.message, exit=BusyError.exit_status)
+    _boundary.print_error(PROGRAM, BusyError("the server is short of something"))
+    return BusyError.exit_status
 
 
 def _report_bug(error: Exception) -> int:

@@ -11,7 +11,6 @@ import fnmatch
 import json
 import os
 import select
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import IO, Generic, TypeVar
@@ -162,12 +161,17 @@ def _is_one_of(name: str, snapshot: str) -> bool:
     return "*" not in name and fnmatch.fnmatchcase(name, snapshot)
 
 
+def _memory_file() -> IO[bytes]:
+    return os.fdopen(os.memfd_create("byteback"), "w+b")
+
+
 def _chunks(
     connection: Connection, request: requests.Find, patterns: Sequence[str]
 ) -> Generator[bytes, None, None]:
     """The answer in the pieces in which it comes, b"" for a moment of silence."""
     # Files, for there are two pipes too many to be served by turns.
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said:
+    # In memory, for this machine's disc may be full.
+    with _memory_file() as asked, _memory_file() as said:
         for pattern in patterns:
             asked.write(pattern.encode("utf-8", "surrogateescape") + b"\0")
         asked.seek(0)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from byteback import locking
@@ -31,7 +30,12 @@ from byteback.client.settings import (
     read_io_timeout,
     read_rsync_flags,
 )
-from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
+from byteback.errors import (
+    BytebackError,
+    IncompleteBackupError,
+    UsageError,
+    escape,
+)
 from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
@@ -125,8 +129,12 @@ def prepare(options: Options) -> Job:
     key = check_key(options.key or files.key)
     io_timeout_s = read_io_timeout(files, options.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
     compress = read_compression(files, options.compress)
-    selection = push.select(files, options.sources, options.excludes)
+    selection = _select(options)
     return Job(destination, key, selection, io_timeout_s, compress, options)
+
+
+def _select(options: Options) -> push.Selection:
+    return push.select(options.files, options.sources, options.excludes)
 
 
 def _greet(job: Job, connection: Connection) -> compression.Greeting:
@@ -145,16 +153,16 @@ def _with_finally_hooks(options: Options) -> Summary:
         told["BYTEBACK_DESTINATION"] = format_destination(job.destination)
         summary = _back_up(job, told)
     except BaseException as error:
-        told |= _told_of(error)
+        told |= hooks.told_of(error)
         try:
             with interrupts.reopened():
-                hooks.run_hooks(directory, told)
+                hooks.run_all_hooks(directory, told)
         except BytebackError as hook_error:
             # The first failure is the one to be told about; this one is logged.
             logger.error("%s", hook_error.message)
         raise
     told |= {"BYTEBACK_RESULT": "success", "BYTEBACK_EXIT_STATUS": "0"}
-    hooks.run_hooks(directory, told)
+    hooks.run_all_hooks(directory, told)
     return summary
 
 
@@ -167,6 +175,8 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
         hello = greeting.hello
         logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
         hooks.run_hooks(directory / hooks.PRE, told)
+        # They may have mounted what is to be left out, or what is to be sent.
+        job = replace(job, selection=_select(options))
         summary = _transfer(job, connection, greeting, started)
     completion = summary.completion
     if completion is not None and completion.snapshot is not None:
@@ -233,13 +243,14 @@ def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:
     if not names:
         return
     logger.debug("sending the ACLs of %d files once more", len(names))
-    with tempfile.NamedTemporaryFile(prefix="byteback-backup-") as file:
+    # In memory: this machine's disc may be full.
+    with os.fdopen(os.memfd_create("names"), "wb") as file:
         for name in names:
             file.write(name.encode("utf-8", "surrogateescape") + b"\0")
         file.flush()
         options = job.options
-        argv = push.again_argv(connection, options.files, job.io_timeout_s, file.name)
-        push.send(argv, connection, options.retry)
+        argv = push.again_argv(connection, options.files, job.io_timeout_s, "-")
+        push.send(argv, connection, options.retry, stdin=file.fileno())
 
 
 def _remember_largest(job: Job, known: int | None, seen: int, outcome: Outcome) -> None:
@@ -276,20 +287,3 @@ def _incomplete(outcome: Outcome) -> IncompleteBackupError:
         hint="mend or exclude what is listed here; all the rest is safe",
         details=details,
     )
-
-
-def _told_of(error: BaseException) -> dict[str, str]:
-    """What the finally-hooks are told about a run that did not simply succeed."""
-    if isinstance(error, IncompleteBackupError):
-        result = "incomplete"
-    elif isinstance(error, KeyboardInterrupt):
-        return {"BYTEBACK_RESULT": "interrupted", "BYTEBACK_EXIT_STATUS": "130"}
-    elif isinstance(error, BytebackError):
-        result = "interrupted" if error.exit_status > 128 else "failure"
-    else:
-        return {"BYTEBACK_RESULT": "failure", "BYTEBACK_EXIT_STATUS": "70"}
-    return {
-        "BYTEBACK_RESULT": result,
-        "BYTEBACK_EXIT_STATUS": str(error.exit_status),
-        "BYTEBACK_MESSAGE": error.message,
-    }

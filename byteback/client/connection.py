@@ -236,7 +236,8 @@ def _control_directory(stack: contextlib.ExitStack) -> Path:
                 locking.hold_directory(left),
             ):
                 _end_connection(left)
-        directory = Path(tempfile.mkdtemp(prefix="ssh-", dir=RUN_DIRECTORY))
+        with locking.told_apart(RUN_DIRECTORY):
+            directory = Path(tempfile.mkdtemp(prefix="ssh-", dir=RUN_DIRECTORY))
         stack.enter_context(locking.hold_directory(directory))
         return directory
 

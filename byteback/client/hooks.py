@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from byteback.errors import ToolError, escape, quote
+from byteback.errors import (
+    BytebackError,
+    IncompleteBackupError,
+    ToolError,
+    escape,
+    foreseen,
+    quote,
+)
 from byteback.tools import interrupts, process
 
 logger = logging.getLogger(__name__)
@@ -43,6 +50,42 @@ def run_hooks(directory: Path, environment: Mapping[str, str]) -> None:
     """
     for hook in find_hooks(directory):
         _run(hook, environment)
+
+
+def run_all_hooks(directory: Path, environment: Mapping[str, str]) -> None:
+    """Run every hook of ``directory``, whatever becomes of those before it.
+
+    An alarm that cannot be raised must not keep a snapshot mounted. Raises the first
+    failure when all have run; the others are logged. A signal still ends it at once.
+    """
+    first: ToolError | None = None
+    for hook in find_hooks(directory):
+        try:
+            _run(hook, environment)
+        except ToolError as error:
+            if first is not None:
+                logger.error("%s", error.message)
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def told_of(error: BaseException) -> dict[str, str]:
+    """What the finally-hooks are told about a run that did not simply succeed."""
+    error = foreseen(error) or error
+    if isinstance(error, IncompleteBackupError):
+        result = "incomplete"
+    elif isinstance(error, KeyboardInterrupt):
+        return {"BYTEBACK_RESULT": "interrupted", "BYTEBACK_EXIT_STATUS": "130"}
+    elif isinstance(error, BytebackError):
+        result = "interrupted" if error.exit_status > 128 else "failure"
+    else:
+        return {"BYTEBACK_RESULT": "failure", "BYTEBACK_EXIT_STATUS": "70"}
+    return {
+        "BYTEBACK_RESULT": result,
+        "BYTEBACK_EXIT_STATUS": str(error.exit_status),
+        "BYTEBACK_MESSAGE": error.message,
+    }
 
 
 def _run(hook: Path, environment: Mapping[str, str]) -> None:

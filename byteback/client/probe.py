@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import select
-import tempfile
 import time
 from dataclasses import dataclass
 from typing import IO
@@ -41,7 +40,8 @@ def ping(connection: Connection, fast: float) -> tuple[replies.Hello, float | No
     slowly. None is for a server that cannot be asked, or a measurement that failed.
     Raises as Connection.ping.
     """
-    with tempfile.TemporaryFile() as said, interrupts.held():
+    # In memory: this machine's disc may be full.
+    with os.fdopen(os.memfd_create("said"), "r+b") as said, interrupts.held():
         running = process.start(
             connection.command(requests.Ping(json=True, probe=True)),
             stdin=process.PIPE,

@@ -163,6 +163,7 @@ def send(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     on_line: Callable[[str], None] | None = None,
+    stdin: int | None = None,
 ) -> Outcome:
     """Run the transfer until it is done, resuming after each failure that can pass.
 
@@ -172,7 +173,11 @@ def send(
     """
 
     def once() -> Outcome:
-        outcome = rsync.transfer(argv, on_progress=on_progress, on_line=on_line)
+        if stdin is not None:
+            os.lseek(stdin, 0, os.SEEK_SET)
+        outcome = rsync.transfer(
+            argv, on_progress=on_progress, on_line=on_line, stdin=stdin
+        )
         _check(outcome, connection)
         return outcome
 

@@ -85,8 +85,9 @@ def for_client(error: BytebackError) -> BytebackError:
     """
     if isinstance(error, RefusedError | BusyError | PolicyError | NotSetUpError):
         return error
-    if isinstance(error, ToolError) and error.status is not None and error.status < 0:
-        # Somebody ended the program: a shutdown, say, or want of memory.
+    is_ended = isinstance(error, ToolError) and (error.status or 0) < 0
+    if is_ended or error.can_pass:
+        # Somebody ended the program, in a shutdown, say; or there was want of memory.
         return BusyError("the server was interrupted", hint="try again")
     if isinstance(error, LockedError):
         kind: type[BytebackError] = LockedError

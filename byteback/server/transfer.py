@@ -186,7 +186,9 @@ def _start(job: sandbox.Job, settings: ServerSettings) -> tuple[process.Process,
         return running.process, running.layers
     try:
         running = sandbox.start(job)
-    except OSError:
+    except OSError as error:
+        if error.errno is not None:  # a shortage: no reason to run it unconfined
+            raise
         # is_confined has refused what cannot be had; this is what broke since. Names
         # inside the protocol are never read by an rsync that could go anywhere (D4).
         if settings.confinement == "require" or FILES_FROM in job.arguments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.errors import ToolError, quote
+from byteback.errors import SHORTAGES, ToolError, quote
 from byteback.tools import interrupts
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def start(
     """Start a program and return it running; the caller waits for it.
 
     ``in_child`` runs between fork and exec: it is how a transfer confines itself.
-    Raises ToolError if the program is missing.
+    Raises ToolError if the program is missing or cannot be started.
     """
     words = tuple(os.fspath(word) for word in argv)
     logger.debug("starting %s", command_line(words))
@@ -165,8 +166,8 @@ def start(
             env=environment(extra_env),
             start_new_session=new_session,
         )
-    except FileNotFoundError:
-        raise _missing(words[0]) from None
+    except OSError as error:
+        raise _not_started(words[0], error) from None
     _started.add(running.pid)
     return running
 
@@ -269,12 +270,20 @@ def has_program(name: str) -> bool:
     return shutil.which(name, path=SEARCH_PATH) is not None
 
 
-def _missing(program: str) -> ToolError:
-    return ToolError(
-        f"cannot start {quote(program)}: it is not installed",
-        hint=f"install the package that holds {Path(program).name}",
-        status=127,
-    )
+def _not_started(program: str, error: OSError) -> ToolError:
+    why, hint, status = str(error.strerror), None, 126
+    if error.errno == errno.ENOENT:
+        status = 127
+        if Path(program).exists():
+            why = "what its first line names is not there"
+        else:
+            why = "it is not installed"
+            hint = f"install the package that holds {Path(program).name}"
+    elif error.errno == errno.ENOEXEC:
+        hint = "a script begins with #! and the program that runs it: #!/bin/sh"
+    failed = ToolError(f"cannot start {quote(program)}: {why}", hint, status=status)
+    failed.can_pass = error.errno in SHORTAGES
+    return failed
 
 
 def _close_pipes(running: subprocess.Popen[bytes]) -> None:

@@ -117,6 +117,7 @@ def transfer(
     on_line: Callable[[str], None] | None = None,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    stdin: int | None = None,
     confine: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run rsync to its end, whatever that is, and tell how it went.
@@ -133,6 +134,7 @@ def transfer(
     with interrupts.held():
         running = process.start(
             argv,
+            stdin=process.NULL if stdin is None else stdin,
             cwd=cwd,
             pass_fds=pass_fds,
             in_child=_in_child(confine),

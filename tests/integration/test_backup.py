@@ -309,6 +309,46 @@ def test_a_failing_hook_at_the_end_is_a_failure_of_its_own(
 # --- What is sent ----------------------------------------------------------------
 
 
+def test_what_a_hook_mounts_is_left_out_like_all_the_rest(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    (source / "share").mkdir()
+    mount = f"mount -t tmpfs none {source}/share && touch {source}/share/of-others"
+    add_hook(enrolled_client, "pre-backup.d", "mount", mount)
+    unmount_it = f"umount {source}/share && rm {source}/home/of-others"
+    add_hook(enrolled_client, "finally-backup.d", "unmount", unmount_it)
+    add_hook(enrolled_client, "finally-backup.d", "alarm", "exit 1")
+    (source / "home/of-others").touch()
+    outcome = backup(enrolled_client, "--source", source, expect=13)
+    assert "finally-backup.d/alarm' failed with status 1" in outcome.stderr
+    assert copy_of(enrolled_client, source / "home/of-others").exists()
+    assert list(copy_of(enrolled_client, source / "share").iterdir()) == []
+    # It was unmounted although the alarm before it had failed.
+    assert not (source / "home/of-others").exists()
+
+
+FULL = """
+for directory in /tmp /var/tmp; do
+    mount -t tmpfs -o size=4k,nr_inodes=2 none $directory && touch $directory/file
+done
+cd /tmp && exec "$@"
+"""
+
+
+def test_a_full_disc_is_backed_up(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    # Such a directory is sent once more, by a list of names (see lost_acls.py).
+    run_program(["setfacl", "-m", "u:nobody:r", source / "home"])
+    run_program(["setfattr", "-n", "user.a", "-v", "b", source / "home"])
+    program = enrolled_client.bin / "byteback-backup"
+    argv = ["unshare", "--mount", "sh", "-c", FULL, "sh", program, "--source", source]
+    outcome = run_program([*argv, "--retry-number", "0"], check=False)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    copy = copy_of(enrolled_client, source / "home")
+    assert "user.rsync.%aacl" in os.listxattr(copy)
+
+
 def test_the_old_greedy_spelling(enrolled_client: EnrolledClient, source: Path) -> None:
     words = f"--source {source}/etc {source}/home -x nothing none".split()
     backup(enrolled_client, *words)

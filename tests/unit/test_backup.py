@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -380,6 +381,32 @@ def test_a_failing_hook_stops_those_behind_it(tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists()
 
 
+def test_no_finally_hook_is_stopped_by_another_ones_failure(tmp_path: Path) -> None:
+    for name, line in (("1", "exit 7"), ("2", "exit 8"), ("3", 'touch "$MARK"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(ToolError, match="/1' failed with status 7"):
+        hooks.run_all_hooks(tmp_path, {"MARK": str(tmp_path / "mark")})
+    assert (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("echo no first line\n", "Exec format error"),
+        ("", "Exec format error"),
+        ("#!/nowhere\n", "what its first line names is not there"),
+    ],
+)
+def test_a_hook_that_nobody_can_start_is_named(
+    tmp_path: Path, content: str, words: str
+) -> None:
+    (tmp_path / "hook").write_text(content)
+    (tmp_path / "hook").chmod(0o755)
+    with pytest.raises(ToolError, match=f"cannot start '.*/hook': {words}"):
+        hooks.run_hooks(tmp_path, {})
+
+
 def test_a_hung_hook_is_ended_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,11 +459,13 @@ def test_the_summary(completion: Completion | None, words: str) -> None:
 
 
 def test_finally_hooks_are_told_how_it_ended() -> None:
-    told = backup._told_of(IncompleteBackupError("x"))
+    told = hooks.told_of(IncompleteBackupError("x"))
     assert (told["BYTEBACK_RESULT"], told["BYTEBACK_EXIT_STATUS"]) == (
         "incomplete",
         "3",
     )
-    assert backup._told_of(KeyboardInterrupt())["BYTEBACK_EXIT_STATUS"] == "130"
-    assert backup._told_of(UnreachableError("x"))["BYTEBACK_EXIT_STATUS"] == "12"
-    assert backup._told_of(ZeroDivisionError())["BYTEBACK_RESULT"] == "failure"
+    assert hooks.told_of(KeyboardInterrupt())["BYTEBACK_EXIT_STATUS"] == "130"
+    assert hooks.told_of(UnreachableError("x"))["BYTEBACK_EXIT_STATUS"] == "12"
+    assert hooks.told_of(ZeroDivisionError())["BYTEBACK_EXIT_STATUS"] == "70"
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert hooks.told_of(full)["BYTEBACK_EXIT_STATUS"] == "1"
