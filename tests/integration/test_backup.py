@@ -342,7 +342,17 @@ def test_a_full_disc_is_backed_up(
     run_program(["setfacl", "-m", "u:nobody:r", source / "home"])
     run_program(["setfattr", "-n", "user.a", "-v", "b", source / "home"])
     program = enrolled_client.bin / "byteback-backup"
-    argv = ["unshare", "--mount", "sh", "-c", FULL, "sh", program, "--source", source]
+    argv: list[str | Path] = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        FULL,
+        "sh",
+        program,
+        "--source",
+        source,
+    ]
     outcome = run_program([*argv, "--retry-number", "0"], check=False)
     assert (outcome.status, outcome.stderr) == (0, "")
     copy = copy_of(enrolled_client, source / "home")
