@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from byteback import locking
-from byteback.client import compression, hooks, push, selections
+from byteback.client import compression, hooks, push, selections, verdict
 from byteback.client.connection import Connection, connect
 from byteback.client.excludes import foreign_mount_points
 from byteback.client.largest_file import (
@@ -277,7 +277,7 @@ def _own_files(job: Job) -> tuple[Sequence[str], Collection[str]]:
 
 
 def _incomplete(outcome: Outcome) -> IncompleteBackupError:
-    names = push.unread_names(outcome)
+    names = verdict.unread_names(outcome)
     details = [escape(problem) for problem in outcome.problems[:NAMES_SHOWN]]
     many = f"{len(names)} files" if names else "some files"
     if len(names) == 1:

@@ -29,8 +29,6 @@ def ensure_key(path: Path, host: str) -> PublicKey:
             logger.warning("%s is lost: making a new key", path)
         _make_key(path, host)
     check_key(path)
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)  # ssh uses no key that others can read
     try:
         shown = process.run(["ssh-keygen", "-y", "-P", "", "-f", path])
     except ToolError as error:

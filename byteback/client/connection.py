@@ -141,7 +141,7 @@ class Connection:
                 details=details,
             )
         if status == ToolError.exit_status:
-            return ToolError(message, hint, said[1:])
+            return ToolError(message, hint, () if hint else said[1:])
         return RefusedError(message, hint, () if hint else said[1:])
 
     def transfer_failure(self, outcome: Outcome) -> BytebackError | None:
@@ -174,6 +174,12 @@ class Connection:
                 "set-up: somebody may be listening in",
                 hint="find out whether the server was reinstalled; only then run "
                 "byteback-setup-client again",
+            )
+        if f'Load key "{self.key}": bad permissions' in text:
+            return NotSetUpError(
+                f"the key {quote(str(self.key))} can be read by others, and so ssh "
+                "does not use it",
+                hint=f"chmod 600 {self.key}",
             )
         if f'Load key "{self.key}"' in text:
             return NotSetUpError(

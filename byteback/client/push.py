@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.client import compression
+from byteback.client import compression, verdict
 from byteback.client.connection import Connection
 from byteback.client.excludes import automatic_excludes
 from byteback.client.retry import RetryPolicy, retrying
 from byteback.client.settings import MAX_FILE, Files, read_rsync_flags
-from byteback.errors import (
-    BusyError,
-    BytebackError,
-    ToolError,
-    UnreachableError,
-    UsageError,
-    quote,
-)
+from byteback.errors import BusyError, UsageError, quote
 from byteback.model.rsync_filter import source_rules
-from byteback.tools import host, openssh, rsync
+from byteback.tools import host, rsync
 from byteback.tools.rsync import Outcome, Progress
+from byteback.wire import failures
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +41,8 @@ OPTIONS = (
     "--no-human-readable",
 )
 SENT_FORMAT = "--out-format=%l %i %n"  # largest_file and lost_acls read it
-NO_ROUTE = (5, 10, 12, 30, 35, openssh.STATUS_FAILED)  # rsync's for a broken line
-FULL_DISC = ("No space left on device", "Disk quota exceeded")
+BLOCK_SIZE = "--block-size="
 PARTIAL_PAUSE_S = 10.0
-
-_QUOTED_NAME = re.compile(r'"(/?[^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -127,7 +117,7 @@ def push_argv(
         "rsync",
         *OPTIONS,
         f"--timeout={io_timeout_s}",
-        *([f"--block-size={block_size}"] if block_size is not None else []),
+        *([f"{BLOCK_SIZE}{block_size}"] if block_size is not None else []),
         *(["--dry-run", "--itemize-changes"] if dry_run else []),
         *([SENT_FORMAT] if with_sizes and not dry_run else []),
         *(["--info=progress2"] if with_progress else []),
@@ -172,13 +162,26 @@ def send(
     server refuses, ToolError for the failures that trying again does not mend.
     """
 
-    def once() -> Outcome:
+    words = list(argv)
+
+    def transfer() -> Outcome:
         if stdin is not None:
             os.lseek(stdin, 0, os.SEEK_SET)
-        outcome = rsync.transfer(
-            argv, on_progress=on_progress, on_line=on_line, stdin=stdin
+        return rsync.transfer(
+            words, on_progress=on_progress, on_line=on_line, stdin=stdin
         )
-        _check(outcome, connection)
+
+    def once() -> Outcome:
+        outcome = transfer()
+        is_too_large = outcome.status == rsync.NO_MEMORY
+        if is_too_large or outcome.status < 0:
+            # The server may have more of a new file than anybody knew of, and each of
+            # its blocks takes memory here: rsync's own size takes least.
+            fewer = [word for word in words if not word.startswith(BLOCK_SIZE)]
+            is_too_large = is_too_large and fewer != words
+            words[:] = fewer
+            outcome = transfer() if is_too_large else outcome
+        verdict.check(outcome, connection)
         return outcome
 
     def attempt() -> Outcome:
@@ -197,51 +200,6 @@ def send(
         soon = RetryPolicy(policy.number, min(policy.delay_s, PARTIAL_PAUSE_S))
         outcome = retrying(attempt, soon)
     return outcome
-
-
-def unread_names(outcome: Outcome) -> list[str]:
-    """The names of the files that rsync complained about, each once, in its order."""
-    found: dict[str, None] = {}
-    for problem in outcome.problems:
-        match = _QUOTED_NAME.search(problem)
-        if match:
-            found[match[1]] = None
-    return list(found)
-
-
-def _check(outcome: Outcome, connection: Connection) -> None:
-    """Raise the error that an outcome means; return for success and for partial."""
-    if outcome.is_success:
-        return
-    said_by_server = connection.transfer_failure(outcome)
-    if said_by_server is not None:
-        raise said_by_server
-    is_disc_full = any(
-        words in line
-        for line in (*outcome.problems, *outcome.complaint)
-        for words in FULL_DISC
-    )
-    if is_disc_full:
-        raise BusyError(
-            f"the disc of {connection.name} is full",
-            hint="it makes room by itself as far as it may: see byteback-prune there",
-            details=outcome.complaint,
-        )
-    if outcome.status == rsync.PARTIAL:
-        return
-    if outcome.status == openssh.STATUS_FAILED:
-        raise connection.failure(outcome.status, outcome.remarks or outcome.complaint)
-    raise _failure(outcome, connection)
-
-
-def _failure(outcome: Outcome, connection: Connection) -> BytebackError:
-    message = f"the transfer to {connection.name} failed: {outcome.meaning}"
-    is_line = outcome.status in NO_ROUTE or outcome.status < 0
-    if is_line or outcome.status > rsync.SIGNALLED:
-        return UnreachableError(message, details=outcome.complaint)
-    error = ToolError(message, details=outcome.complaint, status=outcome.status)
-    error.can_pass = outcome.is_retryable
-    return error
 
 
 def _check_rules(file: Path) -> None:

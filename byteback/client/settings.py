@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shlex
 from dataclasses import dataclass
@@ -9,6 +11,8 @@ from pathlib import Path
 
 from byteback.errors import NotSetUpError, UsageError, quote
 from byteback.model.destination import Destination, parse_destination
+
+logger = logging.getLogger(__name__)
 
 DIRECTORY = Path("/etc/byteback")
 RUN_DIRECTORY = Path("/run/byteback")  # root's: nobody else can put things there
@@ -71,9 +75,18 @@ def read_destination(files: Files, given: str | None) -> Destination:
 
 
 def check_key(key: Path) -> Path:
-    """``key`` itself if it can be read. Raises NotSetUpError with what to do if not."""
+    """``key`` itself if it can be read. Raises NotSetUpError with what to do if not.
+
+    One that others can read after a ``chmod -R``, say, or a restore without modes, ssh
+    would not use: its mode is put right.
+    """
     try:
-        is_empty = key.stat().st_size == 0
+        status = key.stat()
+        is_empty = status.st_size == 0
+        if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+            logger.warning("others could read %s: set its mode to 0600", key)
+            with contextlib.suppress(OSError):  # a read-only disc
+                key.chmod(0o600)
     except FileNotFoundError:
         raise NotSetUpError(
             f"this machine has no key: {quote(str(key))} is missing",

@@ -60,6 +60,8 @@ def clear_discarded(store: Store, host: str) -> None:
         btrfs.delete_on_full_disc(
             left, lambda: reserve.release(store), seal.deletion_check(None)
         )
+    else:
+        snapshots.discard_left(left)
 
 
 def _repair_host(store: Store, host: str, seals: Seals) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from byteback.model.snapshot import (
 from byteback.server import host_state, ledger, seal
 from byteback.server.settings import ServerSettings
 from byteback.server.store import DISCARDED, Store
-from byteback.tools import btrfs, privilege
+from byteback.tools import btrfs, files, privilege, process
 
 # A client's --complete may come before the server has written up its transfer.
 LOCK_WAIT_S = 30.0
@@ -98,7 +99,15 @@ def _has_entries(current: Path) -> bool:
 
 
 def _open_up(current: Path) -> None:
-    """See to it that we may enter: no client locks itself out for ever by a mode."""
+    """See to it that we may enter: no client locks itself out for ever by a mode.
+
+    And write: a read-only snapshot may have been put there by hand.
+    """
+    if not os.access(current, os.W_OK) and btrfs.is_subvolume(current):
+        with contextlib.suppress(
+            ToolError
+        ):  # a whole store may be read-only, or ours not
+            btrfs.set_read_only(current, False)
     mode = stat.S_IMODE(current.stat().st_mode)
     if mode & 0o700 != 0o700:
         current.chmod(mode | 0o700)
@@ -140,6 +149,8 @@ def ensure_current(store: Store, host: str) -> None:
     current = store.current(host)
     if current.is_dir():
         _open_up(current)
+        if not btrfs.is_subvolume(current):
+            _make_subvolume(current)
         return
     if not store.host_directory(host).is_dir():
         raise NotSetUpError(
@@ -165,6 +176,36 @@ def ensure_current(store: Store, host: str) -> None:
     beside = current.with_name(DISCARDED)
     sealing.copy(store, host, newest, beside.name)
     beside.rename(current)
+
+
+def _make_subvolume(current: Path) -> None:
+    """Make one of the plain directory that somebody has put at ``current``.
+
+    No snapshot can be taken of that. What is in it stays, and is not sent again; its
+    files are shared and not copied. Repair removes what a kill leaves in between.
+    """
+    beside = current.with_name(DISCARDED)
+    discard_left(beside)
+    btrfs.create_subvolume(beside)
+    words: list[str | Path] = [
+        "cp",
+        "--archive",
+        "--reflink=auto",
+        "--",
+        f"{current}/.",
+        beside,
+    ]
+    process.run(words)
+    files.exchange(current, beside)
+    discard_left(beside)
+
+
+def discard_left(left: Path) -> None:
+    """Delete a subvolume or a plain directory; nothing if there is none."""
+    if btrfs.is_subvolume(left):
+        btrfs.delete_subvolume(left)
+    elif left.is_dir() and not left.is_symlink():
+        process.run(["rm", "--recursive", "--force", "--", left])
 
 
 def _check_interval(

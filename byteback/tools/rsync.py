@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 SUCCESS = 0
 PARTIAL = 23  # some files or attributes could not be transferred
+NO_MEMORY = 22
 VANISHED = 24  # some source files vanished meanwhile, as files do
 
 SIGNALLED = 128  # plus a signal: how a shell tells that a program was ended by one

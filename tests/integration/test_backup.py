@@ -422,6 +422,28 @@ def test_a_directory_that_became_a_file_and_back(
     assert copy_of(enrolled_client, source / "home/again").exists()
 
 
+def test_a_current_that_somebody_put_there_is_made_usable(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    backup(enrolled_client, "--source", source)
+    make_due(enrolled_client)
+    (snapshot,) = snapshots(enrolled_client)
+    current = enrolled_client.current
+    # A plain directory, of which no snapshot can be taken; a copy has the attributes.
+    run_program(["btrfs", "subvolume", "delete", current])
+    run_program(["cp", "-a", current.with_name(snapshot), current])
+    backup(enrolled_client, "--source", source)
+    assert len(snapshots(enrolled_client)) == 2
+    assert copy_of(enrolled_client, source / "home/a b").read_text() == "spaces"
+    # And a read-only one.
+    make_due(enrolled_client)
+    run_program(["btrfs", "property", "set", "-ts", current, "ro", "true"])
+    (source / "home/a b").write_text("others")
+    backup(enrolled_client, "--source", source)
+    assert copy_of(enrolled_client, source / "home/a b").read_text() == "others"
+    assert len(snapshots(enrolled_client)) == 3
+
+
 def replace(file: Path, content: str) -> None:
     """As an editor does that writes a new file and renames it."""
     new = file.with_name("new")

@@ -6,13 +6,14 @@ import errno
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from byteback.cli.backup import spread_greedy
-from byteback.client import backup, excludes, hooks, push
+from byteback.client import backup, excludes, hooks, push, verdict
 from byteback.client.connection import Connection
 from byteback.client.retry import RetryPolicy, retrying
 from byteback.client.settings import (
@@ -34,8 +35,10 @@ from byteback.errors import (
     UsageError,
 )
 from byteback.model.destination import Destination
+from byteback.tools import rsync
 from byteback.tools.host import Mount
 from byteback.tools.rsync import Outcome
+from byteback.wire import failures
 from byteback.wire.replies import Completion
 
 
@@ -151,6 +154,13 @@ def test_a_missing_or_empty_key_says_what_to_do(tmp_path: Path) -> None:
         check_key(files(tmp_path, key="").key)
 
 
+def test_a_key_that_others_could_read_is_put_right(tmp_path: Path) -> None:
+    key = files(tmp_path, key="x").key
+    key.chmod(0o644)
+    check_key(key)
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_key_of_roots_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +234,7 @@ def outcome(status: int, *problems: str, complaint: tuple[str, ...] = ()) -> Out
 
 @pytest.mark.parametrize("status", [0, 23, 24])
 def test_a_transfer_that_is_done(status: int) -> None:
-    push._check(outcome(status), CONNECTION)
+    verdict.check(outcome(status), CONNECTION)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +242,7 @@ def test_a_transfer_that_is_done(status: int) -> None:
 )
 def test_a_transfer_that_is_worth_another_attempt(status: int) -> None:
     with pytest.raises(BytebackError) as failure:
-        push._check(outcome(status), CONNECTION)
+        verdict.check(outcome(status), CONNECTION)
     assert failure.value.can_pass
     # 12 is for the line alone; a disc or a memory that failed is not "unreachable".
     assert failure.value.exit_status == (13 if status in (11, 16, 20, 21, 22) else 12)
@@ -241,23 +251,63 @@ def test_a_transfer_that_is_worth_another_attempt(status: int) -> None:
 @pytest.mark.parametrize("status", [1, 2, 3, 4, 6, 13, 25, 127])
 def test_a_transfer_that_another_attempt_does_not_mend(status: int) -> None:
     with pytest.raises(ToolError) as failure:
-        push._check(outcome(status), CONNECTION)
+        verdict.check(outcome(status), CONNECTION)
     assert not failure.value.can_pass
 
 
 def test_a_full_disc_is_no_unreadable_file() -> None:
     full = '[receiver] write failed on "/x": No space left on device (28)'
     with pytest.raises(BusyError, match="is full"):
-        push._check(outcome(23, full), CONNECTION)
+        verdict.check(outcome(23, full), CONNECTION)
+
+
+FULL = "No space left on device (28)"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        # btrfs takes no attribute of more than 16 KB, on however empty a disc.
+        f'[receiver] rsync_xal_set: lsetxattr("/x","user.a") failed: {FULL}',
+        f'[sender] send_files failed to open "/{FULL}": Permission denied (13)',
+    ],
+)
+def test_one_file_does_not_make_a_disc_look_full(problem: str) -> None:
+    verdict.check(outcome(23, problem), CONNECTION)
+
+
+def test_a_file_of_too_many_blocks_is_compared_in_larger_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a transfer that was cut off has left there, nobody has noted the size of."""
+    ran: list[Sequence[str]] = []
+
+    def transfer(argv: Sequence[str], **_: object) -> Outcome:
+        ran.append(tuple(argv))
+        return Outcome(rsync.NO_MEMORY if "--block-size=4096" in argv else 0)
+
+    monkeypatch.setattr(rsync, "transfer", transfer)
+    argv = ["rsync", "--block-size=4096", "/"]
+    assert push.send(argv, CONNECTION, RetryPolicy(0)).is_success
+    assert ran == [tuple(argv), ("rsync", "/")]
+
+
+def test_a_transfer_that_is_to_come_again_at_once_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = ("byteback-receive: busy: links", f"  hint: {failures.AT_ONCE}")
+    ends = [Outcome(75, remarks=said), Outcome(0)]
+    monkeypatch.setattr(rsync, "transfer", lambda *_, **__: ends.pop(0))
+    assert push.send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
 
 
 def test_the_servers_word_decides_whether_to_come_back() -> None:
     refused = outcome(12, complaint=("byteback-receive: error: no", "rsync error"))
     with pytest.raises(RefusedError, match=r"no$"):
-        push._check(refused, CONNECTION)
+        verdict.check(refused, CONNECTION)
     busy = outcome(12, complaint=("byteback-receive: busy: later", "rsync error"))
     with pytest.raises(BusyError, match=r"later$"):
-        push._check(busy, CONNECTION)
+        verdict.check(busy, CONNECTION)
 
 
 @pytest.mark.parametrize("status", [12, 14, 255, -9])
@@ -265,7 +315,7 @@ def test_the_status_that_the_server_tells_counts(status: int) -> None:
     """rsync passes it on only if the session's end is there before its own."""
     said = ("byteback-receive: error: stopped", "  hint: do that", "  status: 14")
     with pytest.raises(PolicyError, match="stopped") as failure:
-        push._check(outcome(status, complaint=(*said, "rsync error")), CONNECTION)
+        verdict.check(outcome(status, complaint=(*said, "rsync error")), CONNECTION)
     assert failure.value.hint == "do that"
 
 
@@ -273,24 +323,24 @@ def test_what_the_server_said_last_is_not_lost_behind_a_banner() -> None:
     banner = tuple(f"Line {number} of the law." for number in range(30))
     said = ("byteback-receive: error: no", "rsync error")
     with pytest.raises(RefusedError, match=r"no$"):
-        push._check(Outcome(12, remarks=banner, complaint=said), CONNECTION)
+        verdict.check(Outcome(12, remarks=banner, complaint=said), CONNECTION)
 
 
 def test_what_the_server_said_first_is_not_lost_behind_what_rsync_adds() -> None:
     said = ("byteback-receive: error: no such thing", "  hint: do that", *"abcdef")
     buried = Outcome(12, remarks=said, complaint=("rsync: x", "rsync error: y"))
     with pytest.raises(RefusedError, match="no such thing") as failure:
-        push._check(buried, CONNECTION)
+        verdict.check(buried, CONNECTION)
     assert failure.value.hint == "do that"
     failed = Outcome(13, remarks=("byteback-receive: error: btrfs failed",))
     with pytest.raises(ToolError, match="btrfs failed"):
-        push._check(failed, CONNECTION)
+        verdict.check(failed, CONNECTION)
 
 
 def test_a_lost_login_is_told_apart_from_a_lost_line() -> None:
     denied = Outcome(255, remarks=("byteback@x: Permission denied (publickey).",))
     with pytest.raises(RefusedError, match="does not take this machine's key"):
-        push._check(denied, CONNECTION)
+        verdict.check(denied, CONNECTION)
 
 
 def test_names_of_unread_files_are_told_once_each() -> None:
@@ -299,7 +349,7 @@ def test_names_of_unread_files_are_told_once_each() -> None:
         'opendir "/c" failed: Input/output error (5)',
         '[sender] send_files failed to open "/a b": Permission denied (13)',
     )
-    assert push.unread_names(outcome(23, *problems)) == ["/a b", "/c"]
+    assert verdict.unread_names(outcome(23, *problems)) == ["/a b", "/c"]
 
 
 def test_retries_pause_longer_each_time_and_then_give_up() -> None:
