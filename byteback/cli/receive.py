@@ -57,20 +57,19 @@ def _serve(host: str) -> int:
         return receive.serve(host, command)
     except BytebackError as error:
         is_refusal = isinstance(error, RefusedError)
+        # By its status, too, the client knows what may be tried again.
+        public = receive.for_client(error)
         log.audit_end(
             "REJECT" if is_refusal else "FAIL",
             refusal=is_refusal,
             asked=command[:200].decode("utf-8", "surrogateescape"),
             reason=error.message,
             details=" | ".join(error.details) or None,
-            exit=error.exit_status,
+            exit=public.exit_status,
         )
         if not isinstance(error, InterruptedBySignalError):
-            # A client's rsync passes these lines on, and it is by their words that the
-            # client knows a refusal from "come back later".
-            _boundary.print_error(PROGRAM, receive.for_client(error))
-            sys.stderr.write(f"{failures.format_status(error.exit_status)}\n")
-        return error.exit_status
+            _tell(public)
+        return public.exit_status
     except BrokenPipeError:
         log.audit_end("GONE", reason="the client stopped listening")
         return 128 + signal.SIGPIPE
@@ -84,8 +83,15 @@ def _serve(host: str) -> int:
 def _report_trouble(trouble: BytebackError) -> int:
     """The machine's trouble may have passed by the time the client comes again."""
     log.audit_end("FAIL", reason=trouble.message, exit=BusyError.exit_status)
-    _boundary.print_error(PROGRAM, BusyError("the server is short of something"))
+    _tell(BusyError("the server is short of something"))
     return BusyError.exit_status
+
+
+def _tell(error: BytebackError) -> None:
+    """Say it in the form that a client understands whose rsync passes it on."""
+    _boundary.print_error(PROGRAM, error)
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{failures.format_status(error.exit_status)}\n")
 
 
 def _report_bug(error: Exception) -> int:

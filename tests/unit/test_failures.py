@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from byteback.cli import _boundary
-from byteback.errors import BusyError, BytebackError, RefusedError
+from byteback.cli import receive as program
+from byteback.errors import BusyError, BytebackError, RefusedError, ToolError
+from byteback.server import receive
 from byteback.wire import failures
 
 NOISE = ("Warning: of ssh's", "byteback-receive is busy", "rsync error: (code 12)")
@@ -48,3 +50,22 @@ def test_the_last_failure_counts() -> None:
     assert failures.parse_failure(lines) == ("two", "  more")
     assert failures.parse_status(lines) is None
     assert failures.parse_status(["byteback-receive: error: 0", *lines[:1]]) == 75
+
+
+@pytest.mark.parametrize(
+    "error", [ToolError("btrfs was killed", status=-9), OSError(28, "No space left")]
+)
+def test_what_can_pass_has_the_status_of_a_busy_server(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By that alone a client tries its --complete again."""
+
+    def serve(_host: str, _command: bytes) -> int:
+        raise error
+
+    monkeypatch.setattr(receive, "serve", serve)
+    monkeypatch.setattr(program, "_discard_output", lambda: None)
+    assert program._serve("a") == BusyError.exit_status
+    said = capfd.readouterr().err.splitlines()
+    assert failures.is_busy(said[0])
+    assert failures.parse_status(said) == BusyError.exit_status
