@@ -53,7 +53,9 @@ def change_at_random(top: Path, dice: random.Random) -> None:
     """Do to a tree what its users may do to it between two backups."""
     for _ in range(dice.randint(3, 8)):
         names = sorted(p for p in top.rglob("*") if p.is_file() and not p.is_symlink())
-        action = dice.choice(["new", "new", "edit", "edit", "append", "cut", "odd"])
+        action = dice.choice(
+            ["new", "new", "edit", "edit", "append", "cut", "odd", "name", "replace"]
+        )
         if action == "new" or not names:
             _make_new(top, dice)
             continue
@@ -62,6 +64,12 @@ def change_at_random(top: Path, dice: random.Random) -> None:
             with path.open("r+b") as file:
                 file.seek(dice.randint(0, path.stat().st_size))
                 file.write(dice.randbytes(min(100, path.stat().st_size - file.tell())))
+        elif action == "name":  # one file of two names
+            _name_twice(path, dice)
+        elif action == "replace":  # as editors do: one file less of two names
+            new = path.with_name("new")
+            new.write_bytes(dice.randbytes(path.stat().st_size))
+            new.replace(path)
         elif action == "append":
             with path.open("ab") as file:
                 file.write(dice.randbytes(20_000))
@@ -80,6 +88,13 @@ def _make_new(top: Path, dice: random.Random) -> None:
         path /= "inside"
     path.unlink(missing_ok=True)  # it may be a link
     path.write_bytes(dice.randbytes(size))
+
+
+def _name_twice(path: Path, dice: random.Random) -> None:
+    other = path.with_name(f"g{dice.randint(0, 9)}")
+    if path != other and not other.is_dir():
+        other.unlink(missing_ok=True)
+        other.hardlink_to(path)
 
 
 def _do_something_odd(path: Path, dice: random.Random) -> None:
