@@ -54,7 +54,8 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                 lock,
                 watched.look,
             )
-            if measured.status in _RESULTS and command.deletes:
+            # Where it failed, too: it may have failed for that very reason.
+            if measured.status >= 0 and command.deletes:
                 _separate(store, host, before)
             result = _RESULTS.get(measured.status, Transfer.FAILED)
         finally:
