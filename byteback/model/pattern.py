@@ -5,6 +5,10 @@ number of directories that are not hidden, ``[set]`` for one character (``!`` or
 negates it), ``{a,b}`` for alternatives, and a backslash takes the meaning away from the
 character behind it. A ``[`` or ``{`` that is never closed matches nothing.
 
+Where Ruby 3.1 does otherwise, this is meant: ``.*`` is never the directory itself,
+braces mean what each alternative means by itself, ``//`` and ``\\/`` are a slash behind
+wildcards and ``**/`` as well, and a byte that is no UTF-8 matches itself.
+
 Names are text in which bytes that are no UTF-8 are surrogates. Patterns come from
 clients that may be hostile: the work spent on one is bounded.
 """
@@ -55,7 +59,7 @@ class Pattern(NamedTuple):
     """An absolute pattern by its components; none at all stands for the root."""
 
     components: tuple[Component, ...]
-    directories_only: bool  # it ended in a slash
+    directories_only: bool  # it ended in a slash, or in one and a dot
 
 
 class _Budget:
@@ -160,20 +164,21 @@ def _first_group(text: str) -> tuple[int, list[int], int] | None:
 
 
 def _compile(text: str) -> Pattern:
-    parts = _split(text)
+    *parts, last = map(_compile_component, _split(text))
+    if last == Deep():  # without a slash behind it "**" is no more than "*"
+        last = _STAR
     components: list[Component] = []
-    for part in parts:
-        component = _compile_component(part)
+    for component in [*parts, last]:
         if component == Literal(".."):
             del components[-1:]
-        elif component == Deep():
-            if components[-1:] != [component]:
-                components.append(component)
-        elif component not in (Literal("."), Literal("")):
+        elif component in (Literal("."), Literal("")):
+            pass
+        elif component != Deep() or components[-1:] != [component]:
             components.append(component)
-    if components and components[-1] == Deep() and parts[-1] == "**":
+    directories_only = last in (Literal("."), Literal(""))
+    if components[-1:] == [Deep()] and not directories_only:  # from "**/a/.."
         components[-1] = _STAR
-    return Pattern(tuple(components), bool(components) and parts[-1] == "")
+    return Pattern(tuple(components), bool(components) and directories_only)
 
 
 def _split(text: str) -> list[str]:
@@ -228,8 +233,8 @@ def _compile_character(text: str, position: int) -> tuple[str, int]:
         return ".", position + 1
     if character == "[":
         return _compile_set(text, position + 1)
-    if character == "\\" and position + 1 < len(text):
-        return re.escape(text[position + 1]), position + 2
+    if character == "\\":
+        return re.escape(text[position + 1 : position + 2]), position + 2
     return re.escape(character), position + 1
 
 
@@ -266,7 +271,7 @@ def _format_set(items: list[str], *, negated: bool) -> str:
 
 
 def _unescape(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+    return re.sub(r"\\(.?)", r"\1", text, flags=re.DOTALL)
 
 
 _STAR = Wild(_compile_wild("*"))

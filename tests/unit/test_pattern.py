@@ -87,7 +87,9 @@ def matches(component: str, name: str) -> bool:
         ("\\*", "a", False),
         ("\\a", "a", True),
         ("\\\\", "\\", True),
-        ("a\\", "a\\", True),
+        ("a\\", "a", True),
+        ("a\\", "a\\", False),
+        ("*\\", "a", True),
         ("a]", "a]", True),
         ("A", "a", False),
         ("[A-Z]", "a", False),
@@ -169,10 +171,26 @@ def test_slashes_at_the_end_and_in_sets() -> None:
     [everything] = compile_patterns(["/a/**/"])
     assert everything.components == (Literal("a"), Deep())
     assert everything.directories_only
+    for text in ("/a/b/.", "/a/b/\\.", "/a/b/\\", "/a/{b,b}/.", "/a/c/../b/"):
+        for pattern in compile_patterns([text]):
+            assert pattern == ((Literal("a"), Literal("b")), True)
     assert len(components("/x[a/b]c/d")) == 2
-    star = components("/a/**")[1]
-    assert isinstance(star, Wild)
-    assert star.matches("b")
+
+
+@pytest.mark.parametrize(
+    ("text", "above"),
+    [
+        ("/a/**", (Literal("a"),)),
+        ("/a/**/**", (Literal("a"), Deep())),
+        ("/a/**/b/..", (Literal("a"),)),
+        ("/a/**/**/b/..", (Literal("a"),)),
+    ],
+)
+def test_two_stars_at_the_end_are_one(text: str, above: tuple[Component, ...]) -> None:
+    """Only a slash behind them makes them any number of directories."""
+    [pattern] = compile_patterns([text])
+    assert pattern.components == (*above, components("/*")[0])
+    assert not pattern.directories_only
 
 
 def test_relative_patterns_start_in_the_working_directory() -> None:

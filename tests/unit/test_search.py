@@ -21,13 +21,15 @@ from byteback.wire.requests import MAX_PATTERN_INPUT, Pull
 
 HOST = "client.example"
 OLD, NEW = "2026-11-20T20:15+0000", "2026-11-22T20:15+0000"
+TREES = (OLD, NEW, "current", "saved-do-not-delete")
+IN_ETC = sorted(["changed", "same", "sub", *(f"only-{tree}" for tree in TREES)])
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Two clients; the first has two snapshots, current and a foreign directory."""
     made = Store(tmp_path)
-    for tree in (OLD, NEW, "current", "saved-do-not-delete"):
+    for tree in TREES:
         etc = made.host_directory(HOST) / tree / "etc"
         etc.mkdir(parents=True)
         write(etc / "same", "same", 1000)
@@ -121,6 +123,11 @@ def test_a_snapshot_can_be_chosen(store: Store) -> None:
         ("/etc/**/", ["/etc", "/etc/sub"]),
         ("/etc/sub/**/*", ["/etc/sub/file"]),
         ("/etc/sub/**", ["/etc/sub/file"]),
+        ("/**/**", ["/etc", *(f"/etc/{name}" for name in IN_ETC), "/etc/sub/file"]),
+        ("/etc/s*/.", ["/etc/sub"]),
+        ("/etc/**/.", ["/etc", "/etc/sub"]),
+        ("/etc/sub/**/x/..", ["/etc/sub/file"]),
+        ("/etc/sub/.*", ["/etc/sub/.hidden"]),
         ("/etc/sub/{*,.*}", ["/etc/sub/.hidden", "/etc/sub/file"]),
         ("/*/sub/f???", ["/etc/sub/file"]),
         ("/ETC/same", []),
