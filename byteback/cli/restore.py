@@ -27,7 +27,7 @@ from byteback.client import restore
 from byteback.client.find import Query, Server
 from byteback.client.restore_plan import choose_layout
 from byteback.client.verify import DEFAULT_SAMPLE, MAX_SAMPLE
-from byteback.errors import UsageError
+from byteback.errors import UsageError, escape
 from byteback.model import listing
 
 RESTORE_ONLY = ("to", "in_place", "yes", "overwrite", "dry_run", "compress")
@@ -227,7 +227,8 @@ def _restore(options: Options) -> None:
         for entry in done.found.entries:
             click.echo(listing.format_json(entry))
     for change in done.changes:
-        click.echo(f"{change.action:<8}{_boundary.escape_line(change.name)}")
+        click.echo(f"{change.action:<8}{escape(change.path)}")
+    done.check()
 
 
 def _must_ask(options: Options) -> bool:

@@ -13,15 +13,17 @@ from byteback.client.connection import Connection
 from byteback.client.find import Query, Server
 from byteback.client.restore import DEFAULT_IO_TIMEOUT_S
 from byteback.client.settings import read_io_timeout, read_rsync_flags
-from byteback.errors import RefusedError, UsageError, quote
+from byteback.errors import IncompleteRestoreError, RefusedError, UsageError, quote
 from byteback.model.difference import Difference, parse_difference
 from byteback.model.listing import Entry
+from byteback.model.size import format_count
 from byteback.model.snapshot import CURRENT
 from byteback.wire import requests
 
 logger = logging.getLogger(__name__)
 
 NOW = "now"
+SHOWN = 5  # problems
 _DATE = re.compile(r"[0-9*]{4}-[0-9*]", re.ASCII)
 _KINDS = {
     "create": "deleted",
@@ -75,11 +77,18 @@ def compare(
 ) -> None:
     """Hand all differences to ``take``, sorted by path, as they come.
 
-    Raises UsageError for patterns that are none, else as answer.receive and run_pull.
+    Raises UsageError for patterns that are none, IncompleteRestoreError at the end if
+    some files could not be compared, else as answer.receive and run_pull.
     """
     with find.connected(server) as connection:
         if comparison.newer == NOW:
-            take(list(_with_now(connection, server, comparison)))
+            changes, problems = _with_now(connection, server, comparison)
+            take(changes)
+            if problems:
+                raise IncompleteRestoreError(
+                    f"all is compared but for {format_count(len(problems), 'problem')}",
+                    details=problems[:SHOWN],
+                )
             return
         answer.receive(
             connection,
@@ -96,8 +105,11 @@ def _from_server(difference: Difference) -> Changed:
 
 def _with_now(
     connection: Connection, server: Server, comparison: Comparison
-) -> Iterator[Changed]:
-    """What a restore in place would change, and what backups would find new."""
+) -> tuple[list[Changed], Sequence[str]]:
+    """What a restore in place would change, and what backups would find new.
+
+    And what rsync complained about.
+    """
     if "*" in comparison.older:
         raise UsageError(
             f"{quote(comparison.older)} may be several snapshots",
@@ -116,28 +128,27 @@ def _with_now(
         with_parents=False,
         rules=(
             "--delete",
-            pull.NAMES_ONLY,
             *push.select_again(server.files, known.sources, known.excludes).rules,
         ),
     )
-    heard = pull.Heard()
-    pull.run_pull(job, [entry.path[1:] or "./" for entry in found.entries], heard=heard)
+    heard = pull.Heard(directory=job.directory)
+    names = [entry.path[1:] or "./" for entry in found.entries]
+    problems = pull.run_pull(job, names, heard=heard).problems
     changes = sorted(_changed(heard.changes), key=lambda one: one.path.split("/"))
     if selected is not None:
-        yield from changes
-        return
+        return changes, problems
     logger.warning(
         "what the backup of %s was made of is not known here: of directories that are "
         "not in it only the uppermost is shown, and it may have been left out",
         comparison.older,
     )
-    yield from uppermost(changes)
+    return list(uppermost(changes)), problems
 
 
 def _changed(changes: Iterable[pull.Change]) -> Iterator[Changed]:
     for change in changes:
         if not change.is_only_time_of_directory:
-            path = "/" + pull.plain_name(change.name).removeprefix("./").rstrip("/")
+            path = "/" + change.path.removeprefix("./").rstrip("/")
             yield Changed(_KINDS[change.action], path, None)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from byteback.client import compression
@@ -40,9 +41,8 @@ OPTIONS = (
 # up to two seconds newer for an older one (rsync's generator.c), so never both.
 EXACT_TIMES = ("--modify-window=-1",)
 KEEP_NEWER = ("--update", "--info=skip1")
-# For a dry run: a name alone, where rsync would add " -> " and a link's target.
-NAMES_ONLY = "--out-format=%i %n"
-SIZES_AND_NAMES = "--out-format=%i %l %n"
+# What a dry run prints: no more, where rsync would add " -> " and a link's target.
+DRY_RUN = ("--dry-run", "--out-format=%i %l %n")
 RETRIES = RetryPolicy(number=3, delay_s=5.0)
 
 # Options of rsync_flags that would delete or move files where a restore goes to, or
@@ -51,7 +51,9 @@ _UNWANTED = ("--del", "--remove", "--inplace", "--append", "--force", "--prune-e
 _UNWANTED_WITH_VALUE = ("--partial-dir", "--max-delete", "--files-from", "--backup-dir")
 
 _KEPT = re.compile(r"(.+) is newer")
-_CHANGE = re.compile(r"(?:\*(\w+)|([<>ch.])([fdLDS])(\S{9})) +(.+)", re.DOTALL)
+_CHANGE = re.compile(
+    r"(?:\*(\w+)|([<>ch.])([fdLDS])(\S{9}| {9})) +(\d+) (.+)", re.ASCII | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Change:
 
     # "create", "replace", "adjust" (owner, mode, times) or "delete" (with --delete)
     action: str
-    name: str  # as rsync writes it, special characters escaped as \#ooo
+    path: str  # below the destination; a directory's ends in a slash
+    size: int = 0  # bytes of the file in the backup
     is_only_time_of_directory: bool = False
 
 
@@ -89,15 +92,31 @@ class Heard:
     kept: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
 
+    directory: Path | None = None  # where to, to tell what is in the way there
+
     def take(self, line: str) -> None:
         """Read one line of rsync's standard output."""
-        kept = _KEPT.fullmatch(line)
-        if kept:
-            self.kept.append(kept[1])
-            return
         change = parse_change(line)
         if change is not None:
-            self.changes.append(change)
+            self.changes.append(self._as_it_is(change))
+        elif kept := _KEPT.fullmatch(line):
+            self.kept.append(kept[1])
+
+    def count(self) -> tuple[int, int]:
+        """How much was heard, for forget."""
+        return len(self.kept), len(self.changes)
+
+    def forget(self, kept: int, changes: int) -> None:
+        """Forget what came after that: it will be said again."""
+        del self.kept[kept:]
+        del self.changes[changes:]
+
+    def _as_it_is(self, change: Change) -> Change:
+        """rsync takes for new what is of another kind than what has the name now."""
+        if self.directory is None or change.action != "create":
+            return change
+        is_there = os.path.lexists(self.directory / change.path.rstrip("/"))
+        return replace(change, action="replace") if is_there else change
 
 
 def safe_flags(flags: Sequence[str]) -> list[str]:
@@ -113,17 +132,20 @@ def safe_flags(flags: Sequence[str]) -> list[str]:
 
 
 def parse_change(line: str) -> Change | None:
-    """Read a line of --itemize-changes (rsync(1)); None for any other line."""
+    """Read a line of a dry run (rsync(1), --itemize-changes); None for any other."""
     match = _CHANGE.fullmatch(line)
     if match is None:
         return None
-    message, kind, file_type, attributes, name = match.groups()
+    message, kind, file_type, attributes, size, name = match.groups()
+    path = plain_name(name)
     if message is not None:
-        return Change("delete", name) if message == "deleting" else None
+        return Change("delete", path) if message == "deleting" else None
     if set(attributes) == {"+"}:
-        return Change("create", name)
+        return Change("create", path, int(size))
     is_only_time = file_type == "d" and set(attributes) <= {".", "t"}
-    return Change("adjust" if kind == "." else "replace", name, is_only_time)
+    is_the_same = kind == "." or attributes.isspace()  # but for being a hard link
+    action = "adjust" if is_the_same else "replace"
+    return Change(action, path, int(size), is_only_time)
 
 
 def plain_name(name: str) -> str:
@@ -156,7 +178,11 @@ def run_pull(
         if on_progress is not None:
             argv.insert(1, "--info=progress2")
 
+        before = heard.count() if heard else (0, 0)
+
         def attempt() -> Outcome:
+            if heard:
+                heard.forget(*before)
             outcome = rsync.transfer(
                 argv,
                 on_progress=on_progress,
@@ -197,9 +223,9 @@ def pull_argv(pull: Pull, list_file: str, *, recursive: bool) -> list[str]:
         *(["--recursive"] if recursive else []),
         *([] if pull.with_parents else ["--no-implied-dirs"]),
         *(KEEP_NEWER if pull.keeps_newer else EXACT_TIMES),
-        *(["--dry-run", "--itemize-changes"] if pull.is_dry_run else []),
         *([compression.OPTION] if pull.compresses else []),
         *safe_flags(pull.flags),
+        *(DRY_RUN if pull.is_dry_run else []),
         *pull.rules,
         f"--rsync-path={requests.format_pull_program(pull.snapshot)}",
         f"--rsh={pull.connection.remote_shell}",

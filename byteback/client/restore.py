@@ -55,13 +55,22 @@ class Restored:
     found: Found
     changes: tuple[pull.Change, ...]  # of a dry run
     kept: int  # files that stayed because they are newer than their backup
+    problems: tuple[str, ...] = ()  # with single files
+
+    def check(self) -> None:
+        """Raise IncompleteRestoreError if some files could not be restored."""
+        if self.problems:
+            raise IncompleteRestoreError(
+                f"all is done but for {format_count(len(self.problems), 'problem')}",
+                hint="the same command tries the rest again",
+                details=self.problems[:PROBLEMS_SHOWN],
+            )
 
 
 def restore_files(server: Server, query: Query, wish: Wish) -> Restored:
-    """Find what matches and restore it.
+    """Find what matches and restore it; Restored.check tells whether that was all.
 
-    Raises BytebackError if nothing matches, IncompleteRestoreError if all is done
-    but some files could not be restored, else as Connection and run_pull.
+    Raises BytebackError if nothing matches, else as Connection and run_pull.
     """
     flags = read_rsync_flags(server.files)
     choice = read_compression(server.files, server.compress)
@@ -98,9 +107,11 @@ def restore_files(server: Server, query: Query, wish: Wish) -> Restored:
         heard = pull.Heard()
         problems: list[str] = []
         for job, batch in work:
+            heard.directory = batch.directory
             problems += _restore_batch(job, batch, heard, wish)
-        _report(found, problems, heard)
-        return Restored(found, tuple(heard.changes), len(heard.kept))
+        _report(found, heard)
+        changes, once = tuple(heard.changes), tuple(dict.fromkeys(problems))
+        return Restored(found, changes, len(heard.kept), once)
 
 
 def _without_root(
@@ -130,12 +141,12 @@ def _restore_batch(
     # Directories on the way that are missing are made first, so that what was private
     # is so from the start, and again at the end, for their times have changed since.
     problems: list[str] = []
-    if missing and not job.is_dry_run:
-        problems += pull.run_pull(job, missing, recursive=False).problems
+    if missing:
+        problems += pull.run_pull(job, missing, recursive=False, heard=heard).problems
     outcome = pull.run_pull(job, batch.names, on_progress=wish.on_progress, heard=heard)
     problems += outcome.problems
-    if outcome.status != SUCCESS and not outcome.problems:
-        problems += outcome.complaint or (outcome.meaning,)
+    if outcome.status != SUCCESS:  # not all that rsync says of a file begins alike
+        problems += outcome.remarks or (() if outcome.problems else (outcome.meaning,))
     if missing and not job.is_dry_run:
         problems += pull.run_pull(job, missing, recursive=False).problems
     logger.info(
@@ -200,7 +211,7 @@ def _describe(work: Sequence[tuple[pull.Pull, Batch]]) -> str:
     return "\n".join(lines)
 
 
-def _report(found: Found, problems: Sequence[str], heard: pull.Heard) -> None:
+def _report(found: Found, heard: pull.Heard) -> None:
     if heard.kept:
         kept = format_count(len(heard.kept), "file")
         logger.info("%s newer than in the backup: kept", kept)
@@ -208,10 +219,4 @@ def _report(found: Found, problems: Sequence[str], heard: pull.Heard) -> None:
     if user != 0 and any(entry.uid != user for entry in found.entries):
         logger.warning(
             "owners could not be restored: that takes root; the files are yours now"
-        )
-    if problems:
-        raise IncompleteRestoreError(
-            f"restored, but for {len(problems)} problems",
-            hint="the same command tries the rest again",
-            details=problems[:PROBLEMS_SHOWN],
         )

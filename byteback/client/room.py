@@ -33,15 +33,13 @@ class Preview:
 
 def preview(job: Pull, batch: Batch) -> Preview:
     """Ask rsync, which changes nothing. Raises as run_pull."""
-    heard = pull.Heard()
-    dry = replace(job, is_dry_run=True, rules=(pull.SIZES_AND_NAMES,))
-    pull.run_pull(dry, batch.names, heard=heard)
+    heard = pull.Heard(directory=job.directory)
+    pull.run_pull(replace(job, is_dry_run=True), batch.names, heard=heard)
     replaced, growth = [], 0
     for change in heard.changes:
-        size, _, name = change.name.partition(" ")
-        path = job.directory / pull.plain_name(name)
+        path = job.directory / change.path
         if change.action in ("create", "replace"):
-            growth += int(size) if size.isdigit() else 0
+            growth += change.size
         if change.action == "replace":
             replaced.append(str(path))
             growth -= _size_on_disc(path)

@@ -28,8 +28,9 @@ DEFAULT_SAMPLE = 100
 SURPLUS = 4  # paths looked up for each that is compared: not all are unchanged files
 MAX_SAMPLE = 10_000
 SHOWN = 5
-# Whole contents are read on both sides and compared by checksum. No time is looked at.
-OPTIONS = ("--checksum", pull.NAMES_ONLY)
+# Whole contents are read on both sides and compared by checksum. No time is looked at,
+# nor which files are one: rsync would make them so whatever is in them.
+OPTIONS = ("--checksum", "--no-hard-links")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _differing(
             details=outcome.problems[:SHOWN],
         )
     changed = {
-        "/" + pull.plain_name(change.name)
+        "/" + change.path
         for change in heard.changes
         if change.action in ("replace", "create")
     }

@@ -91,7 +91,7 @@ def read_rsync_output(data: bytes) -> None:
     assert largest.size >= 0
     for change in heard.changes:
         assert change.action in ("create", "replace", "adjust", "delete")
-        pull.plain_name(change.name)
+        assert change.size >= 0
 
 
 def check_progress(found: rsync.Progress) -> None:

@@ -49,7 +49,8 @@ def client(enrolled_client: EnrolledClient) -> Iterator[Client]:
     shutil.rmtree(SOURCE, ignore_errors=True)
     (SOURCE / "sub/.hidden").mkdir(parents=True)
     (SOURCE / "going").mkdir()
-    for name in ("same", "rewritten", "sub/.hidden/owner", "going/file", ODD):
+    newer = ("kind is newer", "time is newer")
+    for name in ("same", "rewritten", "sub/.hidden/owner", "going/file", ODD, *newer):
         (SOURCE / name).write_text(name, errors="surrogateescape")
     (SOURCE / "link").symlink_to("same")
     STATE.unlink(missing_ok=True)
@@ -74,6 +75,9 @@ def change() -> None:
     (SOURCE / "link").symlink_to("rewritten")
     (SOURCE / "fresh").mkdir()
     (SOURCE / "fresh/file").touch()
+    (SOURCE / "kind is newer").unlink()
+    (SOURCE / "kind is newer").symlink_to("same")
+    os.utime(SOURCE / "time is newer", (1, 1))
 
 
 CHANGES = {
@@ -85,6 +89,8 @@ CHANGES = {
     (f"{SOURCE}/link", "changed"),
     (f"{SOURCE}/fresh", "new"),
     (f"{SOURCE}/fresh/file", "new"),
+    (f"{SOURCE}/kind is newer", "changed"),
+    (f"{SOURCE}/time is newer", "changed"),
 }
 
 
@@ -184,7 +190,13 @@ def test_without_a_note_little_is_said_of_what_is_not_there(
 def test_verify_is_quiet_until_something_rots(client: Client) -> None:
     """Files that changed since are no fault of the backup; one byte that did is."""
     (SOURCE / "rewritten").write_text("something else")
-    outcome = client.restore("--verify")
+    (SOURCE / "one").write_text("linked")
+    (SOURCE / "other").hardlink_to(SOURCE / "one")
+    client.backup(SECOND)
+    shutil.copy2(SOURCE / "one", SOURCE / "copy")
+    (SOURCE / "copy").rename(SOURCE / "one")
+    os.chown(SOURCE / "one", 1, 1)
+    outcome = client.restore("--verify", "--sample", "1000")
     assert (outcome.stdout, outcome.stderr) == ("", "")
     for snapshot in client.enrolled.current.parent.iterdir():
         run_program(["btrfs", "property", "set", snapshot, "ro", "false"])

@@ -291,6 +291,50 @@ def test_in_place_asks_and_keeps_what_is_newer(restorer: Restorer) -> None:
     assert plain.read_text() == "plain"
 
 
+def test_a_dry_run_says_what_would_be_done(restorer: Restorer) -> None:
+    """Whatever is in the way, in names as they are, and though some cannot be done."""
+    kept = SOURCE / "names/it is newer"
+    kept.write_text("as it was")
+    restorer.backup()
+    for path in (SOURCE / "names/plain", SOURCE / "kinds/emptydir"):
+        path.rmdir() if path.is_dir() else path.unlink()
+        path.symlink_to("elsewhere")
+    (SOURCE / "names/with space").unlink()
+    (SOURCE / "kinds/link").unlink()
+    kept.write_text("changed")
+    os.utime(kept, (1, 1))
+    (SOURCE / "names/-dash").unlink()
+    (SOURCE / "names/-dash").mkdir()
+    (SOURCE / "names/-dash/full").touch()
+    (SOURCE / "names/back\\slash").unlink()
+    dry = restorer.run("-r", "-n", "--in-place", SOURCE, check=False)
+    assert dry.status == 3
+    assert "names/-dash" in dry.stderr
+    assert "but for 1 problem\n" in dry.stderr
+    # A file with attributes of both root and users is always to be adjusted.
+    files = [
+        line for line in dry.stdout.splitlines() if not line.endswith(("/", "/acl"))
+    ]
+    assert sorted(files) == [
+        "create  home/data/kinds/link",
+        "create  home/data/names/back\\\\slash",
+        "create  home/data/names/with space",
+        "replace home/data/names/it is newer",
+        "replace home/data/names/plain",
+    ]
+    assert "replace home/data/kinds/emptydir/" in dry.stdout
+    done = restorer.run("-r", "--yes", "--in-place", SOURCE, check=False)
+    assert done.status == 3
+    assert done.stderr == dry.stderr
+    (SOURCE / "names/-dash/full").unlink()
+    restorer.run("-r", "--yes", "--in-place", SOURCE)
+    after = restorer.run("-r", "-n", "--in-place", SOURCE).stdout
+    assert after.split() in ([], ["adjust", "home/data/metadata/acl"])
+    target = restorer.run("-r", "-n", "--to", "x", SOURCE / "names/plain").stdout
+    made = ["home/", "home/data/", "home/data/names/", "home/data/names/plain"]
+    assert target.splitlines() == [f"create  {name}" for name in made]
+
+
 @pytest.fixture
 def taken_over(tmp_path: Path) -> Iterator[Path]:
     """An ssh that does what an rsync in a hostile server's hands might: its results."""

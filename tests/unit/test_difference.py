@@ -68,13 +68,15 @@ def test_words_of_a_comparison() -> None:
 
 def test_lines_of_rsync() -> None:
     """What would be deleted, and what only the time of a directory says."""
-    assert parse_change("*deleting   etc/new file") == Change("delete", "etc/new file")
+    assert parse_change("*deleting   0 etc/new file") == Change(
+        "delete", "etc/new file"
+    )
     assert parse_change("*message about it") is None
-    time_only = parse_change(".d..t...... etc/")
+    time_only = parse_change(".d..t...... 0 etc/")
     assert time_only == Change("adjust", "etc/", is_only_time_of_directory=True)
-    owner = parse_change(".d..to..... etc/")
+    owner = parse_change(".d..to..... 0 etc/")
     assert owner == Change("adjust", "etc/")
-    assert parse_change(".f..t...... etc/a") == Change("adjust", "etc/a")
+    assert parse_change(".f..t...... 5 etc/a") == Change("adjust", "etc/a", 5)
 
 
 def test_names_as_rsync_writes_them() -> None:
