@@ -37,19 +37,26 @@ class LostAcls:
             return
         flags, name = match[1], plain_name(match[2])
         is_new = flags.endswith(_NEW) and flags[1] not in "fL"
-        if (is_new or flags[_ATTRIBUTES] == "x") and _has_both(f"/{name}"):
+        # The attributes that have changed may have been the last ones.
+        has_changed = flags[_ATTRIBUTES] == "x" and _has_acl(f"/{name}")
+        if has_changed or (is_new and _has_both(f"/{name}")):
             self.names.append(name)
 
 
 def _has_both(path: str) -> bool:
     """Whether a file has an ACL and other attributes besides."""
+    return _has_acl(path) and not all(n.startswith(SYSTEM) for n in _attributes(path))
+
+
+def _has_acl(path: str) -> bool:
+    return any(name.startswith(ACL) for name in _attributes(path))
+
+
+def _attributes(path: str) -> list[str]:
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        return os.listxattr(path, follow_symlinks=False)
     except OSError:
-        return False
-    return any(name.startswith(ACL) for name in names) and not all(
-        name.startswith(SYSTEM) for name in names
-    )
+        return []
 
 
 def scan(sources: Iterable[str], foreign: Collection[str]) -> list[str]:

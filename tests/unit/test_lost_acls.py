@@ -20,6 +20,8 @@ BOTH = ["system.posix_acl_access", "user.x"]
         ("cS+++++++++", BOTH, True),
         (".d........x", BOTH, True),
         (".f..t.....x", BOTH, True),
+        (".f........x", ["system.posix_acl_access"], True),  # all others are gone
+        (".f........x", ["user.x"], False),
         # What rsync gets right: new files, no other attributes, no ACL at all.
         ("<f+++++++++", BOTH, False),
         ("cd+++++++++", ["system.posix_acl_access"], False),
