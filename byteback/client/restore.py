@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.client import compression, find, pull, room
+from byteback.client import compression, find, pull, room, sticky
 from byteback.client.connection import Connection
+from byteback.client.excludes import foreign_mount_points
 from byteback.client.find import Found, Query, Server
 from byteback.client.restore_plan import (
     Batch,
@@ -25,6 +26,7 @@ from byteback.client.settings import (
 from byteback.errors import BytebackError, IncompleteRestoreError, escape, quote
 from byteback.model.listing import Entry
 from byteback.model.size import format_count
+from byteback.tools import host
 from byteback.tools.rsync import SUCCESS, Progress
 
 logger = logging.getLogger(__name__)
@@ -149,6 +151,7 @@ def _restore_batch(
         problems += outcome.remarks or (() if outcome.problems else (outcome.meaning,))
     if missing and not job.is_dry_run:
         problems += pull.run_pull(job, missing, recursive=False).problems
+    _complete_acls(job, batch)
     logger.info(
         "%s %s from %s below %s",
         "would restore" if job.is_dry_run else "restored",
@@ -157,6 +160,16 @@ def _restore_batch(
         quote(str(batch.directory)),
     )
     return problems
+
+
+def _complete_acls(job: pull.Pull, batch: Batch) -> None:
+    """Set again what rsync sets only in part; what is not in the backup is ignored."""
+    if job.is_dry_run:
+        return
+    foreign = frozenset(foreign_mount_points(host.mounts()))
+    names = sticky.find(batch.directory, batch.names, foreign)
+    if names:
+        pull.run_pull(job, names, recursive=False)
 
 
 def _missing_parents(batch: Batch) -> list[str]:

@@ -142,6 +142,10 @@ def make_metadata(directory: Path) -> None:
         path.mkdir() if name == "sticky" else path.write_text(name)
         os.chown(path, 54321, 65432)
         path.chmod(mode)
+    shared = directory / "shared"
+    shared.mkdir()
+    shared.chmod(0o3770)
+    run_program(["setfacl", "-m", "g:54321:rwx", shared])
     acl = directory / "acl"
     acl.write_text("acl")
     run_program(["setfacl", "-m", "u:12345:r--,g:54321:rw-", acl])
@@ -201,6 +205,9 @@ def test_acls_survive_a_change_of_attributes(restorer: Restorer) -> None:
     """The server's rsync drops them then, and they have to be sent once more."""
     for name in ("acl", "inherit"):
         os.setxattr(SOURCE / "metadata" / name, "user.note", b"changed")
+    restorer.backup()
+    for name in ("user.note", "trusted.note"):
+        os.removexattr(SOURCE / "metadata/acl", name)
     restorer.backup()
     restorer.run("--restore", SOURCE / "metadata")
     restored = restorer.work / "current/home/data/metadata"
