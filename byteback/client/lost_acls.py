@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from byteback.client import own_files
-from byteback.client.pull import plain_name
+from byteback.model.rsync_names import plain_name
 
 ACL = "system.posix_acl_"
 SYSTEM = "system."  # rsync sends no other attribute of this kind

@@ -13,6 +13,7 @@ from byteback.client import compression
 from byteback.client.connection import Connection
 from byteback.client.retry import RetryPolicy, retrying
 from byteback.errors import ToolError, UnreachableError
+from byteback.model.rsync_names import plain_name
 from byteback.tools import rsync, write_limits
 from byteback.tools.rsync import Outcome, Progress
 from byteback.wire import requests
@@ -146,13 +147,6 @@ def parse_change(line: str) -> Change | None:
     is_the_same = kind == "." or attributes.isspace()  # but for being a hard link
     action = "adjust" if is_the_same else "replace"
     return Change(action, path, int(size), is_only_time)
-
-
-def plain_name(name: str) -> str:
-    """A name as the file system has it, from the way in which rsync writes it."""
-    raw = name.encode("utf-8", "surrogateescape")
-    plain = re.sub(rb"\\#([0-3][0-7]{2})", lambda m: bytes([int(m[1], 8)]), raw)
-    return plain.decode("utf-8", "surrogateescape")
 
 
 def run_pull(

@@ -43,6 +43,7 @@ OPTIONS = (
 SENT_FORMAT = "--out-format=%l %i %n"  # largest_file and lost_acls read it
 BLOCK_SIZE = "--block-size="
 PARTIAL_PAUSE_S = 10.0
+TIMES_AT_ONCE = 3  # that the server has one transfer come again without a pause
 
 
 @dataclass(frozen=True)
@@ -185,13 +186,14 @@ def send(
         return outcome
 
     def attempt() -> Outcome:
-        try:
-            return once()
-        except BusyError as error:
-            if error.hint != failures.AT_ONCE:
-                raise
-            logger.info("%s", error.message)
-            return once()
+        for _ in range(TIMES_AT_ONCE):
+            try:
+                return once()
+            except BusyError as error:
+                if error.hint != failures.AT_ONCE:
+                    raise
+                logger.info("%s", error.message)
+        return once()
 
     outcome = retrying(attempt, policy)
     if outcome.status == rsync.PARTIAL and policy.number > 0:

@@ -120,7 +120,6 @@ class ServerCommand:
 
     argv: tuple[str, ...]
     is_dry_run: bool
-    timeout_s: int
     deletes: bool  # what the client does not have: as every backup does
 
 
@@ -195,7 +194,7 @@ def _build(read: _Words, io_timeout_s: int, paths: Sequence[str]) -> ServerComma
         *paths,
     ]
     deletes = any(option.startswith("--delete") for option in read.options)
-    return ServerCommand(tuple(argv), "n" in read.letters, timeout_s, deletes)
+    return ServerCommand(tuple(argv), "n" in read.letters, deletes)
 
 
 def _read(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from byteback import log
+from byteback import locking, log
 from byteback.errors import BusyError, BytebackError
 from byteback.server import (
     host_state,
@@ -35,8 +35,6 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                 command.argv, store.current(host), sandbox.READ, limits, lock
             ).status
         _make_sure_of_current(store, host)
-        # Half of the silence that the client bears, for nothing is sent meanwhile.
-        before = shared.note(store.current(host), command.timeout_s / 2)
         # From here on until the end is known, current is nobody's newest copy.
         host_state.write(store, host, Transfer.RUNNING)
         number = ledger.begin_transfer(store, host, address, "push")
@@ -46,17 +44,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
         try:
             # Before the first byte: one that was stopped may come again at once.
             watched.look(0)
-            measured = transfer.run(
-                command.argv,
-                store.current(host),
-                sandbox.WRITE,
-                limits,
-                lock,
-                watched.look,
-            )
-            # Where it failed, too: it may have failed for that very reason.
-            if measured.status >= 0 and command.deletes:
-                _separate(store, host, before)
+            measured = _receive(store, host, command, limits, lock, watched)
             result = _RESULTS.get(measured.status, Transfer.FAILED)
         finally:
             # A client that takes its own transfer over sends a signal at a moment of
@@ -68,6 +56,39 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                     _end(store, number, result.value, measured)
                     watched.finish(measured.bytes_written)
     return _exit_status(measured.status)
+
+
+def _receive(
+    store: Store,
+    host: str,
+    command: rsync_options.ServerCommand,
+    limits: settings.ServerSettings,
+    lock: locking.Lock,
+    watched: watch.Watch,
+) -> transfer.Measured:
+    """Run the rsync that writes; BusyError if it took several files for one.
+
+    Not where this is no whole backup: it would not bring what is separated.
+    """
+    current = store.current(host)
+    if not command.deletes:
+        return transfer.run(
+            command.argv, current, sandbox.WRITE, limits, lock, watched.look
+        )
+    measured = transfer.Measured(status=-1)
+    with shared.heard(store, host) as changes:
+
+        def look(written: int | None) -> None:
+            watched.look(written)
+            changes.look()
+
+        argv = [command.argv[0], *changes.options, *command.argv[1:]]
+        measured = transfer.run(
+            argv, current, sandbox.WRITE, limits, lock, look, changes.fifo
+        )
+    # Where it failed, too: it may have failed for that very reason.
+    _separate(store, host, changes)
+    return measured
 
 
 def _make_sure_of_current(store: Store, host: str) -> None:
@@ -86,13 +107,10 @@ def _make_sure_of_current(store: Store, host: str) -> None:
         btrfs.sync(store.current(host))
 
 
-def _separate(store: Store, host: str, before: shared.Shared) -> None:
-    """Have the client come again if ``current`` took several of its files for one.
-
-    Not where the transfer is no whole backup: it would not bring what is removed here.
-    """
+def _separate(store: Store, host: str, changes: shared.Changes) -> None:
+    """Have the client come again if ``current`` took several of its files for one."""
     try:
-        count = shared.separate_changed(store.current(host), before)
+        count = shared.separate(store, host, changes)
     except (OSError, OverflowError) as error:
         raise BusyError(
             "the server could not tell the client's files apart", hint=str(error)

@@ -25,6 +25,7 @@ MAX_TRANSFERS_OF_ONE = 4  # of one client: a push, one that takes over, two pull
 NICENESS = 10
 MAX_OPEN_FILES = 1024
 OPTIONS_CACHE = "rsync-options"  # in the store's state
+LOG_OPTIONS = ("--log-file-format=%i %n", "--log-file=")
 MIN_MEMORY = 2 << 30  # bytes of address space, on however small a machine
 
 
@@ -129,13 +130,15 @@ def run(
     settings: ServerSettings,
     lock: locking.Lock | None,
     watch: Callable[[int | None], None] | None = None,
+    log_fifo: Path | None = None,
 ) -> Measured:
     """Run the server's rsync in ``directory`` on the session's own descriptors.
 
     It gets ``rights`` (sandbox.READ or WRITE) on that directory and nothing else that
     is anybody's. It inherits ``lock``, so that the lock is held for as long as any
     process of the transfer lives, whatever becomes of this one. ``watch`` is told
-    every few seconds what it has written until then, and stops it by raising.
+    every few seconds what it has written until then, and stops it by raising. What it
+    changes it logs to ``log_fifo``, which somebody must read.
     """
     program = which(argv[0], path=process.SEARCH_PATH)
     if program is None:
@@ -158,6 +161,8 @@ def run(
         # of its system calls (D26).
         tree_options=["--confine-root="] if is_new else [],
         alone_options=["--insecure-links"] if is_new else [],
+        fifo=log_fifo,
+        fifo_options=LOG_OPTIONS if log_fifo is not None else [],
     )
     process.adopt_orphans()
     before = _io_counters()

@@ -13,6 +13,7 @@ from byteback.tools import confine, process
 # Where the one tree is in that namespace. The store's own path never shows, not even
 # in rsync's messages, which go to the client.
 TREE = Path("/backup")
+FIFO = Path("/log")
 SHIM = Path("/confine.py")  # what stands before the program there
 _PROBE_TIMEOUT_S = 10.0
 
@@ -27,8 +28,10 @@ def interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def argv(tree: Path, *, is_writable: bool) -> list[str]:
+def argv(tree: Path, *, is_writable: bool, fifo: Path | None = None) -> list[str]:
     """bwrap and its options, up to the program: ``tree`` is at TREE there.
+
+    And ``fifo`` at FIFO, if there is one.
 
     There is no /proc, /sys, /tmp or /home, no network, no other process to be seen,
     and no capability; root's files are read-only. It ends with whoever started it.
@@ -44,6 +47,7 @@ def argv(tree: Path, *, is_writable: bool) -> list[str]:
         *_system(),
         *("--ro-bind", str(Path(confine.__file__)), str(SHIM)),
         *("--bind" if is_writable else "--ro-bind", str(tree), str(TREE)),
+        *(("--bind", str(fifo), str(FIFO)) if fifo is not None else ()),
         *("--remount-ro", "/"),
         *("--chdir", str(TREE), "--"),
     ]

@@ -42,15 +42,26 @@ class Job:
     # the program will see it; and for one where there is nothing but the tree.
     tree_options: Sequence[str] = ()
     alone_options: Sequence[str] = ()
+    # A fifo outside the tree that it may write to, and options the last of which ends
+    # in the path that it has there.
+    fifo: Path | None = None
+    fifo_options: Sequence[str] = ()
 
-    def command(self, tree: Path, *, is_alone: bool = False) -> list[str]:
-        """The program's command line where ``tree`` is what it sees its tree as."""
-        own = [f"{option}{tree}" for option in self.tree_options]
-        return [
-            str(self.program),
-            *(self.alone_options if is_alone else own),
-            *self.arguments,
-        ]
+    def command(self) -> list[str]:
+        """The program's command line among the files of this machine."""
+        own = [f"{option}{self.tree}" for option in self.tree_options]
+        return self._command(own, self.fifo)
+
+    def command_alone(self) -> list[str]:
+        """The same where it sees nothing but its tree, by bubblewrap's names."""
+        fifo = None if self.fifo is None else bubblewrap.FIFO
+        return self._command(self.alone_options, fifo)
+
+    def _command(self, options: Sequence[str], fifo: Path | None) -> list[str]:
+        logs = list(self.fifo_options)
+        if logs:
+            logs[-1] += str(fifo)
+        return [str(self.program), *options, *logs, *self.arguments]
 
 
 @dataclass(frozen=True)
@@ -99,13 +110,13 @@ def start(job: Job) -> Running:
     if not abi:
         raise OSError("neither bubblewrap nor Landlock works")
     shim = [bubblewrap.interpreter(), "-I", "-S", confine.__file__]
-    words = [*shim, *_plan(job, abi, job.tree), "--", *job.command(job.tree)]
+    words = [*shim, *_plan(job, abi, job.tree, job.fifo), "--", *job.command()]
     return Running(_start(words, job, job.tree, ()), _layers("landlock"))
 
 
 def start_unconfined(job: Job) -> Running:
     """Start a job with its limits, but with no confinement: for a policy of "off"."""
-    return Running(_start(job.command(job.tree), job, job.tree, ()), "none")
+    return Running(_start(job.command(), job, job.tree, ()), "none")
 
 
 def program_grants(program: Path) -> list[Grant]:
@@ -138,11 +149,11 @@ def _start_wrapped(job: Job, abi: int) -> Running | None:
     stderr = os.dup(2)
     try:
         words = [
-            *bubblewrap.argv(job.tree, is_writable=job.rights == WRITE),
+            *bubblewrap.argv(job.tree, is_writable=job.rights == WRITE, fifo=job.fifo),
             *(bubblewrap.interpreter(), "-I", "-S", str(bubblewrap.SHIM)),
-            *_plan(job, abi, bubblewrap.TREE),
+            *_plan(job, abi, bubblewrap.TREE, bubblewrap.FIFO),
             *(f"ready={told}", f"stderr={stderr}"),
-            *("--", *job.command(bubblewrap.TREE, is_alone=True)),
+            *("--", *job.command_alone()),
         ]
         running = _start(words, job, None, (told, stderr), stderr=process.NULL)
         os.close(told)
@@ -178,8 +189,8 @@ def _start(
     )
 
 
-def _plan(job: Job, abi: int, tree: Path) -> list[str]:
-    """The words that tell confine.py what to apply; ``tree`` is where it sees it."""
+def _plan(job: Job, abi: int, tree: Path, fifo: Path | None) -> list[str]:
+    """The words that tell confine.py what to apply, with the paths that it sees."""
     words = []
     if abi:
         words.append(f"landlock={landlock.ruleset(abi).hex()}")
@@ -189,6 +200,9 @@ def _plan(job: Job, abi: int, tree: Path) -> list[str]:
                 words.append(f"grant={rights}:{path}")
         rights, _ = landlock.encode(Grant(job.tree, job.rights), abi)
         words.append(f"grant={rights}:{tree}")
+        if job.fifo is not None:
+            rights, _ = landlock.encode(Grant(job.fifo, WRITE_FILE), abi)
+            words.append(f"grant={rights}:{fifo}")
     program = seccomp.build_filter(seccomp.machine())
     if program:
         words.append(f"seccomp={program.hex()}")

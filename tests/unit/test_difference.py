@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from byteback.client.differences import NOW, Comparison, read_words
-from byteback.client.pull import Change, parse_change, plain_name
+from byteback.client.pull import Change, parse_change
 from byteback.errors import RefusedError, UsageError
 from byteback.model.difference import (
     Difference,
@@ -17,6 +17,7 @@ from byteback.model.difference import (
     parse_difference,
 )
 from byteback.model.listing import Entry, format_json
+from byteback.model.rsync_names import plain_name
 from byteback.server.search import pick
 
 FILE = Entry("current", "/etc/hosts", stat.S_IFREG | 0o644, 5, 0, 0, 0)
