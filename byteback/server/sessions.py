@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from byteback import locking, log
 from byteback.errors import BusyError, BytebackError
 from byteback.server import (
@@ -14,6 +16,7 @@ from byteback.server import (
     transfer,
     watch,
 )
+from byteback.server.changes import Changes
 from byteback.server.host_state import Transfer
 from byteback.server.store import Store
 from byteback.tools import btrfs, interrupts, sandbox
@@ -44,7 +47,9 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
         try:
             # Before the first byte: one that was stopped may come again at once.
             watched.look(0)
-            measured = _receive(store, host, command, limits, lock, watched)
+            measured, changes = _receive(store, host, command, limits, lock, watched)
+            # Where it failed, too: it may have failed for that very reason.
+            _separate(store, host, measured, changes)
             result = _RESULTS.get(measured.status, Transfer.FAILED)
         finally:
             # A client that takes its own transfer over sends a signal at a moment of
@@ -65,30 +70,32 @@ def _receive(
     limits: settings.ServerSettings,
     lock: locking.Lock,
     watched: watch.Watch,
-) -> transfer.Measured:
-    """Run the rsync that writes; BusyError if it took several files for one.
+) -> tuple[transfer.Measured, Changes | None]:
+    """Run the rsync that writes, and see what it changes of several names.
 
     Not where this is no whole backup: it would not bring what is separated.
     """
     current = store.current(host)
+
+    def look(written: int | None, changes: Changes | None = None) -> bool:
+        watched.look(written)
+        return changes is None or changes.may_go_on
+
     if not command.deletes:
-        return transfer.run(
-            command.argv, current, sandbox.WRITE, limits, lock, watched.look
-        )
-    measured = transfer.Measured(status=-1)
+        shared.forget(store, host)
+        argv = command.argv
+        return transfer.run(argv, current, sandbox.WRITE, limits, lock, look), None
     with shared.heard(store, host) as changes:
-
-        def look(written: int | None) -> None:
-            watched.look(written)
-            changes.look()
-
-        argv = [command.argv[0], *changes.options, *command.argv[1:]]
         measured = transfer.run(
-            argv, current, sandbox.WRITE, limits, lock, look, changes.fifo
+            [command.argv[0], *changes.options, *command.argv[1:]],
+            current,
+            sandbox.WRITE,
+            limits,
+            lock,
+            partial(look, changes=changes),
+            changes.fifo,
         )
-    # Where it failed, too: it may have failed for that very reason.
-    _separate(store, host, changes)
-    return measured
+    return measured, changes
 
 
 def _make_sure_of_current(store: Store, host: str) -> None:
@@ -107,8 +114,20 @@ def _make_sure_of_current(store: Store, host: str) -> None:
         btrfs.sync(store.current(host))
 
 
-def _separate(store: Store, host: str, changes: shared.Changes) -> None:
-    """Have the client come again if ``current`` took several of its files for one."""
+def _separate(
+    store: Store,
+    host: str,
+    measured: transfer.Measured,
+    changes: Changes | None,
+) -> None:
+    """Have the client come again if ``current`` took several of its files for one.
+
+    Raises BusyError then.
+    """
+    if changes is None:
+        return
+    if changes.fifo and not changes.is_heard and measured.status in _RESULTS:
+        log.audit("WARNING", host=host, what="rsync's log", reason="it was not heard")
     try:
         count = shared.separate(store, host, changes)
     except (OSError, OverflowError) as error:

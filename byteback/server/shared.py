@@ -10,102 +10,22 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from byteback import log
 from byteback.errors import BusyError
-from byteback.model.rsync_names import plain_name
 from byteback.server import tree
+from byteback.server.changes import MAX_SHARED, Changes, open_beneath
 from byteback.server.doubt import DOUBTED_NS
 from byteback.server.store import Store
-from byteback.tools import fifo, files
+from byteback.tools import fifo, files, subvolume
 
-MAX_SHARED = 1 << 20  # files with several names that one transfer changes
 MAX_NAMES = 100_000  # of all such files, which are few enough to be linked anew
-MAX_WAITING = 1 << 24  # characters: paths of directories still to be looked into
-# With hard links and files that change under other names rsync 3.5 comes to a
-# standstill that no time-out ends, unless it knows all names from the start.
-CAREFUL = ("--no-inc-recursive",)
+MAX_WAITING = 1 << 28  # bytes: paths of directories still to be looked into
+PATH_SIZE = 64  # bytes that a path takes besides its characters
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOGGED = re.compile(rb"[0-9/]{10} [0-9:]{8} \[[0-9]+\] ")
-# rsync(1), --itemize-changes: all but directories, and but what is new ("+").
-_CHANGED = re.compile(rb"[<>.c][^d][^+ ]\S{8} (.+)", re.DOTALL)
-
-
-class _FoundError(Exception):
-    """There is one, and what the transfer goes on to do would have to be undone."""
-
-
-class Changes:
-    """The files of several names that a transfer changes, by their inode numbers."""
-
-    def __init__(self, top: Path, separated: Collection[int] | None) -> None:
-        self.numbers: set[int] = set()
-        self.fifo: Path | None = None  # for rsync's log
-        self.is_heard = False
-        # They had one name when the transfer began; None: it is no second one.
-        self._separated = separated
-        self._top = top
-        self._parent: str | None = None
-        self._directory: int | None = None
-
-    @property
-    def options(self) -> Sequence[str]:
-        """What rsync is to be told besides."""
-        return () if self._separated is None else CAREFUL
-
-    def look(self) -> None:
-        """To be called now and then; ends the block in which the transfer is heard.
-
-        A second transfer goes on to its end: else there might be no end to them.
-        """
-        if self.numbers and self._separated is None:
-            raise _FoundError
-
-    def take(self, line: bytes) -> None:
-        """A line of rsync's log. What it names is looked at, beneath the top only."""
-        prefix = _LOGGED.match(line)
-        if prefix is None:
-            return
-        self.is_heard = True
-        changed = _CHANGED.fullmatch(line[prefix.end() :].rstrip(b"\n"))
-        if changed is None or len(self.numbers) > MAX_SHARED:
-            return
-        path = plain_name(os.fsdecode(changed[1]))
-        parent, _, name = path.rpartition("/")
-        if parent != self._parent:
-            self.close()
-            self._parent, self._directory = parent, self._open(parent)
-        if self._directory is not None and name not in ("", ".", ".."):
-            status = tree.status(self._directory, name)
-            spared = self._separated or ()
-            if status and status.st_nlink > 1 and status.st_ino not in spared:
-                self.numbers.add(status.st_ino)
-
-    def close(self) -> None:
-        """Close what is open of the tree."""
-        if self._directory is not None:
-            os.close(self._directory)
-        self._parent = self._directory = None
-
-    def _open(self, parent: str) -> int | None:
-        directory = tree.open_root(self._top)
-        for name in parent.split("/"):
-            if directory is None or name == "..":
-                break
-            if name not in ("", "."):
-                above = directory
-                directory = tree.open_directory(above, name)
-                os.close(above)
-        else:
-            return directory
-        if directory is not None:
-            os.close(directory)
-        return None
 
 
 @contextlib.contextmanager
@@ -115,12 +35,9 @@ def heard(store: Store, host: str) -> Iterator[Changes]:
     None where ``current`` is empty: a first backup changes nothing. Raises BusyError.
     """
     current, note = store.current(host), _note(store, host)
-    separated: frozenset[int] | None = None
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        separated = frozenset(map(int, note.read_text(encoding="ascii").split()))
+    changes = Changes(current, _separated(store, host))
     # Right for the very next transfer alone, whatever becomes of it.
-    note.unlink(missing_ok=True)
-    changes = Changes(current, separated)
+    forget(store, host)
     with os.scandir(current) as entries:
         is_empty = next(entries, None) is None
     if is_empty:
@@ -137,52 +54,111 @@ def heard(store: Store, host: str) -> Iterator[Changes]:
                 hint="its disc may be full; it makes room by itself, try again later",
             ) from None
         changes.fifo = path
-        with contextlib.suppress(_FoundError):
-            yield changes
-    if not changes.is_heard:
-        log.audit("WARNING", host=host, what="rsync's log", reason="it was not heard")
+        yield changes
+
+
+def forget(store: Store, host: str) -> None:
+    """To be called before anything else writes to ``current``: it may make links."""
+    _note(store, host).unlink(missing_ok=True)
 
 
 def separate(store: Store, host: str, changes: Changes) -> int:
     """Make each file that a transfer has changed, and that had several names, one name.
 
-    Which of them the change was meant for only the client knows. The others go, and
-    the one that stays is doubted: the client's next transfer brings them all, and of
-    those that are still one with it only the names. Where that makes few names, all
-    other files of several names are made one name as well, though not doubted: what
-    else has changed at the client harms nobody then. Returns how many had changed.
+    Which of them the change was meant for only the client knows. The one stays that
+    was changed last, for it may be the only one that has what the client has; it is
+    doubted, and the client's next transfer brings the others, and of those that are
+    still one with it only the names. Where that makes few names, all other files of
+    several names are made one name as well, though not doubted: what else has changed
+    at the client harms nobody then. Returns how many had changed.
     Raises OSError; OverflowError where a client has more of them than can be managed.
     """
-    if not changes.numbers:
-        return 0
-    if len(changes.numbers) > MAX_SHARED:
-        raise OverflowError("too many files with several names have changed")
     top = store.current(host)
+    numbers = changes.numbers | _below(top, changes)
+    if not numbers:
+        return 0
+    if len(numbers) > MAX_SHARED:
+        raise OverflowError("too many files with several names have changed")
     with contextlib.closing(_names(top)) as names:
         are_few = next(itertools.islice(names, MAX_NAMES, None), None) is None
+    chosen = {
+        number: path
+        for number, path in changes.paths.items()
+        if _doubt_at(top, path, number)
+    }
     kept: set[int] = set()
     for one in _names(top):
         number = one.status.st_ino
-        if number in kept:
+        if number in kept or chosen.get(number, one.path) != one.path:
             os.unlink(one.name, dir_fd=one.directory)
-        elif are_few or number in changes.numbers:
+        elif are_few or number in numbers:
             kept.add(number)
-            if number in changes.numbers:
-                _doubt(one)
+            if number in numbers:
+                _doubt(one.directory, one.name, one.status)
     # When it is true: a run that was killed before this is done once more.
-    text = " ".join(map(str, kept))
+    text = " ".join([_tree_id(top), *map(str, kept | chosen.keys())])
     files.write_atomically(_note(store, host), text.encode("ascii"), mode=0o600)
-    return len(changes.numbers)
+    return len(numbers)
 
 
-def _doubt(one: _Name) -> None:
-    times = (one.status.st_atime_ns, DOUBTED_NS)
-    os.utime(one.name, ns=times, dir_fd=one.directory, follow_symlinks=False)
+def _below(top: Path, changes: Changes) -> set[int]:
+    """The files that may have changed under names too long for rsync's log."""
+    beginnings = tuple(changes.beginnings)
+    if not beginnings:
+        return set()
+    return {
+        one.status.st_ino
+        for one in _names(top)
+        if one.path.startswith(beginnings) and not changes.is_spared(one.status.st_ino)
+    }
+
+
+def _doubt_at(top: Path, path: str, number: int) -> bool:
+    """Doubt a file if that is still one of its names. Raises OSError."""
+    parent, _, name = path.rpartition("/")
+    directory = open_beneath(top, parent)
+    if directory is None:
+        return False
+    try:
+        status = tree.status(directory, name)
+        if status is None or status.st_ino != number:
+            return False
+        _doubt(directory, name, status)
+        return True
+    finally:
+        os.close(directory)
+
+
+def _doubt(directory: int, name: str, status: os.stat_result) -> None:
+    times = (status.st_atime_ns, DOUBTED_NS)
+    os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
 
 
 def _note(store: Store, host: str) -> Path:
-    """Where it is noted which files the last transfer left one name of."""
+    """Where it is noted which files the last transfer left one name of.
+
+    And of which tree: ``current`` may be put back to a snapshot, in which files have
+    the same numbers, and names that were removed here.
+    """
     return store.lock_path(host).with_suffix(".separated")
+
+
+def _separated(store: Store, host: str) -> frozenset[int] | None:
+    """The files that have one name by what is noted; None if that is void."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        tree_id, *numbers = _note(store, host).read_text(encoding="ascii").split()
+        if tree_id == _tree_id(store.current(host)):
+            return frozenset(map(int, numbers))
+    return None
+
+
+def _tree_id(top: Path) -> str:
+    fd = os.open(top, _DIRECTORY)
+    try:
+        found = subvolume.read(fd)
+    finally:
+        os.close(fd)
+    return found.uuid.hex() if found is not None else "none"
 
 
 class _Name(NamedTuple):
@@ -190,44 +166,47 @@ class _Name(NamedTuple):
 
     directory: int  # file descriptor
     name: str
+    path: str  # beneath the top
     status: os.stat_result
 
 
 def _names(top: Path) -> Generator[_Name, None, None]:
     """All names of plain files that have several; no link is followed.
 
-    Each directory is read to its end first, so that names may be removed meanwhile.
+    They may be removed meanwhile, which hides no other name (readdir(3p)). Nothing is
+    remembered but directories: how many names there are, a client decides.
     """
     root = os.open(top, _DIRECTORY)
     try:
-        waiting, length = ["."], 1
+        waiting, size = [""], PATH_SIZE
         while waiting:
             path = waiting.pop()
-            length -= len(path)
+            size -= len(path) + PATH_SIZE
             with contextlib.suppress(OSError):  # closed to us, or a path too long
-                directory = os.open(path, _DIRECTORY, dir_fd=root)
-                try:
-                    below, names = _look_into(directory)
-                    yield from names
-                finally:
-                    os.close(directory)
-                waiting += [f"{path}/{name}" for name in below]
-                length += sum(len(path) + 1 + len(name) for name in below)
-            if length > MAX_WAITING:
-                raise OverflowError("there are too many directories")
+                for found in _look_into(root, path):
+                    if isinstance(found, _Name):
+                        yield found
+                        continue
+                    waiting.append(found)
+                    size += len(found) + PATH_SIZE
+                    if size > MAX_WAITING:
+                        raise OverflowError("there are too many directories")
     finally:
         os.close(root)
 
 
-def _look_into(directory: int) -> tuple[list[str], list[_Name]]:
-    """Names of the directories in one, and of the files that have more names."""
-    below, names = [], []
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                below.append(entry.name)
-            elif entry.is_file(follow_symlinks=False):
-                status = entry.stat(follow_symlinks=False)
-                if status.st_nlink > 1:
-                    names.append(_Name(directory, entry.name, status))
-    return below, names
+def _look_into(root: int, path: str) -> Iterator[str | _Name]:
+    """The paths of the directories in one, and the files there that have more names."""
+    directory = os.open(path or ".", _DIRECTORY, dir_fd=root)
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                below = f"{path}/{entry.name}" if path else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    yield below
+                elif entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_nlink > 1:
+                        yield _Name(directory, entry.name, below, status)
+    finally:
+        os.close(directory)

@@ -129,7 +129,7 @@ def run(
     rights: int,
     settings: ServerSettings,
     lock: locking.Lock | None,
-    watch: Callable[[int | None], None] | None = None,
+    watch: Callable[[int | None], bool] | None = None,
     log_fifo: Path | None = None,
 ) -> Measured:
     """Run the server's rsync in ``directory`` on the session's own descriptors.
@@ -137,8 +137,8 @@ def run(
     It gets ``rights`` (sandbox.READ or WRITE) on that directory and nothing else that
     is anybody's. It inherits ``lock``, so that the lock is held for as long as any
     process of the transfer lives, whatever becomes of this one. ``watch`` is told
-    every few seconds what it has written until then, and stops it by raising. What it
-    changes it logs to ``log_fifo``, which somebody must read.
+    every few seconds what it has written until then, and stops it by returning false,
+    or by raising. What it changes it logs to ``log_fifo``, which somebody must read.
     """
     program = which(argv[0], path=process.SEARCH_PATH)
     if program is None:
@@ -167,10 +167,13 @@ def run(
     process.adopt_orphans()
     before = _io_counters()
     running, layers = _start(job, settings)
+    status = -signal.SIGTERM
     try:
         while watch and not watching.has_ended(running.pid, WATCH_S):
-            watch(watching.bytes_written(running.pid))
-        status = running.wait()
+            if not watch(watching.bytes_written(running.pid)):
+                break
+        else:
+            status = running.wait()
     finally:
         # A client that takes its own transfer over now is to save no rsync from
         # SIGKILL that it has made deaf to SIGTERM.

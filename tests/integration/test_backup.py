@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from byteback.server.changes import Changes
+from byteback.server.shared import separate
+from byteback.server.store import Store
 from tests.integration.conftest import MOUNT_OPTIONS, EnrolledClient, unmount
 from tests.integration.programs import SEARCH_PATH, Outcome, run_program
 
@@ -493,6 +496,43 @@ def test_files_that_differ_by_their_mode_alone_since_they_were_one(
         copy_of(enrolled_client, source / name).stat().st_mode & 0o777 for name in "ab"
     ]
     assert modes == [0o644, 0o600]
+
+
+def test_they_are_told_apart_in_a_tree_that_was_put_back(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    """A discard comes between the two transfers: in the copy they are one again."""
+    (source / "a").write_text("one")
+    (source / "b").hardlink_to(source / "a")
+    backup(enrolled_client, "--source", source)
+    replace(source / "b", "another")
+    store, host = Store(enrolled_client.store), enrolled_client.host
+    changes = Changes(store.current(host), None)
+    changes.numbers.add(copy_of(enrolled_client, source / "a").stat().st_ino)
+    assert separate(store, host, changes) == 1
+    for path in store.lock_path(host).parent.iterdir():
+        shutil.chown(path, *path.parent.stat()[4:6])
+    run_program(["btrfs", "subvolume", "delete", store.current(host)])
+    backup(enrolled_client, "--source", source)
+    for name in "ab":
+        copy = copy_of(enrolled_client, source / name)
+        assert copy.read_text() == (source / name).read_text(), name
+
+
+def test_long_names_are_told_apart_too(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    """rsync's log does not hold all of them."""
+    deep = "/".join(["d" * 250] * 10)
+    (source / deep).mkdir(parents=True)
+    (source / deep / "a").write_text("one")
+    (source / deep / "b").hardlink_to(source / deep / "a")
+    backup(enrolled_client, "--source", source)
+    replace(source / deep / "a", "another")
+    backup(enrolled_client, "--source", source, "--retry-number", "0")
+    for name in "ab":
+        copy = copy_of(enrolled_client, source / deep / name)
+        assert copy.read_text() == (source / deep / name).read_text(), name
 
 
 def test_mount_points_stay_without_what_is_in_them(

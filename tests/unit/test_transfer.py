@@ -81,7 +81,7 @@ def test_a_signal_while_rsync_is_ended_saves_it_from_nothing(
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
     before = signal.signal(signal.SIGTERM, interrupts.on_signal)
 
-    def look(_written: int | None) -> None:
+    def look(_written: int | None) -> bool:
         timer.start()
         raise PolicyError("stopped")
 
@@ -95,6 +95,24 @@ def test_a_signal_while_rsync_is_ended_saves_it_from_nothing(
         signal.signal(signal.SIGTERM, before)
         deaf.kill()
         deaf.communicate()
+
+
+def test_one_that_is_stopped_is_measured_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a backup that is to begin again would be taken for larger than it was."""
+    running = process.start(["sleep", "60"], new_session=True)
+    monkeypatch.setattr(transfer, "which", lambda *_, **__: "/bin/true")
+    monkeypatch.setattr(transfer, "WATCH_S", 0.01)
+    monkeypatch.setattr(rsync_help, "options", lambda *_: frozenset())
+    monkeypatch.setattr(transfer, "own_store", lambda: Store(tmp_path))
+    monkeypatch.setattr(transfer, "_start", lambda *_: (running, "none"))
+    measured = transfer.run(
+        ["rsync"], tmp_path, sandbox.WRITE, ServerSettings(), None, lambda _: False
+    )
+    assert measured.status < 0
+    assert measured.bytes_written is not None
+    assert running.poll() is not None
 
 
 HOLD = """
