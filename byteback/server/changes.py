@@ -100,7 +100,9 @@ class Changes:
 
     def _look_at(self, path: str) -> None:
         parent, _, name = path.rpartition("/")
-        if name in ("", "..") or "\0" in path or len(self.numbers) > MAX_SHARED:
+        is_a_name = name not in ("", "..") and "\0" not in path
+        is_too_long = len(path) >= tree.PATH_MAX  # many directories to be opened
+        if not is_a_name or is_too_long or len(self.numbers) > MAX_SHARED:
             return
         if parent != self._parent:
             self._close()

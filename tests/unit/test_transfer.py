@@ -112,7 +112,8 @@ def test_one_that_is_stopped_is_measured_too(
     )
     assert measured.status < 0
     assert measured.bytes_written is not None
-    assert running.poll() is not None
+    running.communicate()
+    assert running.returncode == -signal.SIGTERM
 
 
 HOLD = """
