@@ -43,18 +43,28 @@ def heard(store: Store, host: str) -> Iterator[Changes]:
     if is_empty:
         yield changes
         return
+    changes.fifo = note.with_suffix(".log")
+    try:
+        with contextlib.closing(changes), _listening(changes.fifo, changes):
+            yield changes
+    except TimeoutError:  # only an rsync that was taken over leaves one behind
+        raise BusyError(
+            "a process of this transfer goes on",
+            hint="the server's administrator can end it",
+        ) from None
+
+
+@contextlib.contextmanager
+def _listening(path: Path, changes: Changes) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        stack.callback(changes.close)
         try:
-            path = note.with_suffix(".log")
             stack.enter_context(fifo.listening(path, changes.take))
         except OSError as error:
             raise BusyError(
                 f"the server cannot follow this transfer: {error.strerror}",
                 hint="its disc may be full; it makes room by itself, try again later",
             ) from None
-        changes.fifo = path
-        yield changes
+        yield
 
 
 def forget(store: Store, host: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -16,7 +17,7 @@ from byteback.server import shared
 from byteback.server.changes import CAREFUL, Changes
 from byteback.server.doubt import DOUBTED_NS
 from byteback.server.store import Store
-from byteback.tools import files, subvolume
+from byteback.tools import fifo, files, subvolume
 
 HOST = "host"
 
@@ -196,6 +197,22 @@ def test_where_no_log_can_be_read_nothing_is_begun(store: Store) -> None:
     hosts.rename(hosts.with_name("away"))
     with pytest.raises(BusyError, match="cannot follow"), shared.heard(store, HOST):
         pass
+
+
+def test_who_holds_the_log_open_is_not_waited_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fifo, "END_S", 0.1)
+    make_names(store, "a", "b")
+
+    def leave_behind(stack: contextlib.ExitStack) -> None:
+        with shared.heard(store, HOST) as changes:
+            assert changes.fifo is not None
+            stack.enter_context(changes.fifo.open("wb"))
+
+    with contextlib.ExitStack() as stack:
+        with pytest.raises(BusyError, match="goes on"):
+            leave_behind(stack)
 
 
 def test_a_long_log_holds_nobody_up(store: Store) -> None:
