@@ -210,9 +210,8 @@ def test_who_holds_the_log_open_is_not_waited_for(
             assert changes.fifo is not None
             stack.enter_context(changes.fifo.open("wb"))
 
-    with contextlib.ExitStack() as stack:
-        with pytest.raises(BusyError, match="goes on"):
-            leave_behind(stack)
+    with contextlib.ExitStack() as stack, pytest.raises(BusyError, match="goes on"):
+        leave_behind(stack)
 
 
 def test_a_long_log_holds_nobody_up(store: Store) -> None:
