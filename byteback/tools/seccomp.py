@@ -40,6 +40,9 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "sched_setaffinity": (203, 122),
     "setpriority": (141, 140),
     "ioprio_set": (251, 30),
+    # Out of the group of processes that is ended with the transfer.
+    "setsid": (112, 157),
+    "setpgid": (109, 154),
     "shmget": (29, 194),
     "shmat": (30, 196),
     "shmctl": (31, 195),

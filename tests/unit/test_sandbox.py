@@ -206,6 +206,8 @@ DENIED_CALLS = [
     call("socket", 1, 1, 0),  # unix
     call("socket", 16, 3, 0),  # netlink
     call("ptrace", 0, 0, 0, 0),
+    call("setsid"),  # the group in which it is ended
+    call("setpgid", 0, 0),
     call("unshare", CLONE_NEWUSER),
     call("clone", CLONE_NEWUSER | 17, 0, 0, 0, 0),
     call("clone3", 0, 0),
