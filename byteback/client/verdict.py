@@ -13,12 +13,18 @@ from byteback.errors import (
 )
 from byteback.tools import openssh, rsync
 from byteback.tools.rsync import Outcome
+from byteback.wire import failures
 
 NO_ROUTE = (5, 10, 12, 30, 35, openssh.STATUS_FAILED)  # rsync's for a broken line
 
 # At the end of the line: what stands before it may be anybody's file name.
 _FULL_DISC = re.compile(r": (?:No space left on device|Disk quota exceeded) \(\d+\)$")
 _ATTRIBUTE = "rsync_xal_set: lsetxattr("
+# A file changed under another of its names while it was compared. The server tells its
+# files apart now, which this rsync did not wait to hear.
+_CHANGED_MEANWHILE = re.compile(
+    r'got a block match with no basis file for ".*" \[receiver\]'
+)
 _QUOTED_NAME = re.compile(r'"(/?[^"]*)"')
 
 
@@ -49,6 +55,11 @@ def check(outcome: Outcome, connection: Connection) -> None:
         return
     if outcome.status == openssh.STATUS_FAILED:
         raise connection.failure(outcome.status, outcome.remarks or outcome.complaint)
+    if any(map(_CHANGED_MEANWHILE.fullmatch, (*outcome.remarks, *outcome.complaint))):
+        raise BusyError(
+            f"the transfer to {connection.name} met files with several names",
+            hint=failures.AT_ONCE,
+        )
     raise _failure(outcome, connection)
 
 

@@ -301,6 +301,20 @@ def test_a_transfer_that_is_to_come_again_at_once_does(
     assert push.send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
 
 
+def test_a_server_that_is_not_waited_for_is_asked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """rsync ends before the server can say that it tells its files apart."""
+    line = 'got a block match with no basis file for "/backup/a b" [receiver]'
+    failed = Outcome(2, remarks=(line,), complaint=(line, "rsync error: (code 2)"))
+    ends = [failed, Outcome(0)]
+    monkeypatch.setattr(rsync, "transfer", lambda *_, **__: ends.pop(0))
+    assert push.send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
+    ends = [failed] * 5
+    with pytest.raises(BusyError, match="several names"):
+        push.send(["rsync"], CONNECTION, RetryPolicy(0))
+
+
 def test_the_servers_word_decides_whether_to_come_back() -> None:
     refused = outcome(12, complaint=("byteback-receive: error: no", "rsync error"))
     with pytest.raises(RefusedError, match=r"no$"):
