@@ -20,7 +20,7 @@ from byteback.errors import RefusedError, UnreachableError, quote
 from byteback.model import listing, states
 from byteback.model.listing import Entry
 from byteback.model.pattern import compile_patterns
-from byteback.tools import interrupts, process
+from byteback.tools import files, interrupts, process
 from byteback.wire import replies, requests
 
 Line = TypeVar("Line")
@@ -161,17 +161,12 @@ def _is_one_of(name: str, snapshot: str) -> bool:
     return "*" not in name and fnmatch.fnmatchcase(name, snapshot)
 
 
-def _memory_file() -> IO[bytes]:
-    return os.fdopen(os.memfd_create("byteback"), "w+b")
-
-
 def _chunks(
     connection: Connection, request: requests.Find, patterns: Sequence[str]
 ) -> Generator[bytes, None, None]:
     """The answer in the pieces in which it comes, b"" for a moment of silence."""
     # Files, for there are two pipes too many to be served by turns.
-    # In memory, for this machine's disc may be full.
-    with _memory_file() as asked, _memory_file() as said:
+    with files.in_memory() as asked, files.in_memory() as said:
         for pattern in patterns:
             asked.write(pattern.encode("utf-8", "surrogateescape") + b"\0")
         asked.seek(0)

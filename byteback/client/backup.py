@@ -30,16 +30,11 @@ from byteback.client.settings import (
     read_io_timeout,
     read_rsync_flags,
 )
-from byteback.errors import (
-    BytebackError,
-    IncompleteBackupError,
-    UsageError,
-    escape,
-)
+from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
 from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
-from byteback.tools import host, interrupts
+from byteback.tools import files, host, interrupts
 from byteback.tools.rsync import PARTIAL, Outcome, Progress
 from byteback.wire import requests
 from byteback.wire.replies import Completion, parse_completion
@@ -243,8 +238,7 @@ def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:
     if not names:
         return
     logger.debug("sending the ACLs of %d files once more", len(names))
-    # In memory: this machine's disc may be full.
-    with os.fdopen(os.memfd_create("names"), "wb") as file:
+    with files.in_memory() as file:
         for name in names:
             file.write(name.encode("utf-8", "surrogateescape") + b"\0")
         file.flush()

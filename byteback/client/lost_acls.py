@@ -9,7 +9,6 @@ which finds it missing, and the attributes in place.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable
 
@@ -38,25 +37,22 @@ class LostAcls:
         flags, name = match[1], plain_name(match[2])
         is_new = flags.endswith(_NEW) and flags[1] not in "fL"
         # The attributes that have changed may have been the last ones.
-        has_changed = flags[_ATTRIBUTES] == "x" and _has_acl(f"/{name}")
-        if has_changed or (is_new and _has_both(f"/{name}")):
+        path = f"/{name}"
+        has_changed = flags[_ATTRIBUTES] == "x" and _holds_acl(
+            own_files.attributes(path)
+        )
+        if has_changed or (is_new and _has_both(path)):
             self.names.append(name)
 
 
 def _has_both(path: str) -> bool:
     """Whether a file has an ACL and other attributes besides."""
-    return _has_acl(path) and not all(n.startswith(SYSTEM) for n in _attributes(path))
+    names = own_files.attributes(path)
+    return _holds_acl(names) and not all(name.startswith(SYSTEM) for name in names)
 
 
-def _has_acl(path: str) -> bool:
-    return any(name.startswith(ACL) for name in _attributes(path))
-
-
-def _attributes(path: str) -> list[str]:
-    try:
-        return os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return []
+def _holds_acl(attributes: Iterable[str]) -> bool:
+    return any(name.startswith(ACL) for name in attributes)
 
 
 def scan(sources: Iterable[str], foreign: Collection[str]) -> list[str]:

@@ -7,6 +7,14 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 
 
+def attributes(path: str) -> list[str]:
+    """The names of a file's extended attributes; none of one that is gone."""
+    try:
+        return os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return []
+
+
 def walk(
     sources: Iterable[str], foreign: Collection[str]
 ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:

@@ -12,7 +12,7 @@ from typing import IO
 
 from byteback.client.connection import REQUEST_TIMEOUT_S, SIGNALLED, Connection
 from byteback.errors import RefusedError, UnreachableError
-from byteback.tools import interrupts, process
+from byteback.tools import files, interrupts, process
 from byteback.wire import replies, requests
 from byteback.wire.probe import (
     ACKNOWLEDGEMENT,
@@ -40,8 +40,7 @@ def ping(connection: Connection, fast: float) -> tuple[replies.Hello, float | No
     slowly. None is for a server that cannot be asked, or a measurement that failed.
     Raises as Connection.ping.
     """
-    # In memory: this machine's disc may be full.
-    with os.fdopen(os.memfd_create("said"), "r+b") as said, interrupts.held():
+    with files.in_memory() as said, interrupts.held():
         running = process.start(
             connection.command(requests.Ping(json=True, probe=True)),
             stdin=process.PIPE,

@@ -46,7 +46,4 @@ def _mode(path: str) -> int:
 
 
 def _has_acl(path: str) -> bool:
-    try:
-        return ACL in os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return False
+    return ACL in own_files.attributes(path)

@@ -5,12 +5,7 @@ from __future__ import annotations
 import re
 
 from byteback.client.connection import Connection
-from byteback.errors import (
-    BusyError,
-    BytebackError,
-    ToolError,
-    UnreachableError,
-)
+from byteback.errors import BusyError, BytebackError, ToolError, UnreachableError
 from byteback.tools import openssh, rsync
 from byteback.tools.rsync import Outcome
 from byteback.wire import failures

@@ -104,9 +104,8 @@ def _open_up(current: Path) -> None:
     And write: a read-only snapshot may have been put there by hand.
     """
     if not os.access(current, os.W_OK) and btrfs.is_subvolume(current):
-        with contextlib.suppress(
-            ToolError
-        ):  # a whole store may be read-only, or ours not
+        # A whole store may be read-only, or the subvolume not ours.
+        with contextlib.suppress(ToolError):
             btrfs.set_read_only(current, False)
     mode = stat.S_IMODE(current.stat().st_mode)
     if mode & 0o700 != 0o700:
@@ -187,15 +186,7 @@ def _make_subvolume(current: Path) -> None:
     beside = current.with_name(DISCARDED)
     discard_left(beside)
     btrfs.create_subvolume(beside)
-    words: list[str | Path] = [
-        "cp",
-        "--archive",
-        "--reflink=auto",
-        "--",
-        f"{current}/.",
-        beside,
-    ]
-    process.run(words)
+    process.run(["cp", "--archive", "--reflink=auto", "--", f"{current}/.", beside])
     files.exchange(current, beside)
     discard_left(beside)
 

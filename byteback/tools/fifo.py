@@ -21,8 +21,7 @@ def listening(path: Path, take: Callable[[bytes], None]) -> Iterator[None]:
     raised at the end of the block, and the writers are not held up by it.
     Raises OSError, TimeoutError if somebody does hold it open.
     """
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+    path.unlink(missing_ok=True)
     os.mkfifo(path, 0o600)
     try:
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

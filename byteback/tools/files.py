@@ -1,4 +1,4 @@
-"""Files of the system's configuration, replaced whole or not at all."""
+"""Files that are replaced whole or not at all, and some that need no disc."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import ctypes
 import os
 import tempfile
 from pathlib import Path
+from typing import IO
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
+
+
+def in_memory() -> IO[bytes]:
+    """A file of no name that needs no disc: that may be full. Raises OSError."""
+    return os.fdopen(os.memfd_create("byteback"), "w+b")
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
