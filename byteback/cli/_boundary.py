@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from byteback.errors import BytebackError, escape, foreseen
-from byteback.tools import interrupts
+from byteback.system import signals
 
 BUG_STATUS = 70
 
@@ -23,7 +23,7 @@ def run(command: object, argv: Sequence[str] | None = None) -> NoReturn:
     ensure_utf8()
     _settle()
     program = command.name or "byteback"
-    interrupts.install()
+    signals.install()
     try:
         outcome = command.main(
             args=list(argv) if argv is not None else None,

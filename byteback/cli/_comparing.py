@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import click
 
 from byteback.cli import _boundary
-from byteback.client import differences, verify
-from byteback.client.differences import Changed
-from byteback.client.find import Server
+from byteback.client.restore import diff, verify
+from byteback.client.restore.diff import Changed
+from byteback.client.restore.query import Server
 from byteback.errors import UsageError
 from byteback.model.difference import Difference, format_difference
 
@@ -27,7 +27,7 @@ def show_differences(server: Server, words: Sequence[str], *, as_json: bool) -> 
         for changed in found:
             click.echo(_line(changed, as_json=as_json))
 
-    differences.compare(server, differences.read_words(words), show)
+    diff.compare(server, diff.read_words(words), show)
 
 
 def _line(changed: Changed, *, as_json: bool) -> str:

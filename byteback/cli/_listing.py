@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from byteback.client.find import Found, Query, Server, list_files
+from byteback.client.restore.query import Found, Query, Server, list_files
 from byteback.model import listing
 from byteback.model.listing import Entry
 

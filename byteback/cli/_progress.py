@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 
 from byteback.model.size import format_size
-from byteback.tools.rsync import Progress
+from byteback.system.rsync.command import Progress
 
 BAR_WIDTH = 24
 PAUSE_S = 0.1  # rsync reports hundreds of times a second; nobody can read that

@@ -7,11 +7,11 @@ import sys
 
 import click
 
-from byteback.tools import askpass
+from byteback.system.ssh import askpass
 
 
 class TerminalQuestions:
-    """The Questions of byteback.client.questions, on standard input and error."""
+    """The Questions of byteback.client.setup.questions, on standard input and error."""
 
     def can_confirm(self) -> bool:
         """Only a terminal can say yes: what a pipe says was meant for another."""

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from byteback.client.find import Query, Server, list_files
+from byteback.client.restore.query import Query, Server, list_files
 from byteback.errors import BytebackError
 
 LIMIT_S = 3.0  # nobody waits longer for a press of the key

@@ -20,8 +20,8 @@ from byteback.cli._options import (
     version_option,
 )
 from byteback.cli._progress import ProgressLine
-from byteback.client.backup import DEFAULT_IO_TIMEOUT_S, Options, run_backup
-from byteback.client.retry import RetryPolicy
+from byteback.client.backup.run import DEFAULT_IO_TIMEOUT_S, Options, run_backup
+from byteback.client.transport.retry import RetryPolicy
 
 GREEDY = ("-s", "--source", "-x", "--exclude")
 

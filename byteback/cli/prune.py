@@ -97,29 +97,32 @@ def command(
 
 
 def _list(order: str) -> list[str]:
-    from byteback.server import prune
+    from byteback.server.prune import run as prune
 
     with prune.opened_store() as store:
         return prune.Pruner(store, order).listing()
 
 
 def _draw() -> list[str]:
-    from byteback.server import history, prune
+    from byteback.server.prune import report
+    from byteback.server.prune import run as prune
 
     width = shutil.get_terminal_size((88, 24)).columns
     with prune.opened_store() as store:
-        return history.draw(store, prune.utc_now(), width)
+        return report.draw(store, prune.utc_now(), width)
 
 
 def _approve(host: str) -> list[str]:
-    from byteback.server import growth, prune
+    from byteback.server.accounting import growth
+    from byteback.server.prune import run as prune
 
     with prune.opened_store() as store:
         return growth.approve(store, host)
 
 
 def _discard(host: str) -> list[str]:
-    from byteback.server import discard, prune
+    from byteback.server.prune import discard
+    from byteback.server.prune import run as prune
 
     with prune.opened_store() as store:
         return discard.discard(store, host)
@@ -128,7 +131,7 @@ def _discard(host: str) -> list[str]:
 def _prune(
     order: str, min_percent: float | None, max_percent: float | None, *, force: bool
 ) -> None:
-    from byteback.server import prune
+    from byteback.server.prune import run as prune
 
     with prune.opened_store() as store:
         pruner = prune.Pruner(store, order)

@@ -21,8 +21,8 @@ from byteback.errors import (
     RefusedError,
     foreseen,
 )
-from byteback.server import receive
-from byteback.tools import interrupts
+from byteback.server.session import dispatch
+from byteback.system import signals
 from byteback.wire import failures
 
 PROGRAM = "byteback-receive"
@@ -31,7 +31,7 @@ PROGRAM = "byteback-receive"
 def main() -> NoReturn:
     """Serve SSH_ORIGINAL_COMMAND for the host that authorized_keys names."""
     _boundary.ensure_utf8()
-    interrupts.install()
+    signals.install()
     host = _host(sys.argv[1:])
     if host is None:
         _help()
@@ -52,13 +52,13 @@ def _host(argv: list[str]) -> str | None:
 
 
 def _serve(host: str) -> int:
-    command = receive.original_command()
+    command = dispatch.original_command()
     try:
-        return receive.serve(host, command)
+        return dispatch.serve(host, command)
     except BytebackError as error:
         is_refusal = isinstance(error, RefusedError)
         # By its status, too, the client knows what may be tried again.
-        public = receive.for_client(error)
+        public = dispatch.for_client(error)
         log.audit_end(
             "REJECT" if is_refusal else "FAIL",
             refusal=is_refusal,

@@ -23,10 +23,10 @@ from byteback.cli._options import (
 )
 from byteback.cli._progress import ProgressLine
 from byteback.cli._snapshot_names import complete_snapshot
-from byteback.client import restore
-from byteback.client.find import Query, Server
-from byteback.client.restore_plan import choose_layout
-from byteback.client.verify import DEFAULT_SAMPLE, MAX_SAMPLE
+from byteback.client.restore import run
+from byteback.client.restore.plan import choose_layout
+from byteback.client.restore.query import Query, Server
+from byteback.client.restore.verify import DEFAULT_SAMPLE, MAX_SAMPLE
 from byteback.errors import UsageError, escape
 from byteback.model import listing
 
@@ -102,7 +102,7 @@ class Options:
     "--io-timeout",
     type=click.IntRange(min=1),
     help="Seconds of silence after which a transfer is given up."
-    f"  [default: {restore.DEFAULT_IO_TIMEOUT_S}]",
+    f"  [default: {run.DEFAULT_IO_TIMEOUT_S}]",
 )
 @click.option(
     "-k",
@@ -217,11 +217,11 @@ def _restore(options: Options) -> None:
     )
     confirm = _confirm if _must_ask(options) else None
     with _progress(options) as line:
-        wish = restore.Wish(
+        wish = run.Wish(
             *(layout, options.dry_run, confirm, line),
             insist=options.yes,
         )
-        done = restore.restore_files(options.server, options.query, wish)
+        done = run.restore_files(options.server, options.query, wish)
     remark(done.found)
     if options.as_json:
         for entry in done.found.entries:

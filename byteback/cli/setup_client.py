@@ -16,12 +16,12 @@ from byteback.cli._options import (
     version_option,
 )
 from byteback.cli._questions import TerminalQuestions
-from byteback.client import enrol
-from byteback.client.enrol import Outcome
-from byteback.client.introduction import Options
-from byteback.client.schedule import Schedule, parse_wish
-from byteback.client.schedule_files import TIMER
 from byteback.client.settings import Files, read_destination
+from byteback.client.setup import enrolment
+from byteback.client.setup.enrolment import Outcome
+from byteback.client.setup.introduction import Options
+from byteback.client.setup.schedule import Schedule, parse_wish
+from byteback.client.setup.schedule_files import TIMER
 from byteback.errors import escape
 
 _DONE = {
@@ -109,7 +109,7 @@ def command(
         schedule=parse_wish(no_schedule, schedule_at),
     )
     server = read_destination(files, destination)
-    done = enrol.set_up_client(files, server, options, TerminalQuestions())
+    done = enrolment.set_up_client(files, server, options, TerminalQuestions())
     click.echo(format_outcome(done))
     click.echo(format_schedule(done.schedule))
 

@@ -20,9 +20,10 @@ from byteback.cli._options import (
 )
 from byteback.errors import UsageError
 from byteback.model.key_line import RECEIVE
-from byteback.server import enrol, store
-from byteback.server.enrol import EnrolRequest
-from byteback.tools import host
+from byteback.server.access import enrolment
+from byteback.server.access.enrolment import EnrolRequest
+from byteback.server.store import layout
+from byteback.system import host
 
 
 @click.command(
@@ -66,11 +67,11 @@ def command(
     if forced:
         if words or replace_key or as_json or address is not None:
             raise UsageError("--forced takes everything from SSH_ORIGINAL_COMMAND")
-        request = enrol.parse_forced(os.environ.get("SSH_ORIGINAL_COMMAND"))
+        request = enrolment.parse_forced(os.environ.get("SSH_ORIGINAL_COMMAND"))
     else:
-        checked = None if address is None else enrol.check_address(address)
+        checked = None if address is None else enrolment.check_address(address)
         request = replace(
-            enrol.parse_words(words),
+            enrolment.parse_words(words),
             replace_key=replace_key,
             address=checked,
             as_json=as_json,
@@ -80,9 +81,9 @@ def command(
 
 def answer(request: EnrolRequest) -> None:
     """Enrol, and say so in one line."""
-    store.become_store_user()
-    store.check_store_user()
-    done = enrol.enrol(store.own_store(), request, host.program_path(RECEIVE))
+    layout.become_store_user()
+    layout.check_store_user()
+    done = enrolment.enrol(layout.own_store(), request, host.program_path(RECEIVE))
     if request.as_json:
         fields = {
             "byteback": byteback.__version__,

@@ -15,8 +15,8 @@ from byteback.cli._options import (
     verbose_option,
     version_option,
 )
-from byteback.server import setup
-from byteback.server.setup_steps import choose_store
+from byteback.server.setup import run
+from byteback.server.setup.steps import choose_store
 
 PATH = click.Path(path_type=Path)
 
@@ -95,10 +95,10 @@ def command(
         image=image,
         size=size,
     )
-    request = setup.SetupRequest(
+    request = run.SetupRequest(
         choice, mount_point, admin_keys, not no_schedule, dry_run
     )
-    for outcome in setup.set_up(request):
+    for outcome in run.set_up(request):
         click.echo(f"{outcome.kind + ':':<9}{_boundary.escape_line(outcome.text)}")
 
 

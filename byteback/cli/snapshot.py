@@ -15,7 +15,7 @@ from byteback.cli._options import (
     verbose_option,
     version_option,
 )
-from byteback.server import by_hand
+from byteback.server.prune import by_hand
 
 
 @click.command(

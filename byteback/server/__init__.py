@@ -1,1 +1,4 @@
-"""What runs on the backup server, where every input is hostile."""
+"""Runs on the backup server, where every input is hostile.
+
+cli/ calls it: the forced command for clients, the other programs for administrators.
+"""

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from byteback.cli import _boundary
-from byteback.client import answer, enrol_reply, pull
-from byteback.client.connection import Connection
-from byteback.client.largest_file import LargestSeen
-from byteback.client.restore_plan import choose_layout, directories_above, plan_batches
+from byteback.client.backup.largest_file import LargestSeen
+from byteback.client.restore import pull, response
+from byteback.client.restore.plan import choose_layout, directories_above, plan_batches
+from byteback.client.setup import enrol_reply
+from byteback.client.transport.connection import Connection
 from byteback.errors import BytebackError
 from byteback.model import listing
 from byteback.model.destination import (
@@ -25,9 +26,10 @@ from byteback.model.destination import (
     parse_destination,
 )
 from byteback.model.difference import parse_difference
-from byteback.tools import known_hosts, rsync
-from byteback.tools.process import last_lines
-from byteback.tools.ssh import RemoteResult
+from byteback.system.process import last_lines
+from byteback.system.rsync import command
+from byteback.system.ssh import known_hosts
+from byteback.system.ssh.session import RemoteResult
 from byteback.wire import replies
 
 SERVER = "'byteback@server.example:'"
@@ -48,7 +50,7 @@ def read_replies(data: bytes) -> None:
 def read_listing(data: bytes) -> None:
     """The answer to --find: it can be shown, and restored below one directory."""
     with checked_errors():
-        entries, end = answer.parse_answer(data, SERVER)
+        entries, end = response.parse_answer(data, SERVER)
         for table in (
             listing.format_table(entries, human=True),
             listing.format_table(entries, first_seen=True),
@@ -75,7 +77,7 @@ def read_listing(data: bytes) -> None:
 def read_differences(data: bytes) -> None:
     """The answer to --find --since."""
     with checked_errors():
-        answer.parse_lines(data, SERVER, parse_difference)
+        response.parse_lines(data, SERVER, parse_difference)
 
 
 def read_rsync_output(data: bytes) -> None:
@@ -85,7 +87,7 @@ def read_rsync_output(data: bytes) -> None:
     for raw in data.splitlines():
         line = raw.decode("utf-8", "surrogateescape")
         for on_progress in (None, check_progress):
-            rsync._take_line(line, statistics, on_progress, heard.take)
+            command._take_line(line, statistics, on_progress, heard.take)
         largest.take(line)
     assert all(number >= 0 for number in statistics.values())
     assert largest.size >= 0
@@ -94,7 +96,7 @@ def read_rsync_output(data: bytes) -> None:
         assert change.size >= 0
 
 
-def check_progress(found: rsync.Progress) -> None:
+def check_progress(found: command.Progress) -> None:
     """The numbers can be shown."""
     assert found.transferred >= 0
     assert found.rate.isprintable()

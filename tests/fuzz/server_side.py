@@ -13,9 +13,7 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 
 from byteback.errors import BytebackError, RefusedError, UsageError
-from byteback.model.hostname import is_host_name
-from byteback.model.key_line import format_client_line, parse_key_line
-from byteback.model.pattern import (
+from byteback.model.glob.pattern import (
     Literal,
     Pattern,
     Wild,
@@ -23,10 +21,15 @@ from byteback.model.pattern import (
     escape_name,
     make_absolute,
 )
+from byteback.model.hostname import is_host_name
+from byteback.model.key_line import format_client_line, parse_key_line
 from byteback.model.public_key import parse_public_key
 from byteback.model.snapshot import parse_snapshot_name
-from byteback.server import enrol, rsync_options, search, settings
-from byteback.tools import fake_super
+from byteback.server.access import enrolment
+from byteback.server.search import run
+from byteback.server.store import settings
+from byteback.server.transfer import rsync_args
+from byteback.system.rsync import fake_super
 from byteback.wire import requests
 
 TIMEOUT_S = 600
@@ -41,7 +44,7 @@ def read_request(data: bytes) -> None:
         request = requests.parse_request(data)
         match request:
             case requests.Push(words):
-                check_argv(rsync_options.build_push(words, TIMEOUT_S).argv, ["./"])
+                check_argv(rsync_args.build_push(words, TIMEOUT_S).argv, ["./"])
             case requests.Pull(snapshot, _, words, patterns):
                 check_snapshot(snapshot)
                 check_pull(words)
@@ -68,7 +71,7 @@ def check_pull(words: tuple[str, ...]) -> None:
     """Names from the wire are for a confined sender; otherwise they are ours."""
     for is_confined in (True, False):
         try:
-            argv = rsync_options.build_pull(
+            argv = rsync_args.build_pull(
                 words, TIMEOUT_S, ["./x"], is_confined=is_confined
             ).argv
         except RefusedError as refusal:
@@ -87,7 +90,7 @@ def check_argv(argv: tuple[str, ...], names: list[str]) -> None:
     assert argv[end - 2 : end] == ("--fake-super", ".")
     assert argv[end - 3].startswith("--timeout=")
     assert 0 <= int(argv[end - 3].partition("=")[2]) <= TIMEOUT_S
-    table = rsync_options.PUSH_OPTIONS | rsync_options.PULL_OPTIONS
+    table = rsync_args.PUSH_OPTIONS | rsync_args.PULL_OPTIONS
     for word in argv[2 : end - 2]:
         assert word.startswith("-")
         assert not set("/\0\n\r ") & set(word.replace("%i %n%L", ""))
@@ -103,7 +106,7 @@ def check_argv(argv: tuple[str, ...], names: list[str]) -> None:
 def read_patterns(data: bytes) -> None:
     """A new client's patterns on standard input, and names to try them on."""
     try:
-        texts = search.read_patterns(io.BytesIO(data))
+        texts = run.read_patterns(io.BytesIO(data))
         check_patterns(compile_patterns(texts))
     except RefusedError as refusal:
         check_message(refusal)
@@ -144,7 +147,7 @@ def read_enrolment(data: bytes) -> None:
     """SSH_ORIGINAL_COMMAND of a key that may enrol, and the line that comes of it."""
     text = data.decode("utf-8", "surrogateescape")
     try:
-        request = enrol.parse_forced(text)
+        request = enrolment.parse_forced(text)
     except (RefusedError, UsageError) as refusal:
         check_message(refusal)
         return

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from byteback.server.changes import Changes
-from byteback.server.shared import separate
-from byteback.server.store import Store
+from byteback.server.store.layout import Store
+from byteback.server.transfer.change_log import Changes
+from byteback.server.transfer.hard_links import separate
 from tests.integration.conftest import MOUNT_OPTIONS, EnrolledClient, unmount
 from tests.integration.programs import SEARCH_PATH, Outcome, run_program
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client.selections import STATE
+from byteback.client.backup.selections import STATE
 from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, run_program
 

@@ -12,19 +12,16 @@ import pytest
 from byteback.errors import BytebackError
 from byteback.model.free_space import Limits
 from byteback.model.snapshot import CURRENT
-from byteback.server import (
-    discard,
-    host_state,
-    indexing,
-    prune,
-    sessions,
-    settings,
-    snapshots,
-    transfer,
-)
-from byteback.server.host_state import Transfer
-from byteback.server.store import Store
-from byteback.tools import btrfs, privilege
+from byteback.server.prune import discard
+from byteback.server.prune import run as prune
+from byteback.server.search import indexing
+from byteback.server.snapshots import take
+from byteback.server.store import settings, state
+from byteback.server.store.layout import Store
+from byteback.server.store.state import Transfer
+from byteback.server.transfer import runner, sessions
+from byteback.system import privilege
+from byteback.system.btrfs import commands
 from byteback.wire import requests
 from tests.integration.conftest import CONFIGURATION, ServerUser
 from tests.integration.programs import run_program
@@ -46,7 +43,7 @@ class Life:
         self.time = datetime(2026, 1, 1, tzinfo=UTC)
         self.patch = patch
         self.boot = store.state / "boot"
-        patch.setattr(host_state, "BOOT_ID", self.boot)
+        patch.setattr(state, "BOOT_ID", self.boot)
         self.restart()
         self.steps: list[Callable[[], object]] = [
             *[self.push] * 4,
@@ -66,7 +63,7 @@ class Life:
             change(self.store.current(HOST), self.chance)
 
     def _push(self, status: int, fault: type[BaseException] | None = None) -> None:
-        def run(*_: object) -> transfer.Measured:
+        def run(*_: object) -> runner.Measured:
             if fault is not None and self.chance.random() < 0.5:
                 raise fault
             self._change()
@@ -75,9 +72,9 @@ class Life:
                 indexing.index_new(self.store)
             if fault is not None:
                 raise fault
-            return transfer.Measured(status, 0, 0)
+            return runner.Measured(status, 0, 0)
 
-        self.patch.setattr(transfer, "run", run)
+        self.patch.setattr(runner, "run", run)
         sessions.push(self.store, HOST, PUSH, "")
 
     def push(self) -> None:
@@ -97,9 +94,7 @@ class Life:
 
     def complete(self) -> None:
         self.time += timedelta(hours=self.chance.choice([7, 24, 24, -30]))
-        snapshots.take_snapshot(
-            self.store, HOST, settings.load(HOST), now=lambda: self.time
-        )
+        take.take_snapshot(self.store, HOST, settings.load(HOST), now=lambda: self.time)
 
     def index(self) -> None:
         indexing.index_new(self.store)
@@ -108,7 +103,7 @@ class Life:
         prune.Pruner(self.store).prune(Limits(0.001, 0.002))
 
     def commit(self) -> None:
-        btrfs.sync(self.store.root)
+        commands.sync(self.store.root)
 
     def by_hand(self) -> None:
         self._change()
@@ -158,10 +153,10 @@ class Life:
         """A client sends a root directory of mode 0."""
         if not self.store.current(HOST).exists():
             return
-        host_state.write(self.store, HOST, Transfer.RUNNING)
+        state.write(self.store, HOST, Transfer.RUNNING)
         self.store.current(HOST).chmod(0)
         self.chance.choice([self.index, self.commit])()
-        host_state.write(self.store, HOST, Transfer.WHOLE)
+        state.write(self.store, HOST, Transfer.WHOLE)
 
 
 def check(life: Life) -> None:
@@ -187,7 +182,7 @@ def life(
     try:
         with privilege.lowered_to(server_user.uid, server_user.gid):
             store = Store(server_user.home)
-            monkeypatch.setattr(transfer, "own_store", lambda: store)
+            monkeypatch.setattr(runner, "own_store", lambda: store)
             store.host_directory(HOST).mkdir()
             store.lock_path(HOST).parent.mkdir(parents=True)
             (store.state / "slots").mkdir()

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from byteback.model.glob.pattern import compile_patterns
 from byteback.model.listing import Entry
-from byteback.model.pattern import compile_patterns
-from byteback.server import host_state, indexing, name_index, tree, walk
-from byteback.server.host_state import Transfer
-from byteback.server.store import Store
+from byteback.server.search import indexing, name_index, walk
+from byteback.server.store import state, tree
+from byteback.server.store.layout import Store
+from byteback.server.store.state import Transfer
 from tests.integration.programs import run_program
 from tests.integration.test_name_index import FIRST, SECOND, covered, find, load
 from tests.integration.test_name_index import store as store  # noqa: PLC0414 # fixture
@@ -168,7 +169,7 @@ def test_what_takes_long_is_not_made_after_each_transfer(
     made = count_makings(monkeypatch)
     for taken, is_made in ((2.0, True), (100.0, False)):
         name_index.write(name_index.path_of(store, HOST), [], {}, taken=taken)
-        host_state.write(store, HOST, Transfer.WHOLE)
+        state.write(store, HOST, Transfer.WHOLE)
         made.clear()
         indexing.index_new(store)
         assert bool(made) == is_made
@@ -176,7 +177,7 @@ def test_what_takes_long_is_not_made_after_each_transfer(
     for now in (later, later - 1e7):  # the clock may have been set back, too
         monkeypatch.setattr(time, "time", lambda now=now: now)
         name_index.write(name_index.path_of(store, HOST), [], {}, taken=100.0)
-        host_state.write(store, HOST, Transfer.WHOLE)
+        state.write(store, HOST, Transfer.WHOLE)
         then = now + (1e5 if now == later else -1e5)
         monkeypatch.setattr(time, "time", lambda then=then: then)
         made.clear()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.tools import btrfs
+from byteback.system.btrfs import commands
 from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, run_program
 from tests.integration.source_tree import describe_tree, differences, make_source_tree
@@ -66,7 +66,7 @@ def test_snapshot_keeps_what_changes_later(journey: Journey) -> None:
     shutil.rmtree(SOURCE / "names")
     journey.back_up()
     [snapshot] = journey.snapshots()
-    assert btrfs.is_read_only(snapshot)
+    assert commands.is_read_only(snapshot)
     journey.restore("--restore", "--snapshot", snapshot.name, SOURCE)
     restored = journey.scratch / snapshot.name / SOURCE.relative_to("/")
     assert differences(expected, describe_tree(restored)) == ""

@@ -12,10 +12,11 @@ import pytest
 from byteback.errors import RefusedError
 from byteback.model.free_space import Limits
 from byteback.model.listing import Entry
-from byteback.server import host_state, indexing, name_index, search, tree
-from byteback.server.host_state import Transfer
-from byteback.server.prune import Pruner
-from byteback.server.store import Store
+from byteback.server.prune.run import Pruner
+from byteback.server.search import indexing, name_index, run
+from byteback.server.store import state, tree
+from byteback.server.store.layout import Store
+from byteback.server.store.state import Transfer
 from tests.integration.programs import run_program
 from tests.integration.test_search import HOST, PATTERNS, SCOPES, change, snapshot
 
@@ -45,12 +46,12 @@ def store(btrfs_volume: Path) -> Store:
     made.host_directory(HOST).mkdir()
     run_program(["btrfs", "subvolume", "create", made.current(HOST)])
     made.lock_path(HOST).parent.mkdir(parents=True)
-    host_state.write(made, HOST, Transfer.WHOLE)
+    state.write(made, HOST, Transfer.WHOLE)
     return made
 
 
 def load(store: Store) -> name_index.Index | None:
-    return search.read_history(store, HOST)[1]
+    return run.read_history(store, HOST)[1]
 
 
 def covered(store: Store) -> set[str]:
@@ -61,8 +62,8 @@ def covered(store: Store) -> set[str]:
 def find(
     store: Store, texts: list[str], scope: str = "newest", *, with_index: bool = True
 ) -> list[Entry]:
-    chains, index = search.read_history(store, HOST)
-    found = search.find(
+    chains, index = run.read_history(store, HOST)
+    found = run.find(
         *(store, HOST, "*", scope, texts),
         current_is_whole=True,
         chains=chains,
@@ -131,14 +132,14 @@ def test_what_changed_since_is_never_overlooked(store: Store) -> None:
     indexing.index_new(store)
     assert covered(store) == {"current", FIRST}
     # A transfer begins, and nobody has committed anything yet.
-    host_state.write(store, HOST, Transfer.RUNNING)
+    state.write(store, HOST, Transfer.RUNNING)
     (current / "deep").mkdir()
     (current / "deep" / "new").touch()
     assert covered(store) == {FIRST}
     assert [entry.path for entry in find(store, ["/**/new"])] == ["/deep/new"]
     indexing.index_new(store)  # not now
     assert covered(store) == {FIRST}
-    host_state.write(store, HOST, Transfer.WHOLE)
+    state.write(store, HOST, Transfer.WHOLE)
     assert covered(store) == {FIRST}
     snapshot(store, SECOND)
     assert [entry.path for entry in find(store, ["/**/new"])] == ["/deep/new"]
@@ -222,7 +223,7 @@ def test_what_grows_too_large_is_given_up_until_the_next_backup(
     written = place.stat().st_mtime_ns
     indexing.index_new(store)
     assert place.stat().st_mtime_ns == written
-    host_state.write(store, HOST, Transfer.WHOLE)
+    state.write(store, HOST, Transfer.WHOLE)
     indexing.index_new(store)
     assert covered(store) == {"current", FIRST}
 
@@ -258,7 +259,7 @@ def test_a_search_in_the_index_ends_in_time(
     snapshot(store, FIRST)
     run_program(["btrfs", "filesystem", "sync", store.root])
     indexing.index_new(store)
-    monkeypatch.setattr(search, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(run, "MAX_SECONDS", 0.0)
     with pytest.raises(RefusedError, match="took too long"):
         find(store, ["/**/file"])
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from byteback.model.listing import HEADER
-from byteback.tools import landlock
+from byteback.system.confinement import landlock
 from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, require_program, run_program
 

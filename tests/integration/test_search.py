@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from byteback.model import listing, pattern
+from byteback.model import listing
 from byteback.model.difference import Difference, compare
+from byteback.model.glob import pattern
+from byteback.model.glob.pattern import Deep, Literal, Pattern
 from byteback.model.listing import Entry
-from byteback.model.pattern import Deep, Literal, Pattern
-from byteback.server import lineage, search, tree
-from byteback.server.store import Store
-from byteback.tools import subvolume
+from byteback.server.search import run
+from byteback.server.snapshots import lineage
+from byteback.server.store import tree
+from byteback.server.store.layout import Store
+from byteback.system.btrfs import subvolume
 from tests.integration.programs import run_program
 
 HOST = "client.example"
@@ -174,7 +177,7 @@ def test_finds_what_a_naive_search_finds(store: Store, seed: int) -> None:
                 trees = listing.rank_trees(
                     names, current_is_whole=whole, now=datetime.now(UTC)
                 )
-                found = search.find(
+                found = run.find(
                     *(store, HOST, "*", scope, texts),
                     current_is_whole=whole,
                     chains=chains,
@@ -220,7 +223,7 @@ def test_differences_are_those_of_a_naive_comparison(store: Store, seed: int) ->
         for texts in ["/"], ["/a"], ["/**/b", "/a/*/"], ["/.h"]:
             compiled = pattern.compile_patterns(texts)
             for known in (chains, ()):
-                found = search.changes(
+                found = run.changes(
                     *(store, HOST, newer, older, texts),
                     current_is_whole=True,
                     chains=known,
@@ -273,7 +276,7 @@ def test_unchanged_directories_are_looked_at_twice(
         return real(parent, name)
 
     monkeypatch.setattr(tree, "status", counted)
-    found = search.find(
+    found = run.find(
         store, HOST, "*", "newest", ["/**/1"], current_is_whole=True, chains=chains
     )
     assert [entry.path for entry in found] == ["/a/below/1"]
@@ -288,5 +291,5 @@ def test_a_tree_that_cannot_be_entered_has_nothing(
     (store.current(HOST) / "a").touch()
     monkeypatch.setattr(tree, "open_root", lambda _: None)
     for texts in PATTERNS:
-        found = search.find(store, HOST, "*", "newest", texts, current_is_whole=True)
+        found = run.find(store, HOST, "*", "newest", texts, current_is_whole=True)
         assert list(found) == []

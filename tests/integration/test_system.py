@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client import selections
+from byteback.client.backup import selections
 from tests.integration.conftest import LAUNCHERS, LIBRARY, EnrolledClient
 from tests.integration.programs import Outcome, require_program, run_program
 from tests.integration.source_tree import (

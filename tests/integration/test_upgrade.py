@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.tools import btrfs
+from byteback.system.btrfs import commands
 from tests.integration.conftest import (
     CONFIGURATION,
     HOST,
@@ -165,7 +165,7 @@ def test_an_old_client_is_served(old_world: OldWorld, tmp_path: Path) -> None:
     old_world.rsync(*PUSH, "--rsync-path", "rsync --fake-super", SOURCE, f"{ALIAS}:")
     old_world.ask("byteback-receive --complete ")
     [new] = {path.name for path in old_world.place.iterdir()} - {*OLD, SAVED, "current"}
-    assert btrfs.is_read_only(old_world.place / new)
+    assert commands.is_read_only(old_world.place / new)
     asked = f"byteback-receive --snapshot * --list --all {SOURCE}/pag*"
     listing = old_world.ask(asked).stdout
     assert [word for word in ("current", OLD[-1]) if word in listing]
@@ -215,11 +215,11 @@ def test_set_up_again_makes_the_server_modern(old_world: OldWorld) -> None:
     place = old_world.place
     said = old_world.run(*words, "--dry-run").stdout
     assert "would:   make 3 snapshots of 1 client read-only" in said
-    assert not any(btrfs.is_read_only(place / name) for name in OLD)
+    assert not any(commands.is_read_only(place / name) for name in OLD)
     said = old_world.run(*words).stdout
-    assert all(btrfs.is_read_only(place / name) for name in OLD)
-    assert not btrfs.is_read_only(place / "current")
-    assert not btrfs.is_read_only(place / SAVED)
+    assert all(commands.is_read_only(place / name) for name in OLD)
+    assert not commands.is_read_only(place / "current")
+    assert not commands.is_read_only(place / SAVED)
     assert f"run byteback-setup-client again on {HOST}" in said
     assert f"'{SERVER_CRON}' runs byteback-prune, too" in said
     assert ".disk_free_history" in said
@@ -243,4 +243,4 @@ def test_a_planted_link_is_not_frozen(old_world: OldWorld, tmp_path: Path) -> No
     (old_world.place / "2015-01-01T00:00+0000").symlink_to(elsewhere)
     (old_world.place / "2015-01-02T00:00+0000").mkdir()
     old_world.run("byteback-setup-server", "--no-schedule")
-    assert not btrfs.is_read_only(elsewhere)
+    assert not commands.is_read_only(elsewhere)

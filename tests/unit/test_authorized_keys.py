@@ -17,8 +17,8 @@ from byteback.model.key_line import (
     parse_key_line,
 )
 from byteback.model.public_key import parse_public_key
-from byteback.server import authorized_keys
-from byteback.server.store import Store
+from byteback.server.access import authorized_keys
+from byteback.server.store.layout import Store
 from tests.unit.test_public_key import ssh_strings
 
 PROGRAM = Path("/usr/bin/byteback-receive")

@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from byteback.cli.backup import spread_greedy
-from byteback.client import backup, excludes, hooks, push, verdict
-from byteback.client.connection import Connection
-from byteback.client.retry import RetryPolicy, retrying
+from byteback.client.backup import excludes, hooks, push, run, verdict
 from byteback.client.settings import (
     Files,
     check_key,
@@ -23,6 +21,8 @@ from byteback.client.settings import (
     read_io_timeout,
     read_rsync_flags,
 )
+from byteback.client.transport.connection import Connection
+from byteback.client.transport.retry import RetryPolicy, retrying
 from byteback.errors import (
     BusyError,
     BytebackError,
@@ -35,9 +35,9 @@ from byteback.errors import (
     UsageError,
 )
 from byteback.model.destination import Destination
-from byteback.tools import rsync
-from byteback.tools.host import Mount
-from byteback.tools.rsync import Outcome
+from byteback.system.host import Mount
+from byteback.system.rsync import command
+from byteback.system.rsync.command import Outcome
 from byteback.wire import failures
 from byteback.wire.replies import Completion
 
@@ -284,9 +284,9 @@ def test_a_file_of_too_many_blocks_is_compared_in_larger_ones(
 
     def transfer(argv: Sequence[str], **_: object) -> Outcome:
         ran.append(tuple(argv))
-        return Outcome(rsync.NO_MEMORY if "--block-size=4096" in argv else 0)
+        return Outcome(command.NO_MEMORY if "--block-size=4096" in argv else 0)
 
-    monkeypatch.setattr(rsync, "transfer", transfer)
+    monkeypatch.setattr(command, "transfer", transfer)
     argv = ["rsync", "--block-size=4096", "/"]
     assert push.send(argv, CONNECTION, RetryPolicy(0)).is_success
     assert ran == [tuple(argv), ("rsync", "/")]
@@ -297,7 +297,7 @@ def test_a_transfer_that_is_to_come_again_at_once_does(
 ) -> None:
     said = ("byteback-receive: busy: links", f"  hint: {failures.AT_ONCE}")
     ends = [Outcome(75, remarks=said), Outcome(0)]
-    monkeypatch.setattr(rsync, "transfer", lambda *_, **__: ends.pop(0))
+    monkeypatch.setattr(command, "transfer", lambda *_, **__: ends.pop(0))
     assert push.send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
 
 
@@ -308,7 +308,7 @@ def test_a_server_that_is_not_waited_for_is_asked_at_once(
     line = 'got a block match with no basis file for "/backup/a b" [receiver]'
     failed = Outcome(2, remarks=(line,), complaint=(line, "rsync error: (code 2)"))
     ends = [failed, Outcome(0)]
-    monkeypatch.setattr(rsync, "transfer", lambda *_, **__: ends.pop(0))
+    monkeypatch.setattr(command, "transfer", lambda *_, **__: ends.pop(0))
     assert push.send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
     ends = [failed] * 5
     with pytest.raises(BusyError, match="several names"):
@@ -516,7 +516,7 @@ def test_rules_that_are_no_text_are_named(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_the_summary(completion: Completion | None, words: str) -> None:
-    summary = backup.Summary(Outcome(0, 10, 2, 2048), 3.0, completion)
+    summary = run.Summary(Outcome(0, 10, 2, 2048), 3.0, completion)
     assert words in summary.sentence()
     assert "2 of 10 files sent (2 KiB) in 3 seconds" in summary.sentence()
     assert " in 1 second;" in replace(summary, duration_s=1.2).sentence()

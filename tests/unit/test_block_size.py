@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteback.client.largest_file import (
+from byteback.client.backup.largest_file import (
     UNKNOWN,
     LargestSeen,
     read_largest,

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 from byteback.cli import _boundary
 from byteback.errors import NotSetUpError
-from byteback.tools import process
+from byteback.system import process
 
 @click.command("try-out")
 @click.argument("what")

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from byteback.model.free_space import FreeSpace
-from byteback.server import census, ledger, ledger_file
-from byteback.server.store import Store
-from byteback.tools import btrfs
+from byteback.server.accounting import file_count, ledger, ledger_file
+from byteback.server.store.layout import Store
+from byteback.system.btrfs import commands
 
 DAY = 86400.0
 NAMES = tuple(f"2026-11-{day:02d}T12:00+0000" for day in range(10, 20))
@@ -22,8 +22,8 @@ NAMES = tuple(f"2026-11-{day:02d}T12:00+0000" for day in range(10, 20))
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store with one client."""
-    monkeypatch.setattr(btrfs, "is_subvolume", Path.is_dir)
-    monkeypatch.setattr(btrfs, "free_space", lambda _: FreeSpace(50, 100, None))
+    monkeypatch.setattr(commands, "is_subvolume", Path.is_dir)
+    monkeypatch.setattr(commands, "free_space", lambda _: FreeSpace(50, 100, None))
     made = Store(tmp_path)
     (made.host_directory("a") / "current").mkdir(parents=True)
     made.state.mkdir()
@@ -59,10 +59,10 @@ def test_each_new_snapshot_is_counted_once(
 ) -> None:
     back_up(NAMES[0], 3, 2)
     back_up(NAMES[1], 5, 1, "partial")
-    census.count_new(store)
+    file_count.count_new(store)
     assert counted(store) == [3, 5]
     (store.host_directory("a") / NAMES[0] / "another").touch()
-    census.count_new(store)
+    file_count.count_new(store)
     assert counted(store) == [3, 5]
     assert ledger.uncounted(store) == []
 
@@ -73,7 +73,7 @@ def test_pushes_without_a_snapshot_of_theirs_are_not(
     back_up(NAMES[0], 3, 2, "failed")
     back_up(NAMES[1], 3, 1)
     ledger.begin_transfer(store, "a", "", "push")
-    census.count_new(store)
+    file_count.count_new(store)
     assert counted(store) == [None, 3, None]
 
 
@@ -82,7 +82,7 @@ def test_what_is_gone_is_not_looked_for_again(
 ) -> None:
     back_up(NAMES[0], 3, 1)
     (store.host_directory("a") / NAMES[0]).rename(store.root / "elsewhere")
-    census.count_new(store)
+    file_count.count_new(store)
     assert counted(store) == [None]
     assert ledger.uncounted(store) == []
 
@@ -93,13 +93,13 @@ def test_the_newest_come_first_when_time_is_short(
     for number in range(3):
         back_up(NAMES[number], number, 3 - number)
     # One moment for the deadline, one for each snapshot.
-    moments = iter([0.0, 0.0, census.ALL_COUNTS_S - 1, census.ALL_COUNTS_S + 1])
+    moments = iter([0.0, 0.0, file_count.ALL_COUNTS_S - 1, file_count.ALL_COUNTS_S + 1])
     clock = SimpleNamespace(monotonic=lambda: next(moments), time=time.time)
-    monkeypatch.setattr(census, "time", clock)
+    monkeypatch.setattr(file_count, "time", clock)
     monkeypatch.setattr(
-        census, "count_names", lambda path, _: NAMES.index(Path(path).name)
+        file_count, "count_names", lambda path, _: NAMES.index(Path(path).name)
     )
-    census.count_new(store)
+    file_count.count_new(store)
     assert counted(store) == [None, 1, 2]
 
 
@@ -107,8 +107,8 @@ def test_a_tree_too_large_to_count_is_given_up(
     store: Store, back_up: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back_up(NAMES[0], 3, 1)
-    monkeypatch.setattr(census, "count_names", lambda *_: None)
-    census.count_new(store)
+    monkeypatch.setattr(file_count, "count_names", lambda *_: None)
+    file_count.count_new(store)
     assert ledger.uncounted(store) == []
     assert counted(store) == [None]
 
@@ -118,15 +118,15 @@ def test_a_host_with_few_names_left_is_told_of(
 ) -> None:
     for number in range(4):
         back_up(NAMES[number], 300 if number < 3 else 10, 4 - number)
-        census.count_new(store)
+        file_count.count_new(store)
     assert [line for line in caplog.messages if "only 10 files" in line]
     caplog.clear()
-    census.count_new(store)
+    file_count.count_new(store)
     assert caplog.messages == []
 
 
 def test_without_a_ledger_nothing_is_counted(store: Store) -> None:
-    census.count_new(store)
+    file_count.count_new(store)
     assert not ledger_file.path(store).exists()
 
 
@@ -135,12 +135,12 @@ def test_links_are_not_followed(store: Store, tmp_path: Path) -> None:
     (current / "d" / "e").mkdir(parents=True)
     (current / "d" / "f").touch()
     (current / "link").symlink_to(tmp_path)
-    assert census.count_names(os.fspath(current)) == 4
+    assert file_count.count_names(os.fspath(current)) == 4
 
 
 def test_counting_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     current = store.current("a")
     (current / "d").mkdir()
-    assert census.count_names(os.fspath(current), timeout_s=0) is None
-    monkeypatch.setattr(census, "MAX_WAITING", 0)
-    assert census.count_names(os.fspath(current)) is None
+    assert file_count.count_names(os.fspath(current), timeout_s=0) is None
+    monkeypatch.setattr(file_count, "MAX_WAITING", 0)
+    assert file_count.count_names(os.fspath(current)) is None

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client import compression, probe, pull, push
-from byteback.client.connection import Connection
+from byteback.client.backup import push
+from byteback.client.restore import pull
 from byteback.client.settings import Files, read_compression
+from byteback.client.transport import compression, line_probe
+from byteback.client.transport.connection import Connection
 from byteback.errors import BytebackError, RefusedError, UnreachableError, UsageError
 from byteback.model.destination import Destination
-from byteback.server.probe import acknowledge_blocks
+from byteback.server.session.line_probe import acknowledge_blocks
 from byteback.wire import requests
 from byteback.wire.probe import ACKNOWLEDGEMENT, BLOCK, FIRST_BLOCKS, MAX_BLOCKS
 from byteback.wire.replies import Hello
@@ -31,7 +33,7 @@ read, write = sys.stdin.buffer.read, lambda data: os.write(1, data)
 HONEST = (
     SAYS_HELLO
     + """
-from byteback.server.probe import acknowledge_blocks
+from byteback.server.session.line_probe import acknowledge_blocks
 acknowledge_blocks(sys.stdin.buffer, sys.stdout.buffer)
 """
 )
@@ -166,7 +168,7 @@ def test_what_is_said_and_done(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(probe, "ping", lambda *_: (HELLO, rate))
+    monkeypatch.setattr(line_probe, "ping", lambda *_: (HELLO, rate))
     with caplog.at_level(logging.DEBUG, "byteback"):
         compresses = compression.greet(connection(), "auto", []).compresses
     assert caplog.messages == [said]
@@ -174,7 +176,7 @@ def test_what_is_said_and_done(
 
 
 def test_an_honest_server_is_measured() -> None:
-    hello, rate = probe.ping(connection(), 1.0)
+    hello, rate = line_probe.ping(connection(), 1.0)
     assert hello == HELLO
     assert rate is not None
     assert rate > 1e6
@@ -186,7 +188,7 @@ def test_a_slow_line_gets_two_blocks_and_shows_its_rate(tmp_path: Path) -> None:
         f"while len(read({BLOCK})) == {BLOCK}:\n    time.sleep(0.1)\n    write(b'.')\n"
         f"    open({str(count)!r}, 'a').write('.')\n"
     )
-    _, rate = probe.ping(connection(server), compression.FAST)
+    _, rate = line_probe.ping(connection(server), compression.FAST)
     assert rate is not None
     assert 0.2 < rate / (BLOCK / 0.1) < 1.1
     assert len(count.read_text()) == FIRST_BLOCKS
@@ -207,8 +209,8 @@ def test_only_what_comes_close_is_measured_again(
     rates: list[float], result: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = iter(rates)
-    monkeypatch.setattr(probe._Line, "rate_of", lambda *_: next(left))
-    assert probe.ping(connection(), compression.FAST) == (HELLO, result)
+    monkeypatch.setattr(line_probe._Line, "rate_of", lambda *_: next(left))
+    assert line_probe.ping(connection(), compression.FAST) == (HELLO, result)
     assert list(left) == []
 
 
@@ -225,7 +227,7 @@ def test_only_what_comes_close_is_measured_again(
 )
 def test_a_server_that_does_not_take_part(server: str) -> None:
     started = time.monotonic()
-    assert probe.ping(connection(SAYS_HELLO + server), 1e9) == (HELLO, None)
+    assert line_probe.ping(connection(SAYS_HELLO + server), 1e9) == (HELLO, None)
     assert time.monotonic() - started < 10
 
 
@@ -233,10 +235,10 @@ def test_a_server_that_does_not_take_part(server: str) -> None:
 def test_a_silent_server_counts_as_a_slow_line(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "LONGEST_S", 0.2)
-    monkeypatch.setattr(probe, "END_S", 0.1)
+    monkeypatch.setattr(line_probe, "LONGEST_S", 0.2)
+    monkeypatch.setattr(line_probe, "END_S", 0.1)
     started = time.monotonic()
-    assert probe.ping(connection(SAYS_HELLO + server), 1e9) == (HELLO, 0.0)
+    assert line_probe.ping(connection(SAYS_HELLO + server), 1e9) == (HELLO, 0.0)
     assert time.monotonic() - started < 10
 
 
@@ -251,12 +253,12 @@ def test_a_silent_server_counts_as_a_slow_line(
 )
 def test_a_server_that_does_not_know_it_is_asked_plainly(server: str) -> None:
     there = connection(server)
-    assert probe.ping(there, 1e9) == (HELLO, None)
+    assert line_probe.ping(there, 1e9) == (HELLO, None)
     assert there.pings == [True]
 
 
 def test_a_line_before_the_hello_is_passed_over() -> None:
-    assert probe.ping(connection(f"print('Welcome')\n{HONEST}"), 1.0)[0] == HELLO
+    assert line_probe.ping(connection(f"print('Welcome')\n{HONEST}"), 1.0)[0] == HELLO
 
 
 @pytest.mark.parametrize(
@@ -276,15 +278,15 @@ def test_a_ping_that_fails_is_not_repeated(
 ) -> None:
     there = connection(server)
     with pytest.raises(kind):
-        probe.ping(there, 1e9)
+        line_probe.ping(there, 1e9)
     assert there.pings == []
     assert compression.choose(there, "auto", []) is False  # but a restore goes on
 
 
 def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "REQUEST_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(line_probe, "REQUEST_TIMEOUT_S", 0.1)
     with pytest.raises(UnreachableError, match="did not answer in time"):
-        probe.ping(connection("import time; time.sleep(60)"), 1e9)
+        line_probe.ping(connection("import time; time.sleep(60)"), 1e9)
 
 
 # --- The server's part -----------------------------------------------------------

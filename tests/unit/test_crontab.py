@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.tools import crontab
+from byteback.system import crontab
 
 DEBIAN = Path(__file__).resolve().parents[2] / "debian"
 

@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from byteback.client.differences import NOW, Comparison, read_words
-from byteback.client.pull import Change, parse_change
+from byteback.client.restore.diff import NOW, Comparison, read_words
+from byteback.client.restore.pull import Change, parse_change
 from byteback.errors import RefusedError, UsageError
 from byteback.model.difference import (
     Difference,
@@ -18,7 +18,7 @@ from byteback.model.difference import (
 )
 from byteback.model.listing import Entry, format_json
 from byteback.model.rsync_names import plain_name
-from byteback.server.search import pick
+from byteback.server.search.run import pick
 
 FILE = Entry("current", "/etc/hosts", stat.S_IFREG | 0o644, 5, 0, 0, 0)
 DIRECTORY = FILE._replace(path="/etc", mode=stat.S_IFDIR | 0o755)

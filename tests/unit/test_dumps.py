@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteback.client import dump_postgresql, dump_sqlite, dumps
+from byteback.client.dumps import dump as dumps
+from byteback.client.dumps import postgresql, sqlite
 from byteback.errors import BytebackError, ToolError
 
 
@@ -66,16 +67,16 @@ def test_dumps_go_into_no_directory_of_others(tmp_path: Path) -> None:
     ],
 )
 def test_a_databases_name_is_no_connection(database: str, connection: str) -> None:
-    assert dump_postgresql.format_connection(database) == connection
+    assert postgresql.format_connection(database) == connection
 
 
 def test_sqlite_gives_up_on_a_database_that_stays_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dump_sqlite, "WAIT_S", 0.2)
+    monkeypatch.setattr(sqlite, "WAIT_S", 0.2)
     path = tmp_path / "db"
     with closing(sqlite3.connect(path)) as holder:
         holder.execute("CREATE TABLE t (x)")
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(BytebackError, match="locked"):
-            dump_sqlite.copy_database(path, tmp_path / "copy")
+            sqlite.copy_database(path, tmp_path / "copy")

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteback.client import host_key
-from byteback.client.host_key import KnownKeys
 from byteback.client.settings import Files
+from byteback.client.setup import host_key
+from byteback.client.setup.host_key import KnownKeys
 from byteback.errors import BytebackError
 from byteback.model.destination import parse_destination
 from byteback.model.public_key import PublicKey, parse_public_key
-from byteback.tools import known_hosts, ssh_config
-from byteback.tools.ssh_config import SshConfig
+from byteback.system.ssh import config as ssh_config
+from byteback.system.ssh import known_hosts
+from byteback.system.ssh.config import SshConfig
 from tests.unit.test_authorized_keys import key_text
 
 MINE, OTHER = parse_public_key(key_text(1)), parse_public_key(key_text(2))

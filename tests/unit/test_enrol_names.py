@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client import client_key
-from byteback.client.enrol import choose_name
+from byteback.client.setup import client_key
+from byteback.client.setup.enrolment import choose_name
 from byteback.errors import NotSetUpError, ToolError, UsageError
 from byteback.model.public_key import parse_public_key
-from byteback.tools import host
+from byteback.system import host
 from tests.unit.test_authorized_keys import KEY
 from tests.unit.test_enrol_host_keys import Answers
 

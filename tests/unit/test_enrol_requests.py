@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteback.client import enrol_reply
-from byteback.client.enrol_reply import ForcedCommandError, NameTakenError
+from byteback.client.setup import enrol_reply
+from byteback.client.setup.enrol_reply import ForcedCommandError, NameTakenError
 from byteback.errors import (
     BytebackError,
     NotSetUpError,
@@ -16,8 +16,8 @@ from byteback.errors import (
     UsageError,
 )
 from byteback.model.public_key import PublicKey, parse_public_key
-from byteback.server import enrol
-from byteback.tools.ssh import RemoteResult
+from byteback.server.access import enrolment
+from byteback.system.ssh.session import RemoteResult
 from tests.unit.test_authorized_keys import KEY
 
 PROGRAM = "byteback-setup-client-receive"
@@ -27,7 +27,7 @@ def test_request_of_the_old_tool_is_understood() -> None:
     command = (
         f"{PROGRAM} a.example {KEY.kind} {KEY.line.split()[1]} byteback client key"
     )
-    request = enrol.parse_forced(command)
+    request = enrolment.parse_forced(command)
     assert (request.host, request.key.blob) == ("a.example", KEY.blob)
     assert request.key.comment == "byteback client key"
     assert not request.replace_key
@@ -35,19 +35,19 @@ def test_request_of_the_old_tool_is_understood() -> None:
 
 def test_a_key_by_hand_may_be_in_quotes() -> None:
     apart, quoted = (
-        enrol.parse_words(("a.example", *words))
+        enrolment.parse_words(("a.example", *words))
         for words in (KEY.line.split(), [KEY.line])
     )
     assert (quoted.host, quoted.key) == (apart.host, apart.key) == ("a.example", KEY)
     for words in [("a.example",), ("a.example", KEY.kind), (KEY.line,), ()]:
         with pytest.raises(UsageError):
-            enrol.parse_words(words)
+            enrolment.parse_words(words)
 
 
 @pytest.mark.parametrize("replace_key", [False, True])
 def test_client_and_server_agree(replace_key: bool) -> None:
     command = enrol_reply.format_request("a.example", KEY, replace_key=replace_key)
-    request = enrol.parse_forced(command)
+    request = enrolment.parse_forced(command)
     assert (request.host, request.key) == ("a.example", KEY)
     assert request.replace_key is replace_key
 
@@ -57,7 +57,7 @@ def test_no_shell_finds_anything_in_a_request(comment: str) -> None:
     key = PublicKey(KEY.kind, KEY.blob, comment)
     command = enrol_reply.format_request("h", key, replace_key=False)
     assert not set(command) & set("\n\r\t'\"\\$`;|&<>(){}[]*?!#~")
-    assert enrol.parse_forced(command).key.blob == KEY.blob
+    assert enrolment.parse_forced(command).key.blob == KEY.blob
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_no_shell_finds_anything_in_a_request(comment: str) -> None:
 )
 def test_forced_key_does_nothing_else(command: str | None) -> None:
     with pytest.raises(RefusedError):
-        enrol.parse_forced(command)
+        enrolment.parse_forced(command)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_forced_key_does_nothing_else(command: str | None) -> None:
 )
 def test_bad_names_and_keys_are_usage_errors(words: str) -> None:
     with pytest.raises(UsageError):
-        enrol.parse_forced(f"{PROGRAM} {words}")
+        enrolment.parse_forced(f"{PROGRAM} {words}")
 
 
 @pytest.mark.parametrize("address", ["", 'x"', "a b", "x\n", "a=b", "\\"])
 def test_addresses_that_would_leave_their_quotes(address: str) -> None:
     with pytest.raises(UsageError):
-        enrol.check_address(address)
+        enrolment.check_address(address)
 
 
 def test_answers_are_read() -> None:

@@ -7,7 +7,7 @@ import pytest
 from byteback.cli import _boundary
 from byteback.cli import receive as program
 from byteback.errors import BusyError, BytebackError, RefusedError, ToolError
-from byteback.server import receive
+from byteback.server.session import dispatch
 from byteback.wire import failures
 
 NOISE = ("Warning: of ssh's", "byteback-receive is busy", "rsync error: (code 12)")
@@ -63,7 +63,7 @@ def test_what_can_pass_has_the_status_of_a_busy_server(
     def serve(_host: str, _command: bytes) -> int:
         raise error
 
-    monkeypatch.setattr(receive, "serve", serve)
+    monkeypatch.setattr(dispatch, "serve", serve)
     monkeypatch.setattr(program, "_discard_output", lambda: None)
     assert program._serve("a") == BusyError.exit_status
     said = capfd.readouterr().err.splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.tools.fake_super import (
+from byteback.system.rsync.fake_super import (
     ATTRIBUTE,
     FakeStat,
     parse_fake_stat,

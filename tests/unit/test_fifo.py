@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.tools import fifo
+from byteback.system import fifo
 
 
 def test_all_lines_are_taken(tmp_path: Path) -> None:

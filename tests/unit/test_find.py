@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client.answer import (
+from byteback.client.restore.query import Found, absolute_patterns
+from byteback.client.restore.response import (
     MAX_LINE,
     Reader,
     parse_answer,
     parse_entry,
     refuse_unasked,
 )
-from byteback.client.find import Found, absolute_patterns
 from byteback.errors import RefusedError, UnreachableError, UsageError
 from byteback.model.listing import Entry, format_json
 from byteback.wire.replies import End, format_reply, parse_end, parse_hello

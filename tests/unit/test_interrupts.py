@@ -9,19 +9,19 @@ from collections.abc import Iterator
 import pytest
 
 from byteback.errors import InterruptedBySignalError
-from byteback.tools import interrupts, process
+from byteback.system import process, signals
 
 
 @pytest.fixture(autouse=True)
 def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Handlers of the module, and a state of its own; put back afterwards."""
-    monkeypatch.setattr(interrupts, "_state", interrupts._State())
-    before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    monkeypatch.setattr(signals, "_state", signals._State())
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
     # As in a program of the foreground: a package's build may run with Ctrl-C ignored.
-    for number in interrupts.SIGNALS:
+    for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.install()
+    signals.install()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -53,7 +53,7 @@ def test_cleaning_up_after_the_first_is_not_disturbed() -> None:
 def test_what_asks_for_more_time_can_be_stopped_too() -> None:
     with pytest.raises(InterruptedBySignalError):
         send(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), interrupts.reopened():
+    with pytest.raises(KeyboardInterrupt), signals.reopened():
         send(signal.SIGINT)
     send(signal.SIGTERM)
 
@@ -62,7 +62,7 @@ def test_a_held_signal_waits_for_the_end_of_the_block() -> None:
     steps = []
 
     def run() -> None:
-        with interrupts.held():
+        with signals.held():
             send(signal.SIGTERM)
             steps.append("went on")
         steps.append("never here")
@@ -76,9 +76,9 @@ def test_the_long_wait_in_a_held_block_is_interrupted() -> None:
     steps = []
 
     def run() -> None:
-        with interrupts.held():
+        with signals.held():
             try:
-                with interrupts.let_through():
+                with signals.let_through():
                     send(signal.SIGTERM)
                     steps.append("never here")
             finally:
@@ -95,7 +95,7 @@ def test_what_is_written_down_is_not_disturbed_at_all() -> None:
     steps = []
 
     def run() -> None:
-        with interrupts.postponed():
+        with signals.postponed():
             send(signal.SIGTERM)
             steps.append(process.run(["echo", "went on"]).text)
             send(signal.SIGHUP)
@@ -108,7 +108,7 @@ def test_what_is_written_down_is_not_disturbed_at_all() -> None:
 
 def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup(1) does
-    interrupts.install()
+    signals.install()
     send(signal.SIGHUP)
 
 

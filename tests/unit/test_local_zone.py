@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from byteback.tools.host import LocalZone
+from byteback.system.host import LocalZone
 
 
 @pytest.fixture(params=["Europe/London", "Asia/Kolkata", "America/St_Johns"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client.lost_acls import LostAcls, scan
+from byteback.client.backup.lost_acls import LostAcls, scan
 
 BOTH = ["system.posix_acl_access", "user.x"]
 

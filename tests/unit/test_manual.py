@@ -17,7 +17,7 @@ import byteback
 from byteback.cli import _boundary
 from byteback.cli import receive as receive_cli
 from byteback.errors import EXIT_STATUSES
-from byteback.server.settings import ServerSettings
+from byteback.server.store.settings import ServerSettings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = CHECKOUT / "man"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from byteback.model.destination import Destination, parse_destination
-from byteback.tools import openssh, process
+from byteback.system import process
+from byteback.system.ssh import openssh
 
 KNOWS_AES = "processor : 0\nflags\t\t: fpu vme aes sse\n"
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
 import byteback
 from byteback.cli import completion
-from byteback.server import setup_schedule
-from byteback.server.setup_steps import Hands
-from byteback.tools import host
+from byteback.server.setup import schedule
+from byteback.server.setup.steps import Hands
+from byteback.system import host
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEBIAN = CHECKOUT / "debian"
@@ -34,11 +35,20 @@ def test_version_is_the_changelogs() -> None:
 
 
 def test_every_package_of_the_code_is_in_the_wheel() -> None:
+    """setuptools finds packages by their __init__.py, and takes those in include."""
     found = {
-        ".".join(path.parent.relative_to(CHECKOUT).parts)
-        for path in (CHECKOUT / "byteback").rglob("__init__.py")
+        path.parent.relative_to(CHECKOUT)
+        for path in (CHECKOUT / "byteback").rglob("*.py")
     }
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+    assert all((CHECKOUT / path / "__init__.py").exists() for path in found)
+    include = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    for path in found:
+        name = ".".join(path.parts)
+        assert any(fnmatchcase(name, pattern) for pattern in include), name
+    for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items():
+        assert all(
+            any((CHECKOUT / package.replace(".", "/")).glob(p)) for p in patterns
+        )
 
 
 def test_each_program_and_its_page_are_in_one_package() -> None:
@@ -87,12 +97,12 @@ def test_percent_signs_are_escaped_for_cron() -> None:
 
 def test_set_up_keeps_the_packages_cron_file() -> None:
     text = (DEBIAN / "byteback-server.byteback-server-prune.cron.d").read_text()
-    assert setup_schedule.is_kept(text)
+    assert schedule.is_kept(text)
     switched_off = "".join(f"#{line}\n" for line in text.splitlines())
-    assert not setup_schedule.is_kept(switched_off)
-    own = setup_schedule.format_cron(Path("/usr/bin/byteback-prune"))
-    assert not setup_schedule.is_kept(own)
-    assert not setup_schedule.is_kept(None)
+    assert not schedule.is_kept(switched_off)
+    own = schedule.format_cron(Path("/usr/bin/byteback-prune"))
+    assert not schedule.is_kept(own)
+    assert not schedule.is_kept(None)
 
 
 @pytest.mark.parametrize("former", [None, "set-up's own", "an administrator's"])
@@ -102,17 +112,17 @@ def test_one_cron_file_prunes(
     program = Path("/usr/bin/byteback-prune")
     packaged, own = tmp_path / "byteback-server-prune", tmp_path / "byteback-prune"
     line = (DEBIAN / "byteback-server.byteback-server-prune.cron.d").read_text()
-    assert f"[ -e {setup_schedule.CRON_FILE} ] ||" in line
+    assert f"[ -e {schedule.CRON_FILE} ] ||" in line
     packaged.write_text(line)
     if former == "set-up's own":
-        own.write_text(setup_schedule.format_cron(program))
+        own.write_text(schedule.format_cron(program))
     elif former is not None:
         own.write_text("7 * * * * root byteback-prune --prune\n")
-    monkeypatch.setattr(setup_schedule, "PACKAGED_CRON_FILE", packaged)
-    monkeypatch.setattr(setup_schedule, "CRON_FILE", own)
-    monkeypatch.setattr(setup_schedule, "OWN_UNITS", tmp_path)
+    monkeypatch.setattr(schedule, "PACKAGED_CRON_FILE", packaged)
+    monkeypatch.setattr(schedule, "CRON_FILE", own)
+    monkeypatch.setattr(schedule, "OWN_UNITS", tmp_path)
     monkeypatch.setattr(host, "is_systemd_running", lambda: False)
-    list(setup_schedule.provide_schedule(program, Hands()))
+    list(schedule.provide_schedule(program, Hands()))
     assert own.exists() == (former == "an administrator's")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byteback.errors import RefusedError
-from byteback.model.pattern import (
+from byteback.model.glob.pattern import (
     Component,
     Deep,
     Literal,

@@ -20,18 +20,13 @@ from byteback.errors import LockedError, ToolError, UsageError
 from byteback.model.free_space import FreeSpace, Limits, MetadataRoom
 from byteback.model.retention import Place
 from byteback.model.snapshot import format_snapshot_name
-from byteback.server import (
-    history,
-    ledger,
-    ledger_file,
-    prune,
-    repair,
-    reserve,
-    settings,
-)
-from byteback.server.removal import Remover
-from byteback.server.store import DISCARDED, Store
-from byteback.tools import btrfs, privilege
+from byteback.server.accounting import ledger, ledger_file
+from byteback.server.prune import repair, report, run
+from byteback.server.prune.removal import Remover
+from byteback.server.store import reserve, settings
+from byteback.server.store.layout import DISCARDED, Store
+from byteback.system import privilege
+from byteback.system.btrfs import commands
 
 NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
 LIMITS = Limits(5, 10)
@@ -115,24 +110,24 @@ class Volume:
         self.compacted.append(kind)
         return True
 
-    def pruner(self, order: str = history.AGE) -> prune.Pruner:
-        return prune.Pruner(self.store, order, now=lambda: NOW)
+    def pruner(self, order: str = report.AGE) -> run.Pruner:
+        return run.Pruner(self.store, order, now=lambda: NOW)
 
 
 @pytest.fixture
 def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
     made = Volume(tmp_path)
-    monkeypatch.setattr(btrfs, "free_space", made.free_space)
-    monkeypatch.setattr(btrfs, "wait_for_deletions", made.wait)
-    monkeypatch.setattr(btrfs, "delete_on_full_disc", made.delete)
-    monkeypatch.setattr(btrfs, "set_read_only", made.close)
-    monkeypatch.setattr(btrfs, "compact", made.compact)
+    monkeypatch.setattr(commands, "free_space", made.free_space)
+    monkeypatch.setattr(commands, "wait_for_deletions", made.wait)
+    monkeypatch.setattr(commands, "delete_on_full_disc", made.delete)
+    monkeypatch.setattr(commands, "set_read_only", made.close)
+    monkeypatch.setattr(commands, "compact", made.compact)
     monkeypatch.setattr(reserve, "provide", lambda _: True)
     monkeypatch.setattr(
         repair, "os", SimpleNamespace(**{**vars(os), "access": made.may_write})
     )
     monkeypatch.setattr(
-        btrfs, "is_subvolume", lambda p: p.is_dir() and not p.is_symlink()
+        commands, "is_subvolume", lambda p: p.is_dir() and not p.is_symlink()
     )
     return made
 
@@ -163,7 +158,7 @@ def test_no_second_deletion_before_the_first_gave_its_space(
         volume.is_slow = volume.waits > 0
         return volume.wait(path, timeout_s)
 
-    monkeypatch.setattr(btrfs, "wait_for_deletions", wait_in_vain_after_the_first)
+    monkeypatch.setattr(commands, "wait_for_deletions", wait_in_vain_after_the_first)
     assert volume.pruner().prune(LIMITS) == 1
     assert "a later run goes on" in caplog.text
 
@@ -200,7 +195,7 @@ def test_upper_limit_holds_where_nothing_can_be_written(volume: Volume) -> None:
     assert volume.pruner().prune(LIMITS) == 5
 
 
-@pytest.mark.parametrize("order", [history.AGE, history.IMPORTANCE])
+@pytest.mark.parametrize("order", [report.AGE, report.IMPORTANCE])
 def test_young_newest_and_foreign_are_never_pruned(volume: Volume, order: str) -> None:
     volume.add("a", 0, 1, 6, 8)
     volume.add("dormant", 900)
@@ -246,9 +241,9 @@ def test_what_is_no_subvolume_any_more_is_left_alone(volume: Volume) -> None:
     elsewhere = volume.root / "elsewhere"
     made[-1].rename(elsewhere)
     pruner = volume.pruner()
-    places = prune.Pruner._places
+    places = run.Pruner._places
 
-    def swapped(self: prune.Pruner) -> list[Place]:
+    def swapped(self: run.Pruner) -> list[Place]:
         made[-1].unlink(missing_ok=True)
         made[-1].mkdir()
         found = places(self)
@@ -257,7 +252,7 @@ def test_what_is_no_subvolume_any_more_is_left_alone(volume: Volume) -> None:
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prune.Pruner, "_places", swapped)
+        patch.setattr(run.Pruner, "_places", swapped)
         assert pruner.prune(LIMITS) == 5
     assert elsewhere.is_dir()
     assert made[-1].is_symlink()
@@ -278,7 +273,7 @@ def test_a_run_of_root_waits_for_one_of_the_user(
     """Which a client's transfer can start again and again."""
     # For this alone: deleting, too, would become root then.
     told = {**vars(privilege), "is_root_within_reach": lambda: is_root}
-    monkeypatch.setattr(prune, "privilege", SimpleNamespace(**told))
+    monkeypatch.setattr(run, "privilege", SimpleNamespace(**told))
     volume.add("a", 0, *range(10, 20))
     with contextlib.ExitStack() as held:
         held.enter_context(locking.hold_directory(volume.root))
@@ -290,7 +285,7 @@ def test_a_run_of_root_waits_for_one_of_the_user(
 def test_runs_that_overlap_leave_the_work_to_the_first(
     volume: Volume, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune, "ROOT_WAIT_S", 0.0)
+    monkeypatch.setattr(run, "ROOT_WAIT_S", 0.0)
     caplog.set_level(logging.INFO)
     volume.add("a", 0, *range(10, 20))
     with locking.hold_directory(volume.root):
@@ -332,7 +327,7 @@ def test_force_reports_a_failure_and_deletes_no_other(volume: Volume) -> None:
 def test_listing_gives_reasons_and_what_is_kept(volume: Volume) -> None:
     volume.add("a", 0, 30)
     volume.add("longer.name", 100)
-    lines = volume.pruner(history.IMPORTANCE).listing()
+    lines = volume.pruner(report.IMPORTANCE).listing()
     assert [line.split()[0] for line in lines] == [
         "a/2026-11-23T15:00+0000",
         "longer.name/2026-08-15T15:00+0000",
@@ -349,16 +344,16 @@ def test_listing_gives_reasons_and_what_is_kept(volume: Volume) -> None:
 )
 def test_impossible_limits_are_refused(low: float, high: float) -> None:
     with pytest.raises(UsageError):
-        prune.choose_limits(low, high)
+        run.choose_limits(low, high)
 
 
 def test_command_line_beats_the_settings_file(monkeypatch: pytest.MonkeyPatch) -> None:
     known = settings.ServerSettings(min_percent=3, max_percent=30)
     monkeypatch.setattr(settings, "load", lambda: known)
-    assert prune.choose_limits(None, None) == Limits(3, 30)
-    assert prune.choose_limits(20, None) == Limits(20, 30)
-    assert prune.choose_limits(None, 4) == Limits(3, 4)
-    assert prune.choose_limits(1, 2) == Limits(1, 2)
+    assert run.choose_limits(None, None) == Limits(3, 30)
+    assert run.choose_limits(20, None) == Limits(20, 30)
+    assert run.choose_limits(None, 4) == Limits(3, 4)
+    assert run.choose_limits(1, 2) == Limits(1, 2)
 
 
 # --- Backups that are suddenly different -------------------------------------------
@@ -508,7 +503,9 @@ def test_a_lost_current_comes_back_for_an_enrolled_host(
     made = volume.add("a", 0, 10)
     volume.store.current("a").rmdir()
     taken = []
-    monkeypatch.setattr(btrfs, "take_snapshot", lambda *words, **_: taken.append(words))
+    monkeypatch.setattr(
+        commands, "take_snapshot", lambda *words, **_: taken.append(words)
+    )
     if is_enrolled:
         volume.store.authorized_keys.parent.mkdir(mode=0o700)
         volume.store.authorized_keys.write_text(KEY_LINE)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client.pull import Change, parse_change, safe_flags
-from byteback.client.restore_plan import (
+from byteback.client.restore.plan import (
     choose_layout,
     directories_above,
     plan_batches,
 )
+from byteback.client.restore.pull import Change, parse_change, safe_flags
 from byteback.errors import UsageError
 from byteback.model.listing import Entry
 

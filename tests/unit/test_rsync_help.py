@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.tools import rsync_help
+from byteback.system.rsync import options
 
 HELP = "Usage: rsync\n--times, -t   preserve\n--no-OPTION\n--confine-root=DIR  refuse\n"
 
@@ -30,26 +30,26 @@ def times_asked(program: Path) -> int:
 
 
 def test_options_are_those_of_its_help(program: Path) -> None:
-    assert {"--times", "--confine-root"} <= rsync_help.options(program)
-    assert "--insecure-links" not in rsync_help.options(program)
+    assert {"--times", "--confine-root"} <= options.options(program)
+    assert "--insecure-links" not in options.options(program)
 
 
 def test_the_real_one_is_understood() -> None:
-    assert {"--inplace", "--fake-super"} <= rsync_help.options(Path("/usr/bin/rsync"))
+    assert {"--inplace", "--fake-super"} <= options.options(Path("/usr/bin/rsync"))
 
 
 def test_it_is_asked_once(program: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    first = rsync_help.options(program, cache)
-    assert rsync_help.options(program, cache) == first
+    first = options.options(program, cache)
+    assert options.options(program, cache) == first
     assert times_asked(program) == 1
 
 
 def test_another_binary_is_asked_again(program: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    rsync_help.options(program, cache)
+    options.options(program, cache)
     make(program, HELP + "--new-one\n")
-    assert "--new-one" in rsync_help.options(program, cache)
+    assert "--new-one" in options.options(program, cache)
     assert times_asked(program) == 2
 
 
@@ -59,8 +59,8 @@ def test_a_damaged_cache_is_made_again(
 ) -> None:
     cache = tmp_path / "cache"
     cache.write_bytes(content)
-    assert "--times" in rsync_help.options(program, cache)
-    rsync_help.options(program, cache)
+    assert "--times" in options.options(program, cache)
+    options.options(program, cache)
     assert times_asked(program) == 1
 
 
@@ -69,5 +69,5 @@ def test_where_nothing_can_be_written_it_is_asked_each_time(
 ) -> None:
     cache = tmp_path / "missing" / "cache"
     for _ in range(2):
-        assert "--times" in rsync_help.options(program, cache)
+        assert "--times" in options.options(program, cache)
     assert times_asked(program) == 2

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byteback.errors import RefusedError
-from byteback.server.rsync_options import build_pull, build_push
+from byteback.server.transfer.rsync_args import build_pull, build_push
 from byteback.wire.requests import Pull, Push, parse_request
 
 CAP = "e.iLsfxCIvu"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from byteback.cli._progress import ProgressLine, format_progress
-from byteback.client.largest_file import LargestSeen
-from byteback.tools import rsync
-from byteback.tools.openssh import join_for_rsync
-from byteback.tools.rsync import Progress, parse_progress, transfer
+from byteback.client.backup.largest_file import LargestSeen
+from byteback.system.rsync import command
+from byteback.system.rsync.command import Progress, parse_progress, transfer
+from byteback.system.ssh.openssh import join_for_rsync
 
 PRINTS = """
 import sys
@@ -45,7 +45,7 @@ def test_the_first_and_the_last_remarks_are_kept() -> None:
     script = "for n in $(seq 100); do echo $n >&2; done; echo 'rsync error: x' >&2"
     remarks = transfer(["sh", "-c", script]).remarks
     assert (remarks[0], remarks[-1]) == ("1", "100")
-    assert len(remarks) == 2 * rsync.MAX_REMARKS
+    assert len(remarks) == 2 * command.MAX_REMARKS
 
 
 def test_a_killed_rsync_can_be_tried_again() -> None:

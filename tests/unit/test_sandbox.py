@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.tools import bubblewrap, landlock, seccomp
+from byteback.system.confinement import bubblewrap, landlock, seccomp
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PERL = Path("/usr/bin/perl")
@@ -30,7 +30,7 @@ CLONE_NEWUSER = 0x10000000
 START = """
 import os, sys
 from pathlib import Path
-from byteback.tools import bubblewrap, sandbox
+from byteback.system.confinement import bubblewrap, sandbox
 if sys.argv[2] == "landlock":
     bubblewrap.program = lambda: None
 rights = sandbox.WRITE if sys.argv[3] == "w" else sandbox.READ
@@ -303,7 +303,7 @@ import os, sys
 from pathlib import Path
 from byteback import locking
 from byteback.errors import LockedError
-from byteback.tools import bubblewrap, sandbox
+from byteback.system.confinement import bubblewrap, sandbox
 if sys.argv[2] == "landlock":
     bubblewrap.program = lambda: None
 place = Path(sys.argv[1]).parent / "private" / "lock"
@@ -317,7 +317,7 @@ try:
         sys.exit(3)
 except LockedError:
     pass
-from byteback.tools import process
+from byteback.system import process
 process.stop_group(running.process)
 with locking.hold(place, wait_s=5):
     sys.exit(0)
@@ -365,9 +365,9 @@ def test_a_search_reads_its_trees_and_nothing_else(tree: Path) -> None:
     code = """
 import os, socket, sys
 from pathlib import Path
-from byteback.tools import blindfold
+from byteback.system.confinement import restrict_self
 tree, other = Path(sys.argv[1]), Path(sys.argv[2])
-blindfold.restrict_self([tree])
+restrict_self.restrict_self([tree])
 assert (tree / "file").read_text() == "its own"
 import tomllib, json  # the library can still be loaded
 for attempt in (

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from byteback.cli.setup_client import format_schedule
-from byteback.client import schedule, schedule_files
-from byteback.client.schedule import Schedule, Wish, parse_wish
-from byteback.client.schedule_files import SERVICE, TIMER, Places
+from byteback.client.setup import schedule, schedule_files
+from byteback.client.setup.schedule import Schedule, Wish, parse_wish
+from byteback.client.setup.schedule_files import SERVICE, TIMER, Places
 from byteback.errors import BytebackError, UsageError
-from byteback.tools import crontab, host, process
+from byteback.system import crontab, host, process
 
 PROGRAM = Path("/usr/local/bin/byteback-backup")
 HALF_PAST_THREE = Wish(at=time(3, 30))

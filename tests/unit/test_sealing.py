@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from byteback import log
-from byteback.server import sealing
+from byteback.server.snapshots import sealing
 
 
 def test_no_two_sealed_snapshots_have_the_same_ctime(

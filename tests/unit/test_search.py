@@ -14,9 +14,9 @@ import pytest
 
 from byteback.errors import RefusedError
 from byteback.model.listing import Entry
-from byteback.server import search
-from byteback.server.store import Store
-from byteback.tools.fake_super import ATTRIBUTE
+from byteback.server.search import run
+from byteback.server.store.layout import Store
+from byteback.system.rsync.fake_super import ATTRIBUTE
 from byteback.wire.requests import MAX_PATTERN_INPUT, Pull
 
 HOST = "client.example"
@@ -59,7 +59,7 @@ def find(
 ) -> list[Entry]:
     """The whole result of a search."""
     return list(
-        search.find(store, HOST, snapshot, scope, patterns, current_is_whole=whole)
+        run.find(store, HOST, snapshot, scope, patterns, current_is_whole=whole)
     )
 
 
@@ -236,12 +236,12 @@ def test_limits_say_narrow_your_pattern(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too many results, or too long a search."""
-    monkeypatch.setattr(search, "MAX_RESULTS", 3)
+    monkeypatch.setattr(run, "MAX_RESULTS", 3)
     with pytest.raises(RefusedError, match="too many files") as error:
         find(store, "/etc/*")
     assert error.value.hint == "narrow your pattern"
-    monkeypatch.setattr(search, "MAX_RESULTS", 1000)
-    monkeypatch.setattr(search, "MAX_SECONDS", -1.0)
+    monkeypatch.setattr(run, "MAX_RESULTS", 1000)
+    monkeypatch.setattr(run, "MAX_SECONDS", -1.0)
     for number in range(300):
         (store.current(HOST) / f"{number}").touch()
     with pytest.raises(RefusedError, match="too long"):
@@ -257,7 +257,7 @@ def test_no_descriptors_are_left(store: Store) -> None:
     """Also when the reader loses interest half-way."""
     before = open_files()
     find(store, "/**/*")
-    half = search.find(store, HOST, "*", "copies", ["/**/*"], current_is_whole=True)
+    half = run.find(store, HOST, "*", "copies", ["/**/*"], current_is_whole=True)
     next(half)
     half.close()  # type: ignore[attr-defined] # it is a generator
     assert open_files() == before
@@ -266,21 +266,21 @@ def test_no_descriptors_are_left(store: Store) -> None:
 def test_sizes_and_samples_of_all_that_is_below(store: Store) -> None:
     """Hidden files count; of several snapshots the newest copy alone is measured."""
     (store.current(HOST) / "etc/sub/.hidden/file").write_bytes(b"x" * 5000)
-    whole = search.total_size(store, HOST, "*", ["/etc/sub"], current_is_whole=True)
-    part = search.total_size(store, HOST, OLD, ["/etc/sub"], current_is_whole=True)
+    whole = run.total_size(store, HOST, "*", ["/etc/sub"], current_is_whole=True)
+    part = run.total_size(store, HOST, OLD, ["/etc/sub"], current_is_whole=True)
     assert (whole >= 5000, part) == (True, 0)
-    found = search.sample(store, HOST, NEW, ["/"], 100, current_is_whole=True)
+    found = run.sample(store, HOST, NEW, ["/"], 100, current_is_whole=True)
     assert {"/etc/same", f"/etc/only-{NEW}"} <= set(found)
-    assert len(search.sample(store, HOST, "*", ["/"], 3, current_is_whole=True)) == 3
+    assert len(run.sample(store, HOST, "*", ["/"], 3, current_is_whole=True)) == 3
     with pytest.raises(RefusedError, match="no more than"):
-        search.sample(store, HOST, "*", ["/"], 10**9, current_is_whole=True)
+        run.sample(store, HOST, "*", ["/"], 10**9, current_is_whole=True)
 
 
 def test_differences_of_plain_directories(store: Store) -> None:
     """Whatever file system the trees are on."""
 
     def kinds(newer: str, older: str, pattern: str) -> dict[str, str]:
-        found = search.changes(
+        found = run.changes(
             *(store, HOST, newer, older, [pattern]), current_is_whole=True
         )
         return {difference.entry.path: difference.kind for difference in found}
@@ -303,10 +303,10 @@ def test_differences_of_plain_directories(store: Store) -> None:
 
 def test_patterns_are_read_from_a_stream() -> None:
     """Any byte but NUL; bounded; a cut-off stream is noticed."""
-    assert search.read_patterns(io.BytesIO(b"/a\n\xff\0/b\0")) == ["/a\n\udcff", "/b"]
+    assert run.read_patterns(io.BytesIO(b"/a\n\xff\0/b\0")) == ["/a\n\udcff", "/b"]
     for data in (b"", b"/a", b"/a\0/b", b"x" * 20_000 + b"\0"):
         with pytest.raises(RefusedError):
-            search.read_patterns(io.BytesIO(data))
+            run.read_patterns(io.BytesIO(data))
 
 
 def test_a_flood_of_patterns_is_refused() -> None:
@@ -318,14 +318,14 @@ def test_a_flood_of_patterns_is_refused() -> None:
             return b"\0" * size
 
     with pytest.raises(RefusedError, match="too many patterns"):
-        search.read_patterns(Flood())
+        run.read_patterns(Flood())
     assert MAX_PATTERN_INPUT < 1 << 30
 
 
 def resolve(store: Store, *patterns: str, every_version: bool = False) -> list[str]:
     """The names for an old client's restore."""
     request = Pull("*", every_version, (), patterns)
-    return search.resolve(store, HOST, request, current_is_whole=True)
+    return run.resolve(store, HOST, request, current_is_whole=True)
 
 
 def test_old_clients_get_names_below_their_host(
@@ -340,7 +340,7 @@ def test_old_clients_get_names_below_their_host(
     )
     with pytest.raises(RefusedError, match="nothing"):
         resolve(store, "/no/such")
-    monkeypatch.setattr(search, "MAX_ARGUMENTS", 30)
+    monkeypatch.setattr(run, "MAX_ARGUMENTS", 30)
     with pytest.raises(RefusedError, match="too many"):
         resolve(store, "/etc/*")
 
@@ -355,7 +355,7 @@ def test_thousands_of_patterns_are_one_walk(store: Store) -> None:
 
 def test_the_standard_library_is_enough_to_start() -> None:
     """The forced command imports this; what costs time comes later."""
-    code = "import sys, byteback.server.search; print(*sys.modules)"
+    code = "import sys, byteback.server.search.run; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

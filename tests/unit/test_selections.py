@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client.differences import Changed, uppermost
-from byteback.client.selections import Note, Selected, add, choose, find, look_up, note
+from byteback.client.backup.selections import (
+    Note,
+    Selected,
+    add,
+    choose,
+    find,
+    look_up,
+    note,
+)
+from byteback.client.restore.diff import Changed, uppermost
 
 ALL, ETC = Selected(("/",), None), Selected(("/etc",), ("*.bak",))
 DAY = "2026-01-{:02d}T00:00+0000"

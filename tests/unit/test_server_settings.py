@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from byteback.errors import UsageError
-from byteback.server.settings import parse
+from byteback.server.store.settings import parse
 
 
 @pytest.mark.parametrize(

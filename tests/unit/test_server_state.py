@@ -12,9 +12,12 @@ import pytest
 
 from byteback.errors import BusyError
 from byteback.model.listing import rank_trees
-from byteback.server import doubt, host_state, ledger, ledger_file, snapshots
-from byteback.server.host_state import Transfer
-from byteback.server.store import Store
+from byteback.server.accounting import ledger, ledger_file
+from byteback.server.snapshots import take
+from byteback.server.store import state as host_state
+from byteback.server.store.layout import Store
+from byteback.server.store.state import Transfer
+from byteback.server.transfer import recheck
 
 HOST = "client.example"
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -72,9 +75,9 @@ def test_files_that_a_crash_may_have_lost_are_compared_again(tmp_path: Path) -> 
     (tmp_path / "a/b/file").write_text("x")
     (tmp_path / "link").symlink_to("/etc/hostname")
     before = Path("/etc/hostname").stat().st_mtime_ns
-    assert doubt.doubt_recent(tmp_path, time.time() + 5) == 0
-    assert doubt.doubt_recent(tmp_path, time.time() - 5) == 1
-    assert (tmp_path / "a/b/file").stat().st_mtime_ns == doubt.DOUBTED_NS
+    assert recheck.doubt_recent(tmp_path, time.time() + 5) == 0
+    assert recheck.doubt_recent(tmp_path, time.time() - 5) == 1
+    assert (tmp_path / "a/b/file").stat().st_mtime_ns == recheck.DOUBTED_NS
     assert Path("/etc/hostname").stat().st_mtime_ns == before
 
 
@@ -86,7 +89,7 @@ def test_a_tree_too_deep_to_go_through_stops_nothing(tmp_path: Path) -> None:
         os.close(fd)
         fd = below
     os.close(fd)
-    doubt.doubt_recent(tmp_path, 0)
+    recheck.doubt_recent(tmp_path, 0)
     # Python's own rmtree, pytest's too, cannot go that deep.
     subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
 
@@ -98,13 +101,13 @@ def days(number: int) -> str:
 def test_what_a_wrong_clock_dated_ahead_is_never_the_newest(store: Store) -> None:
     for number in (-2, -1, 365):
         (store.host_directory(HOST) / days(number)).mkdir()
-    assert snapshots.newest_name(store, HOST, now=lambda: NOW) == days(-1)
+    assert take.newest_name(store, HOST, now=lambda: NOW) == days(-1)
     # While the clock was wrong, and after a year, it is what its name says.
     later = NOW + timedelta(days=365)
-    assert snapshots.newest_name(store, HOST, now=lambda: later) == days(365)
+    assert take.newest_name(store, HOST, now=lambda: later) == days(365)
     # The clock is a year behind: all that is there seems to be of the future.
     earlier = NOW - timedelta(days=365)
-    assert snapshots.newest_name(store, HOST, now=lambda: earlier) == days(365)
+    assert take.newest_name(store, HOST, now=lambda: earlier) == days(365)
 
 
 def test_a_restore_prefers_no_snapshot_of_the_future() -> None:

@@ -23,9 +23,12 @@ from byteback.errors import (
     UsageError,
 )
 from byteback.model.hostname import MAX_LENGTH
-from byteback.server import host_state, receive, session_limits, transfer
-from byteback.server.settings import ServerSettings
-from byteback.server.store import Store
+from byteback.server import limits
+from byteback.server.session import dispatch
+from byteback.server.store import state
+from byteback.server.store.layout import Store
+from byteback.server.store.settings import ServerSettings
+from byteback.server.transfer import runner
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -38,25 +41,25 @@ def store(tmp_path: Path) -> Store:
 
 def test_a_client_has_so_many_sessions_and_no_more(store: Store) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(session_limits.MAX_SESSIONS):
-            stack.enter_context(session_limits.place(store, "one.example"))
+        for _ in range(limits.MAX_SESSIONS):
+            stack.enter_context(limits.place(store, "one.example"))
         with (
             pytest.raises(BusyError, match="sessions open"),
-            session_limits.place(store, "one.example"),
+            limits.place(store, "one.example"),
         ):
             pass
-        with session_limits.place(store, "other.example"):
+        with limits.place(store, "other.example"):
             pass
-    with session_limits.place(store, "one.example"):
+    with limits.place(store, "one.example"):
         pass
 
 
 def test_a_client_named_like_anothers_searches(store: Store) -> None:
     """Its sessions must not take the places of the other's searches."""
     with contextlib.ExitStack() as stack:
-        for _ in range(session_limits.MAX_SESSIONS):
-            stack.enter_context(session_limits.place(store, "web.search"))
-        with session_limits.search_place(store, "web"):
+        for _ in range(limits.MAX_SESSIONS):
+            stack.enter_context(limits.place(store, "web.search"))
+        with limits.search_place(store, "web"):
             pass
 
 
@@ -64,41 +67,41 @@ def test_sessions_of_a_client_with_the_longest_name_are_counted(store: Store) ->
     """A lock whose file cannot be made for the length of its name would be none."""
     name, twin = "a" * MAX_LENGTH, "a" * (MAX_LENGTH - 1) + "b"
     with contextlib.ExitStack() as stack:
-        for _ in range(session_limits.MAX_SEARCHES):
-            stack.enter_context(session_limits.search_place(store, name))
-        with pytest.raises(BusyError), session_limits.search_place(store, name):
+        for _ in range(limits.MAX_SEARCHES):
+            stack.enter_context(limits.search_place(store, name))
+        with pytest.raises(BusyError), limits.search_place(store, name):
             pass
-        with session_limits.search_place(store, twin):
+        with limits.search_place(store, twin):
             pass
         stack.enter_context(store.lock_host(name))
         stack.enter_context(store.lock_host(twin))
-        host_state.write(store, name, host_state.Transfer.WHOLE)
-        assert host_state.read(store, twin) is host_state.Transfer.UNKNOWN
-        stack.enter_context(transfer.slot(store, ServerSettings(), name))
+        state.write(store, name, state.Transfer.WHOLE)
+        assert state.read(store, twin) is state.Transfer.UNKNOWN
+        stack.enter_context(runner.slot(store, ServerSettings(), name))
 
 
 def test_sessions_go_uncounted_where_nothing_can_be_written(store: Store) -> None:
     (store.state / "sessions").write_text("no directory")  # root heeds no mode
     store.state.chmod(0o500)
-    with session_limits.place(store, "one.example"):
+    with limits.place(store, "one.example"):
         pass
 
 
 def test_a_client_cannot_fill_the_servers_places(store: Store) -> None:
-    settings = ServerSettings(max_transfers=transfer.MAX_TRANSFERS_OF_ONE + 1)
+    settings = ServerSettings(max_transfers=runner.MAX_TRANSFERS_OF_ONE + 1)
     with contextlib.ExitStack() as stack:
-        for _ in range(transfer.MAX_TRANSFERS_OF_ONE):
-            stack.enter_context(transfer.slot(store, settings, "one.example"))
+        for _ in range(runner.MAX_TRANSFERS_OF_ONE):
+            stack.enter_context(runner.slot(store, settings, "one.example"))
         with (
             pytest.raises(BusyError, match="of this machine") as refusal,
-            transfer.slot(store, settings, "one.example"),
+            runner.slot(store, settings, "one.example"),
         ):
             pass
         assert "try again in" in (refusal.value.hint or "")
         with (
-            transfer.slot(store, settings, "other.example"),
+            runner.slot(store, settings, "other.example"),
             pytest.raises(BusyError, match="busy with 5 transfers already"),
-            transfer.slot(store, settings, "third.example"),
+            runner.slot(store, settings, "third.example"),
         ):
             pass
 
@@ -109,11 +112,11 @@ def test_one_place_is_left_to_others(store: Store, places: int, own: int) -> Non
     settings = ServerSettings(max_transfers=places)
     with contextlib.ExitStack() as stack:
         for _ in range(own):
-            stack.enter_context(transfer.slot(store, settings, "one.example"))
-        with pytest.raises(BusyError), transfer.slot(store, settings, "one.example"):
+            stack.enter_context(runner.slot(store, settings, "one.example"))
+        with pytest.raises(BusyError), runner.slot(store, settings, "one.example"):
             pass
         if own < places:
-            with transfer.slot(store, settings, "other.example"):
+            with runner.slot(store, settings, "other.example"):
                 pass
 
 
@@ -122,7 +125,7 @@ def test_a_session_that_only_waits_is_refused_when_time_is_up() -> None:
     started = time.monotonic()
     with (
         pytest.raises(RefusedError, match="longer than 0"),
-        session_limits.time_limit(0.2),
+        limits.time_limit(0.2),
     ):
         os.read(reader, 1)
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -134,10 +137,10 @@ def test_a_session_that_only_waits_is_refused_when_time_is_up() -> None:
 def test_a_session_whose_client_does_not_even_listen_is_ended() -> None:
     code = """
 import os, sys
-from byteback.server import session_limits
-session_limits.LAST_SECONDS = 0.2
+from byteback.server import limits
+limits.LAST_SECONDS = 0.2
 try:
-    with session_limits.time_limit(0.2):
+    with limits.time_limit(0.2):
         while True:
             os.write(1, bytes(65536))
 except Exception:
@@ -162,7 +165,7 @@ except Exception:
     ids=lambda error: type(error).__name__,
 )
 def test_no_path_of_the_server_reaches_the_client(error: BytebackError) -> None:
-    public = receive.for_client(error)
+    public = dispatch.for_client(error)
     text = f"{public.message} {public.hint} {public.details}"
     assert "/" not in text
     assert "pid" not in text
@@ -180,7 +183,7 @@ def test_no_path_of_the_server_reaches_the_client(error: BytebackError) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_concerns_the_client_reaches_it(error: BytebackError) -> None:
-    assert receive.for_client(error) is error
+    assert dispatch.for_client(error) is error
 
 
 def test_a_keys_fingerprint_is_told_where_sshd_exposes_it(
@@ -192,11 +195,11 @@ def test_a_keys_fingerprint_is_told_where_sshd_exposes_it(
     place.write_text(f"publickey ssh-ed25519 {blob}\n")
     monkeypatch.setenv("SSH_USER_AUTH", str(place))
     wanted = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
-    assert receive._fingerprint() == wanted
+    assert dispatch._fingerprint() == wanted
     place.write_text("password\n")
-    assert receive._fingerprint() is None
+    assert dispatch._fingerprint() is None
     monkeypatch.delenv("SSH_USER_AUTH")
-    assert receive._fingerprint() is None
+    assert dispatch._fingerprint() is None
 
 
 def test_a_session_leaves_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

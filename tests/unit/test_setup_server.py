@@ -10,8 +10,8 @@ import pytest
 
 from byteback.errors import BytebackError, UsageError
 from byteback.model.size import format_size, parse_size
-from byteback.server import setup, setup_checks, setup_keys, setup_schedule
-from byteback.server.setup_steps import (
+from byteback.server.setup import checks, keys, run, schedule
+from byteback.server.setup.steps import (
     Choice,
     Device,
     Directory,
@@ -20,8 +20,9 @@ from byteback.server.setup_steps import (
     Kind,
     choose_store,
 )
-from byteback.server.setup_store import is_store_like, missing_options
-from byteback.tools import filesystem, host, process
+from byteback.server.setup.store import is_store_like, missing_options
+from byteback.system import host, process
+from byteback.system.btrfs import filesystem
 
 KEY = (
     "ssh-ed25519 "
@@ -98,7 +99,7 @@ def test_contradictions_are_usage_errors(choose: Callable[[], Choice | None]) ->
 def test_only_root_may_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(UsageError, match="only root"):
-        next(setup.set_up(setup.SetupRequest()))
+        next(run.set_up(run.SetupRequest()))
 
 
 def test_a_dry_run_does_nothing() -> None:
@@ -166,7 +167,7 @@ def test_a_lone_btrfs_signature_is_found() -> None:
     ],
 )
 def test_sshd_obstacles(lines: list[str], words: list[str]) -> None:
-    found = setup_checks.find_obstacles(lines, {"byteback"})
+    found = checks.find_obstacles(lines, {"byteback"})
     assert sorted(text.split()[0] for text in found) == sorted(words)
 
 
@@ -174,15 +175,15 @@ def test_a_program_out_of_the_users_reach_is_told(tmp_path: Path) -> None:
     program = tmp_path / "private" / "byteback-receive"
     program.parent.mkdir(mode=0o700)
     program.touch(mode=0o755)
-    outcomes = list(setup_checks.check_reach(program))
+    outcomes = list(checks.check_reach(program))
     assert [each.kind for each in outcomes] == [Kind.WARNING]
-    assert list(setup_checks.check_reach(Path("/bin/sh"))) == []
+    assert list(checks.check_reach(Path("/bin/sh"))) == []
 
 
 def test_a_key_file_may_hold_several_keys(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"# us\n\n{KEY}\n{KEY}2\n")
-    assert setup_keys.read_admin_keys([str(path)]) == [KEY, f"{KEY}2"]
+    assert keys.read_admin_keys([str(path)]) == [KEY, f"{KEY}2"]
 
 
 @pytest.mark.parametrize(
@@ -192,12 +193,12 @@ def test_what_is_no_key_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "keys"
     path.write_text(text)
     with pytest.raises(UsageError):
-        setup_keys.read_admin_keys([str(path)])
+        keys.read_admin_keys([str(path)])
 
 
 def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        setup_keys.read_admin_keys([str(tmp_path / "none")])
+        keys.read_admin_keys([str(tmp_path / "none")])
 
 
 class Recorder:
@@ -220,8 +221,8 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
         (tmp_path / name).mkdir()
     monkeypatch.setattr(host, "is_systemd_running", lambda: True)
     monkeypatch.setattr(process, "run", recorder)
-    monkeypatch.setattr(setup_schedule, "OWN_UNITS", tmp_path / "own")
-    monkeypatch.setattr(setup_schedule, "PACKAGED_UNITS", (tmp_path / "packaged",))
+    monkeypatch.setattr(schedule, "OWN_UNITS", tmp_path / "own")
+    monkeypatch.setattr(schedule, "PACKAGED_UNITS", (tmp_path / "packaged",))
     return recorder
 
 
@@ -229,7 +230,7 @@ PRUNE = Path("/opt/50% off/byteback-prune")
 
 
 def test_systemd_gets_units_and_a_timer(systemd: Recorder, tmp_path: Path) -> None:
-    outcomes = list(setup_schedule.provide_schedule(PRUNE, Hands()))
+    outcomes = list(schedule.provide_schedule(PRUNE, Hands()))
     assert [each.kind for each in outcomes] == [Kind.DONE, Kind.DONE]
     service = (tmp_path / "own" / "byteback-prune.service").read_text()
     assert 'ExecStart="/opt/50%% off/byteback-prune" --prune\n' in service
@@ -245,27 +246,27 @@ def test_systemd_gets_units_and_a_timer(systemd: Recorder, tmp_path: Path) -> No
 
 def test_packaged_units_are_only_enabled(systemd: Recorder, tmp_path: Path) -> None:
     (tmp_path / "packaged" / "byteback-prune.timer").touch()
-    outcomes = list(setup_schedule.provide_schedule(PRUNE, Hands()))
+    outcomes = list(schedule.provide_schedule(PRUNE, Hands()))
     assert [each.kind for each in outcomes] == [Kind.DONE]
     assert not list((tmp_path / "own").iterdir())
 
 
 def test_a_second_run_finds_the_timer(systemd: Recorder) -> None:
-    list(setup_schedule.provide_schedule(PRUNE, Hands()))
+    list(schedule.provide_schedule(PRUNE, Hands()))
     systemd.status = 0
-    outcomes = list(setup_schedule.provide_schedule(PRUNE, Hands()))
+    outcomes = list(schedule.provide_schedule(PRUNE, Hands()))
     assert {each.kind for each in outcomes} == {Kind.FOUND}
 
 
 def test_a_dry_run_enables_nothing(systemd: Recorder, tmp_path: Path) -> None:
-    outcomes = list(setup_schedule.provide_schedule(PRUNE, Hands(dry_run=True)))
+    outcomes = list(schedule.provide_schedule(PRUNE, Hands(dry_run=True)))
     assert {each.kind for each in outcomes} == {Kind.WOULD}
     assert not list((tmp_path / "own").iterdir())
     assert all("is-" in call[1] for call in systemd.calls)
 
 
 def test_cron_gets_one_line_with_percent_escaped() -> None:
-    lines = setup_schedule.format_cron(PRUNE).splitlines()
+    lines = schedule.format_cron(PRUNE).splitlines()
     assert lines[-1] == ("*/5 * * * * root '/opt/50\\% off/byteback-prune' --prune")
     assert all(line.startswith("#") for line in lines[:-1])
 
@@ -282,7 +283,7 @@ def test_cron_gets_one_line_with_percent_escaped() -> None:
     ],
 )
 def test_sshd_may_let_keys_set_variables(lines: list[str], permitted: bool) -> None:
-    assert setup_checks.permits_environment(lines) == permitted
+    assert checks.permits_environment(lines) == permitted
 
 
 def test_own_units_give_way_to_a_packages(
@@ -291,19 +292,19 @@ def test_own_units_give_way_to_a_packages(
     own, packaged = tmp_path / "etc", tmp_path / "usr"
     for directory in (own, packaged):
         directory.mkdir()
-    monkeypatch.setattr(setup_schedule, "OWN_UNITS", own)
-    monkeypatch.setattr(setup_schedule, "PACKAGED_UNITS", (packaged,))
-    monkeypatch.setattr(setup_schedule, "CRON_FILE", tmp_path / "cron")
+    monkeypatch.setattr(schedule, "OWN_UNITS", own)
+    monkeypatch.setattr(schedule, "PACKAGED_UNITS", (packaged,))
+    monkeypatch.setattr(schedule, "CRON_FILE", tmp_path / "cron")
     monkeypatch.setattr(host, "is_systemd_running", lambda: True)
     monkeypatch.setattr(
         process, "run", lambda argv, **_: process.Finished(tuple(argv), 0, b"", b"")
     )
     program = Path("/usr/bin/byteback-prune")
-    list(setup_schedule.provide_schedule(program, Hands()))
-    (tmp_path / "cron").write_text(setup_schedule.format_cron(program))
+    list(schedule.provide_schedule(program, Hands()))
+    (tmp_path / "cron").write_text(schedule.format_cron(program))
     (own / "byteback-prune.service.d").mkdir()  # somebody's own
-    (packaged / setup_schedule.TIMER).touch()
-    said = [x.text for x in setup_schedule.provide_schedule(program, Hands())]
+    (packaged / schedule.TIMER).touch()
+    said = [x.text for x in schedule.provide_schedule(program, Hands())]
     assert "the package brings its own" in said[0]
     assert [path.name for path in own.iterdir()] == ["byteback-prune.service.d"]
     assert not (tmp_path / "cron").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from byteback.errors import UsageError
-from byteback.tools import fstab
+from byteback.system import fstab
 
 OTHERS = b"# a comment\n\nUUID=1-2  /\text4 defaults 0 1\n/x\\040y /m\\040n none bind\n"
 ENTRY = fstab.Entry("/var/my image", "/srv/byte back", "btrfs", ("loop", "nofail"))

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from byteback.errors import BusyError
-from byteback.server import changes as changes_module
-from byteback.server import shared
-from byteback.server.changes import CAREFUL, Changes
-from byteback.server.doubt import DOUBTED_NS
-from byteback.server.store import Store
-from byteback.tools import fifo, files, subvolume
+from byteback.server.store.layout import Store
+from byteback.server.transfer import change_log as changes_module
+from byteback.server.transfer import hard_links
+from byteback.server.transfer.change_log import CAREFUL, Changes
+from byteback.server.transfer.recheck import DOUBTED_NS
+from byteback.system import fifo, files
+from byteback.system.btrfs import subvolume
 
 HOST = "host"
 
@@ -42,7 +43,7 @@ def make_names(store: Store, *names: str) -> list[Path]:
 
 def transfer(store: Store, *lines: str) -> Changes:
     """One whose rsync logs those lines."""
-    with shared.heard(store, HOST) as changes:
+    with hard_links.heard(store, HOST) as changes:
         fifo = changes.fifo
         assert fifo is not None
         assert stat.S_ISFIFO(fifo.lstat().st_mode)
@@ -63,13 +64,13 @@ def number(path: Path) -> int:
 def test_what_was_changed_keeps_one_name_that_is_doubted(
     store: Store, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared, "MAX_NAMES", 4)
+    monkeypatch.setattr(hard_links, "MAX_NAMES", 4)
     alone = make_names(store, "alone")
     same = make_names(store, "s", "below/s")
     changed = make_names(store, "c", "below/c", "below/c2")
     changes = transfer(store, f"{line} alone", f"{line} below/c")
     assert changes.numbers == {number(changed[0])}
-    assert shared.separate(store, HOST, changes) == 1
+    assert hard_links.separate(store, HOST, changes) == 1
     left = [path for path in changed if path.exists()]
     assert len(left) == 1
     assert left[0].stat().st_mtime_ns == DOUBTED_NS
@@ -80,7 +81,7 @@ def test_where_they_are_few_all_are_made_one_name(store: Store) -> None:
     same = make_names(store, "s", "below/s", "below/s2")
     changed = make_names(store, "c", "below/c")
     changes = transfer(store, ">f.st...... c")
-    assert shared.separate(store, HOST, changes) == 1
+    assert hard_links.separate(store, HOST, changes) == 1
     for paths, is_doubted in (same, False), (changed, True):
         (left,) = [path for path in paths if path.exists()]
         assert (left.stat().st_mtime_ns == DOUBTED_NS) is is_doubted
@@ -92,17 +93,17 @@ def test_where_they_are_few_all_are_made_one_name(store: Store) -> None:
 
 def test_a_first_transfer_ends_there_and_a_second_goes_on(store: Store) -> None:
     make_names(store, "a", "b")
-    with shared.heard(store, HOST) as changes:
+    with hard_links.heard(store, HOST) as changes:
         assert changes.options == ()
         assert changes.may_go_on
         changes.numbers.add(1)
         assert not changes.may_go_on
-    shared.separate(store, HOST, changes)
-    with shared.heard(store, HOST) as changes:
+    hard_links.separate(store, HOST, changes)
+    with hard_links.heard(store, HOST) as changes:
         assert changes.options == CAREFUL
         changes.numbers.add(1)
         assert changes.may_go_on
-    with shared.heard(store, HOST) as changes:
+    with hard_links.heard(store, HOST) as changes:
         assert changes.options == ()
 
 
@@ -125,7 +126,7 @@ def test_what_is_new_or_not_there_is_no_change(store: Store, line: str) -> None:
     changes = transfer(store, line)
     assert changes.is_heard
     assert not changes.numbers
-    assert shared.separate(store, HOST, changes) == 0
+    assert hard_links.separate(store, HOST, changes) == 0
 
 
 def test_names_are_read_as_rsync_writes_them(store: Store) -> None:
@@ -150,32 +151,32 @@ def test_nothing_is_looked_at_outside_the_tree(store: Store, tmp_path: Path) -> 
 def test_what_was_separated_is_not_separated_at_once_again(store: Store) -> None:
     """The next transfer may link to it before it mends it."""
     paths = make_names(store, "a", "b")
-    assert shared.separate(store, HOST, transfer(store, ">f.st...... a")) == 1
+    assert hard_links.separate(store, HOST, transfer(store, ">f.st...... a")) == 1
     kept, gone = sorted(paths, key=lambda path: not path.exists())
     gone.hardlink_to(kept)
     changes = transfer(store, f".f..t...... {kept.name}")
-    assert shared.separate(store, HOST, changes) == 0
+    assert hard_links.separate(store, HOST, changes) == 0
     assert gone.samefile(kept)
     assert transfer(store, f".f..t...... {kept.name}").numbers == {number(kept)}
 
 
 def test_a_first_backup_logs_nothing(store: Store) -> None:
-    with shared.heard(store, HOST) as changes:
+    with hard_links.heard(store, HOST) as changes:
         assert changes.fifo is None
-    assert shared.separate(store, HOST, changes) == 0
+    assert hard_links.separate(store, HOST, changes) == 0
 
 
 def test_there_is_an_end_to_what_is_remembered(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in shared, changes_module:
+    for module in hard_links, changes_module:
         monkeypatch.setattr(module, "MAX_SHARED", 2)
     for name in "abcd":
         make_names(store, name, f"{name}-too")
     changes = transfer(store, *(f".f...p..... {name}" for name in "abcd"))
     assert len(changes.numbers) == 3
     with pytest.raises(OverflowError):
-        shared.separate(store, HOST, changes)
+        hard_links.separate(store, HOST, changes)
 
 
 def test_what_cannot_be_noted_is_not_taken_for_done(
@@ -188,14 +189,14 @@ def test_what_cannot_be_noted_is_not_taken_for_done(
     changes = transfer(store, ".f...p..... a")
     monkeypatch.setattr(files, "write_atomically", full)
     with pytest.raises(OSError, match="full"):
-        shared.separate(store, HOST, changes)
+        hard_links.separate(store, HOST, changes)
 
 
 def test_where_no_log_can_be_read_nothing_is_begun(store: Store) -> None:
     make_names(store, "a", "b")
     hosts = store.state / "hosts"
     hosts.rename(hosts.with_name("away"))
-    with pytest.raises(BusyError, match="cannot follow"), shared.heard(store, HOST):
+    with pytest.raises(BusyError, match="cannot follow"), hard_links.heard(store, HOST):
         pass
 
 
@@ -206,7 +207,7 @@ def test_who_holds_the_log_open_is_not_waited_for(
     make_names(store, "a", "b")
 
     def leave_behind(stack: contextlib.ExitStack) -> None:
-        with shared.heard(store, HOST) as changes:
+        with hard_links.heard(store, HOST) as changes:
             assert changes.fifo is not None
             stack.enter_context(changes.fifo.open("wb"))
 
@@ -223,7 +224,7 @@ def test_a_long_log_holds_nobody_up(store: Store) -> None:
 def test_what_was_changed_last_keeps_its_name(store: Store) -> None:
     paths = make_names(store, *(f"{d}/{n}" for d in "abcdef" for n in "12"))
     changes = transfer(store, ">f.st...... f/2", ">f.st...... ./c/1", "hf+++++++++ x")
-    assert shared.separate(store, HOST, changes) == 1
+    assert hard_links.separate(store, HOST, changes) == 1
     assert [path for path in paths if path.exists()] == [store.current(HOST) / "c/1"]
 
 
@@ -231,7 +232,7 @@ def test_a_name_that_went_after_its_change_is_not_waited_for(store: Store) -> No
     paths = make_names(store, "a", "b", "c")
     changes = transfer(store, ">f.st...... a")
     paths[0].unlink()
-    assert shared.separate(store, HOST, changes) == 1
+    assert hard_links.separate(store, HOST, changes) == 1
     assert sum(path.exists() for path in paths) == 1
 
 
@@ -247,7 +248,7 @@ def test_what_was_separated_in_another_tree_says_nothing(
 
     be(b"1")
     paths = make_names(store, "a", "b")
-    shared.separate(store, HOST, transfer(store, ">f.st...... a"))
+    hard_links.separate(store, HOST, transfer(store, ">f.st...... a"))
     paths[1].hardlink_to(paths[0])
     be(b"2")
     assert transfer(store, ">f.st...... a").numbers == {number(paths[0])}
@@ -255,8 +256,8 @@ def test_what_was_separated_in_another_tree_says_nothing(
 
 def test_what_wrote_unheard_makes_the_note_void(store: Store) -> None:
     paths = make_names(store, "a", "b")
-    shared.separate(store, HOST, transfer(store, ">f.st...... a"))
-    shared.forget(store, HOST)
+    hard_links.separate(store, HOST, transfer(store, ">f.st...... a"))
+    hard_links.forget(store, HOST)
     paths[1].hardlink_to(paths[0])
     assert transfer(store, ">f.st...... a").numbers == {number(paths[0])}
 
@@ -278,7 +279,7 @@ def test_lines_that_rsync_cuts_hide_nothing(store: Store) -> None:
     lines = f"{cut}{stamp}" * 50 + ">f.st...... plain"
     changes = transfer(store, lines)
     assert changes.numbers == {number(plain[0])}
-    shared.separate(store, HOST, changes)
+    hard_links.separate(store, HOST, changes)
     left = paths[0] if paths[0].exists() else deep / "f"
     assert left.stat().st_mtime_ns == DOUBTED_NS
     assert left.stat().st_nlink == 1
@@ -298,7 +299,7 @@ def test_names_take_no_memory(store: Store) -> None:
     make_names(store, *names)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in shared._names(store.current(HOST))) == len(names)
+        assert sum(1 for _ in hard_links._names(store.current(HOST))) == len(names)
         assert tracemalloc.get_traced_memory()[1] < 300_000
     finally:
         tracemalloc.stop()

@@ -11,7 +11,7 @@ import pytest
 
 from byteback.cli import _snapshot_names
 from byteback.cli.restore import command
-from byteback.client.find import Query, Server
+from byteback.client.restore.query import Query, Server
 from byteback.errors import UnreachableError
 
 OPTION = next(x for x in command.params if x.name == "snapshot")

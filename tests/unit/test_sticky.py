@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.client import sticky
+from byteback.client.restore import sticky
 
 
 def test_sticky_directories_with_acls(

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from byteback.errors import BytebackError, InterruptedBySignalError, ToolError
-from byteback.server import ledger, snapshots
-from byteback.server.settings import ServerSettings
-from byteback.server.store import Store
-from byteback.tools import btrfs
+from byteback.server.accounting import ledger
+from byteback.server.snapshots import take
+from byteback.server.store.layout import Store
+from byteback.server.store.settings import ServerSettings
+from byteback.system.btrfs import commands
 
 HOST = "a.example"
 
@@ -21,7 +22,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     made.state.mkdir(mode=0o700)
     made.current(HOST).mkdir(parents=True)
     (made.current(HOST) / "file").touch()
-    monkeypatch.setattr(btrfs, "is_subvolume", lambda _: True)
+    monkeypatch.setattr(commands, "is_subvolume", lambda _: True)
     return made
 
 
@@ -41,9 +42,9 @@ def test_a_snapshot_that_was_not_made_is_not_recorded(
     def fail(_current: Path, _target: Path) -> None:
         raise error
 
-    monkeypatch.setattr(btrfs, "take_snapshot", fail)
+    monkeypatch.setattr(commands, "take_snapshot", fail)
     with pytest.raises((BytebackError, MemoryError)):
-        snapshots.take_snapshot(store, HOST, ServerSettings())
+        take.take_snapshot(store, HOST, ServerSettings())
     assert recorded(store) == 0
 
 
@@ -56,9 +57,9 @@ def test_a_snapshot_that_was_made_stays_recorded(
         target.mkdir()
         raise InterruptedBySignalError(15)
 
-    monkeypatch.setattr(btrfs, "take_snapshot", make_and_fail)
+    monkeypatch.setattr(commands, "take_snapshot", make_and_fail)
     with pytest.raises(InterruptedBySignalError):
-        snapshots.take_snapshot(store, HOST, ServerSettings(), incomplete=True)
+        take.take_snapshot(store, HOST, ServerSettings(), incomplete=True)
     assert recorded(store) == 1
     (name,) = set(store.trees(HOST)) - {"current"}
     assert ledger.incomplete_snapshots(store, HOST) == {name}
@@ -68,10 +69,10 @@ def test_a_tree_that_is_closed_by_its_mode_is_opened(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client could lock itself out for ever."""
-    monkeypatch.setattr(btrfs, "take_snapshot", lambda _, target: target.mkdir())
+    monkeypatch.setattr(commands, "take_snapshot", lambda _, target: target.mkdir())
     for go in (
-        lambda: snapshots.ensure_current(store, HOST),
-        lambda: snapshots.take_snapshot(store, HOST, ServerSettings()),
+        lambda: take.ensure_current(store, HOST),
+        lambda: take.take_snapshot(store, HOST, ServerSettings()),
     ):
         store.current(HOST).chmod(0o050)
         go()

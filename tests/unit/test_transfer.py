@@ -14,11 +14,13 @@ from unittest.mock import sentinel
 import pytest
 
 from byteback.errors import BusyError, InterruptedBySignalError, PolicyError
-from byteback.server import transfer
-from byteback.server.rsync_options import FILES_FROM
-from byteback.server.settings import ServerSettings
-from byteback.server.store import Store
-from byteback.tools import interrupts, process, rsync_help, sandbox
+from byteback.server.store.layout import Store
+from byteback.server.store.settings import ServerSettings
+from byteback.server.transfer import runner
+from byteback.server.transfer.rsync_args import FILES_FROM
+from byteback.system import process, signals
+from byteback.system.confinement import sandbox
+from byteback.system.rsync import options
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -45,14 +47,14 @@ def job(*words: str) -> sandbox.Job:
 def test_names_inside_the_protocol_are_never_read_unconfined() -> None:
     settings = ServerSettings(confinement="auto")
     with pytest.raises(PolicyError, match="cannot confine"):
-        transfer._start(job("--server", "--sender", FILES_FROM), settings)
-    assert transfer._start(job("--server"), settings) == (sentinel.process, "none")
+        runner._start(job("--server", "--sender", FILES_FROM), settings)
+    assert runner._start(job("--server"), settings) == (sentinel.process, "none")
 
 
 @pytest.mark.usefixtures("unconfined")
 def test_a_policy_that_requires_confinement_is_kept() -> None:
     with pytest.raises(PolicyError, match="cannot confine"):
-        transfer._start(job("--server"), ServerSettings(confinement="require"))
+        runner._start(job("--server"), ServerSettings(confinement="require"))
 
 
 DEAF = """
@@ -67,19 +69,19 @@ def test_a_signal_while_rsync_is_ended_saves_it_from_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client sends one when it likes, by a second push, and may own its rsync."""
-    monkeypatch.setattr(interrupts, "_state", interrupts._State())
-    monkeypatch.setattr(transfer, "own_store", lambda: Store(tmp_path))
-    monkeypatch.setattr(transfer, "which", lambda *_, **__: "/bin/sh")
-    monkeypatch.setattr(transfer, "WATCH_S", 0.01)
-    monkeypatch.setattr(rsync_help, "options", lambda *_: frozenset())
+    monkeypatch.setattr(signals, "_state", signals._State())
+    monkeypatch.setattr(runner, "own_store", lambda: Store(tmp_path))
+    monkeypatch.setattr(runner, "which", lambda *_, **__: "/bin/sh")
+    monkeypatch.setattr(runner, "WATCH_S", 0.01)
+    monkeypatch.setattr(options, "options", lambda *_: frozenset())
     quick = partial(process.stop_group, grace_s=1.0)
     monkeypatch.setattr(process, "stop_group", quick)
     deaf = process.start([sys.executable, "-c", DEAF], new_session=True)
-    monkeypatch.setattr(transfer, "_start", lambda *_: (deaf, "none"))
+    monkeypatch.setattr(runner, "_start", lambda *_: (deaf, "none"))
     assert deaf.stdout is not None
     assert deaf.stdout.readline() == b"deaf\n"
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
-    before = signal.signal(signal.SIGTERM, interrupts.on_signal)
+    before = signal.signal(signal.SIGTERM, signals.on_signal)
 
     def look(_written: int | None) -> bool:
         timer.start()
@@ -87,9 +89,7 @@ def test_a_signal_while_rsync_is_ended_saves_it_from_nothing(
 
     try:
         with pytest.raises(InterruptedBySignalError):
-            transfer.run(
-                ["rsync"], tmp_path, sandbox.WRITE, ServerSettings(), None, look
-            )
+            runner.run(["rsync"], tmp_path, sandbox.WRITE, ServerSettings(), None, look)
         assert deaf.poll() == -signal.SIGKILL
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -102,12 +102,12 @@ def test_one_that_is_stopped_is_measured_too(
 ) -> None:
     """Else a backup that is to begin again would be taken for larger than it was."""
     running = process.start(["sleep", "60"], new_session=True)
-    monkeypatch.setattr(transfer, "which", lambda *_, **__: "/bin/true")
-    monkeypatch.setattr(transfer, "WATCH_S", 0.01)
-    monkeypatch.setattr(rsync_help, "options", lambda *_: frozenset())
-    monkeypatch.setattr(transfer, "own_store", lambda: Store(tmp_path))
-    monkeypatch.setattr(transfer, "_start", lambda *_: (running, "none"))
-    measured = transfer.run(
+    monkeypatch.setattr(runner, "which", lambda *_, **__: "/bin/true")
+    monkeypatch.setattr(runner, "WATCH_S", 0.01)
+    monkeypatch.setattr(options, "options", lambda *_: frozenset())
+    monkeypatch.setattr(runner, "own_store", lambda: Store(tmp_path))
+    monkeypatch.setattr(runner, "_start", lambda *_: (running, "none"))
+    measured = runner.run(
         ["rsync"], tmp_path, sandbox.WRITE, ServerSettings(), None, lambda _: False
     )
     assert measured.status < 0
@@ -134,7 +134,7 @@ def test_a_push_ends_an_older_session_and_nothing_of_an_administrators(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, is_ended: bool
 ) -> None:
     """Else who pushes again and again would end a discard again and again."""
-    monkeypatch.setattr(transfer, "TAKE_OVER_WAIT_S", 1.0)
+    monkeypatch.setattr(runner, "TAKE_OVER_WAIT_S", 1.0)
     store = Store(tmp_path)
     store.state.mkdir(mode=0o700)
     script = tmp_path / program
@@ -150,11 +150,11 @@ def test_a_push_ends_an_older_session_and_nothing_of_an_administrators(
             assert older.stdout is not None
             assert older.stdout.readline() == b"held\n"
             if is_ended:
-                with transfer.own_lock(store, "a.example"):
+                with runner.own_lock(store, "a.example"):
                     assert older.wait(5) == -signal.SIGTERM
             else:
                 busy = pytest.raises(BusyError)
-                with busy, transfer.own_lock(store, "a.example"):
+                with busy, runner.own_lock(store, "a.example"):
                     pass
                 assert older.poll() is None
         finally:

@@ -16,10 +16,12 @@ import pytest
 from byteback.errors import PolicyError
 from byteback.model.free_space import FreeSpace
 from byteback.model.growth import Taken
-from byteback.server import growth, ledger, ledger_file, watch
-from byteback.server.settings import ServerSettings
-from byteback.server.store import Store
-from byteback.tools import btrfs, host, process
+from byteback.server.accounting import growth, ledger, ledger_file
+from byteback.server.store.layout import Store
+from byteback.server.store.settings import ServerSettings
+from byteback.server.transfer import space_guard
+from byteback.system import host, process
+from byteback.system.btrfs import commands
 
 MIB = 2**20
 TOTAL = 10_000 * MIB
@@ -54,12 +56,12 @@ class Disc:
 @pytest.fixture
 def disc(monkeypatch: pytest.MonkeyPatch) -> Disc:
     made = Disc()
-    monkeypatch.setattr(btrfs, "free_space", made.free_space)
-    monkeypatch.setattr(btrfs, "sync", made.sync)
+    monkeypatch.setattr(commands, "free_space", made.free_space)
+    monkeypatch.setattr(commands, "sync", made.sync)
     monkeypatch.setattr(process, "start", made.start)
     monkeypatch.setattr(host, "program_path", Path)
     faked = SimpleNamespace(**{**vars(os), "statvfs": made.statvfs})
-    monkeypatch.setattr(watch, "os", faked)
+    monkeypatch.setattr(space_guard, "os", faked)
     return made
 
 
@@ -74,12 +76,12 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def begin(
     store: Store, disc: Disc, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], watch.Watch]:
+) -> Callable[[], space_guard.Watch]:
     """Begin a push of host a, as the session does."""
 
-    def begin_one() -> watch.Watch:
+    def begin_one() -> space_guard.Watch:
         number = ledger.begin_transfer(store, "a", "", "push")
-        return watch.Watch(store, "a", LIMITS, number)
+        return space_guard.Watch(store, "a", LIMITS, number)
 
     return begin_one
 
@@ -101,7 +103,7 @@ def earlier_backups(
 def test_a_larger_backup_may_take_what_room_there_is_and_no_more(
     store: Store,
     disc: Disc,
-    begin: Callable[[], watch.Watch],
+    begin: Callable[[], space_guard.Watch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     earlier_backups(store, monkeypatch, 100, 10)
@@ -122,7 +124,7 @@ def test_a_larger_backup_may_take_what_room_there_is_and_no_more(
 def test_a_usual_backup_has_room_made_for_it(
     store: Store,
     disc: Disc,
-    begin: Callable[[], watch.Watch],
+    begin: Callable[[], space_guard.Watch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     earlier_backups(store, monkeypatch, 100, 10)
@@ -136,7 +138,7 @@ def test_a_usual_backup_has_room_made_for_it(
 def test_many_small_pushes_are_one_large_backup(
     store: Store,
     disc: Disc,
-    begin: Callable[[], watch.Watch],
+    begin: Callable[[], space_guard.Watch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     earlier_backups(store, monkeypatch, 100, 10)
@@ -153,7 +155,7 @@ def test_many_small_pushes_are_one_large_backup(
 def test_one_that_was_stopped_and_comes_again_gets_not_a_byte_in(
     store: Store,
     disc: Disc,
-    begin: Callable[[], watch.Watch],
+    begin: Callable[[], space_guard.Watch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     earlier_backups(store, monkeypatch, 100, 10)
@@ -167,7 +169,7 @@ def test_one_that_was_stopped_and_comes_again_gets_not_a_byte_in(
 def test_what_the_cache_still_holds_is_written_before_it_matters(
     store: Store,
     disc: Disc,
-    begin: Callable[[], watch.Watch],
+    begin: Callable[[], space_guard.Watch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     earlier_backups(store, monkeypatch, 100, 10)
@@ -182,7 +184,7 @@ def test_what_the_cache_still_holds_is_written_before_it_matters(
 
 
 def test_a_first_backup_may_take_all_the_room_but_the_last(
-    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+    store: Store, disc: Disc, begin: Callable[[], space_guard.Watch]
 ) -> None:
     running = begin()
     disc.free = 600 * MIB
@@ -195,7 +197,7 @@ def test_a_first_backup_may_take_all_the_room_but_the_last(
 def test_an_approval_while_it_runs_lets_it_go_on(
     store: Store,
     disc: Disc,
-    begin: Callable[[], watch.Watch],
+    begin: Callable[[], space_guard.Watch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     earlier_backups(store, monkeypatch, 100, 10)
@@ -208,7 +210,7 @@ def test_an_approval_while_it_runs_lets_it_go_on(
 
 
 def test_without_a_ledger_nothing_is_stopped(
-    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+    store: Store, disc: Disc, begin: Callable[[], space_guard.Watch]
 ) -> None:
     (store.root / "a" / "2020-01-01T00:00+0000").mkdir()
     running = begin()
@@ -219,7 +221,7 @@ def test_without_a_ledger_nothing_is_stopped(
 
 
 def test_counts_are_bounded_by_what_was_written_and_by_what_went(
-    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+    store: Store, disc: Disc, begin: Callable[[], space_guard.Watch]
 ) -> None:
     for written, gone, taken in ((10, 500, 10), (500, 10, 10), (None, 20, 20)):
         running = begin()
@@ -230,26 +232,26 @@ def test_counts_are_bounded_by_what_was_written_and_by_what_went(
 
 
 def test_what_pruning_gives_back_hides_nothing(
-    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+    store: Store, disc: Disc, begin: Callable[[], space_guard.Watch]
 ) -> None:
     """Neither what came back between two looks, nor what was written meanwhile."""
     disc.free = 700 * MIB
     running = begin()
     disc.free = 550 * MIB
     running.look(150 * MIB)
-    (store.state / watch.PRUNING).touch()
+    (store.state / space_guard.PRUNING).touch()
     for look in range(1, 6):  # 200 are written at each, and 200 come back
         running.look((150 + 200 * look) * MIB)
     disc.free = 1000 * MIB
     running.look(1250 * MIB)
-    (store.state / watch.PRUNING).unlink()
+    (store.state / space_guard.PRUNING).unlink()
     running.finish(1250 * MIB)
     (record,) = ledger.host_records(store).values()
     assert record.pushes[-1].taken == Taken(1250 * MIB)
 
 
 def test_what_comes_back_without_pruning_was_not_taken(
-    store: Store, disc: Disc, begin: Callable[[], watch.Watch]
+    store: Store, disc: Disc, begin: Callable[[], space_guard.Watch]
 ) -> None:
     """btrfs writes its trees anew, and gives the old ones back at each commit."""
     running = begin()
@@ -326,7 +328,7 @@ def test_a_busy_ledger_keeps_no_push_out(
     with busy(store):
         number = ledger.begin_transfer(store, "a", "", "push")
     with busy(store):
-        running = watch.Watch(store, "a", LIMITS, number)
+        running = space_guard.Watch(store, "a", LIMITS, number)
     disc.free = 500 * MIB
     with busy(store), pytest.raises(PolicyError):
         running.look(2500 * MIB)
@@ -354,7 +356,7 @@ def busy(store: Store) -> Iterator[None]:
 def test_a_clock_that_ran_ahead_is_forgotten(
     store: Store,
     disc: Disc,
-    begin: Callable[[], watch.Watch],
+    begin: Callable[[], space_guard.Watch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     earlier_backups(store, monkeypatch, 100, 10)

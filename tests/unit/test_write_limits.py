@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from byteback.tools import landlock, process, write_limits
+from byteback.system import process
+from byteback.system.confinement import landlock, write_limits
 
 PROGRAM = """
 import os, sys

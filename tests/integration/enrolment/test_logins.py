@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from byteback.server import authorized_keys
-from byteback.server.store import Store
+from byteback.server.access import authorized_keys
+from byteback.server.store.layout import Store
 from tests.integration import conftest
 from tests.integration.conftest import HOST, USER
 from tests.integration.enrolment.server import (

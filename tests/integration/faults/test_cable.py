@@ -21,7 +21,7 @@ ON_THE_WIRE = 1.06
 def impatient(with_constants: Callable[..., None]) -> None:
     """A dead line is noticed in seconds instead of two minutes."""
     times = {"CONNECT_TIMEOUT_S": 3, "ALIVE_INTERVAL_S": 1, "ALIVE_COUNT": 1}
-    with_constants("tools/openssh.py", **times)
+    with_constants("system/ssh/openssh.py", **times)
 
 
 def assert_done(world: World) -> None:
@@ -93,7 +93,7 @@ def test_a_changed_file_is_resumed_in_its_middle(world: World, impatient: None) 
 def test_a_server_that_cannot_be_reached(
     world: World, with_constants: Callable[..., None]
 ) -> None:
-    with_constants("tools/openssh.py", CONNECT_TIMEOUT_S=1)
+    with_constants("system/ssh/openssh.py", CONNECT_TIMEOUT_S=1)
     world.drop()
     outcome = world.backup(expect=12, retries=1, delay_s=0)
     assert outcome.stdout == ""

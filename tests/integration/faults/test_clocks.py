@@ -91,7 +91,7 @@ def client_clock(world: World, with_constants: Callable[..., None]) -> Iterator[
     """The clock of the client's rsync and ssh; a test may have byteback-backup join."""
     clock = make_clock("client")
     path = with_path_to_wrappers(clock)
-    with_constants("tools/process.py", SEARCH_PATH=repr(path))
+    with_constants("system/process.py", SEARCH_PATH=repr(path))
     yield clock
     world.client_environment.clear()
 

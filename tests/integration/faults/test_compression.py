@@ -29,7 +29,7 @@ def compressible(world: World) -> None:
 @pytest.fixture
 def patient(with_constants: Callable[..., None]) -> None:
     """Also a cable between two cores that others use counts as fast."""
-    with_constants("client/compression.py", FAST="20e6")
+    with_constants("client/transport/compression.py", FAST="20e6")
 
 
 @pytest.fixture

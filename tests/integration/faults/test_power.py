@@ -41,7 +41,7 @@ def powered_world(installed: Path) -> Iterator[World]:
 @pytest.fixture
 def server(powered_world: World, with_constants: Callable[..., None]) -> World:
     """The same, as good as new, on its first start."""
-    with_constants("server/host_state.py", BOOT_ID=f'Path("{BOOT_ID}")')
+    with_constants("server/store/state.py", BOOT_ID=f'Path("{BOOT_ID}")')
     start_again(1)
     powered_world.reset()
     # On disc: else a power cut could bring back what the last test left.

@@ -161,7 +161,7 @@ def test_a_killed_run_leaves_nothing_running_and_nothing_locked(world: World) ->
 def test_a_connection_whose_user_was_killed_ends_by_itself(
     world: World, with_constants: Callable[..., None]
 ) -> None:
-    with_constants("tools/openssh.py", PERSIST_S=1)
+    with_constants("system/ssh/openssh.py", PERSIST_S=1)
     running = start_transfer(world)
     os.kill(running.pid, signal.SIGKILL)
     running.finish(20)

@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from byteback.server.session_limits import MAX_SEARCHES, MAX_SESSIONS
-from byteback.server.transfer import MAX_TRANSFERS_OF_ONE
+from byteback.server.limits import MAX_SEARCHES, MAX_SESSIONS
+from byteback.server.transfer.runner import MAX_TRANSFERS_OF_ONE
 from byteback.wire.probe import BLOCK, MAX_BLOCKS
 from tests.integration.conftest import (
     CHECKOUT,

@@ -41,8 +41,8 @@ UNFILTERED_SERVER = """
 import os, shlex, sys
 sys.path.insert(0, {library!r})
 from byteback.server import settings, transfer
-from byteback.server.store import own_store
-from byteback.tools import bubblewrap, sandbox
+from byteback.server.store.layout import own_store
+from byteback.system.confinement import bubblewrap, sandbox
 kind = os.environ["DEFENCE"]
 if kind == "landlock alone":
     bubblewrap.program = lambda: None

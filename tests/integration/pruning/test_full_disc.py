@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.tools import btrfs
+from byteback.system.btrfs import commands
 from tests.integration.programs import Outcome
 from tests.integration.pruning.store import (
     FULL,
@@ -80,7 +80,7 @@ def test_metadata_that_current_holds_is_fetched_from_spare_data_room(
     store.commit()
     for number in itertools.count():
         (current / long_name(number)).touch()
-        if number % 500 == 0 and btrfs.free_space(store.root).percent < 4:
+        if number % 500 == 0 and commands.free_space(store.root).percent < 4:
             break
     store.commit()
     assert store.free_percent() > 20

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from byteback.errors import ToolError
-from byteback.tools import btrfs
+from byteback.system.btrfs import commands
 from tests.integration.programs import Outcome, processor_seconds, run_program
 from tests.integration.pruning.store import (
     FORCE,
@@ -212,7 +212,7 @@ def test_root_deletes_nothing_by_a_link(store: PruneStore) -> None:
     (store.root / "a" / "plain").mkdir()
     for path in ("host/inner", "a/inner", "a/plain", "a/missing"):
         with pytest.raises(ToolError):
-            btrfs.delete_subvolume(store.root / path)
+            commands.delete_subvolume(store.root / path)
     assert inner.exists()
     assert (store.root / "a" / "plain").exists()
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from byteback.server import seal
-from byteback.tools import subvolume
+from byteback.server.snapshots import seal
+from byteback.system.btrfs import subvolume
 from tests.integration.conftest import ServerUser
 from tests.integration.programs import Outcome, run_program
 from tests.integration.sealing.store import HOST, STAT, opened

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from byteback.model.snapshot import format_snapshot_name
-from byteback.server import seal
-from byteback.tools import subvolume
+from byteback.server.snapshots import seal
+from byteback.system.btrfs import subvolume
 from tests.integration.conftest import CONFIGURATION, ServerUser
 from tests.integration.programs import Outcome
 from tests.integration.pruning.store import PruneStore

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from byteback.server import lineage
-from byteback.tools import subvolume
+from byteback.server.snapshots import lineage
+from byteback.system.btrfs import subvolume
 from tests.integration.conftest import INTERPRETER, LIBRARY
 from tests.integration.programs import Outcome, run_program
 from tests.integration.pruning.store import fill_with_names, long_name
@@ -34,7 +34,7 @@ KILLED = """
 import os, sys, signal
 sys.path.insert(0, {library!r})
 from byteback.server import prune, sealing
-from byteback.tools import subvolume
+from byteback.system.btrfs import subvolume
 from byteback.model.free_space import Limits
 skip = {skip}
 def killing(real):

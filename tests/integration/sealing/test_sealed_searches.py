@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from byteback.model import listing, pattern
+from byteback.model import listing
+from byteback.model.glob import pattern
 from byteback.model.listing import Entry
-from byteback.server import lineage, search
-from byteback.server.store import Store
+from byteback.server.search import run
+from byteback.server.snapshots import lineage
+from byteback.server.store.layout import Store
 from tests.integration import test_search
 from tests.integration.programs import run_program
 from tests.integration.sealing.store import (
@@ -57,7 +59,7 @@ def searched(
     trees = listing.rank_trees(names, current_is_whole=True, now=datetime.now(UTC))
     answers = {}
     for texts, scope in itertools.product(test_search.PATTERNS, test_search.SCOPES):
-        found = search.find(
+        found = run.find(
             *(place, test_search.HOST, "*", scope, texts),
             current_is_whole=True,
             chains=chains,

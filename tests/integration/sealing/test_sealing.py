@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from byteback.model.snapshot import format_snapshot_name
-from byteback.server import lineage, seal
-from byteback.tools import subvolume
+from byteback.server.snapshots import lineage, seal
+from byteback.system.btrfs import subvolume
 from tests.integration.conftest import CHECKOUT
 from tests.integration.programs import Outcome, processor_seconds, run_program
 from tests.integration.pruning.store import FULL

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.server import settings
+from byteback.server.store import settings
 from tests.integration.conftest import INTERPRETER, unmount
 from tests.integration.programs import run_program
 from tests.integration.server_setup.machine import (

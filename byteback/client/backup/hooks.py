@@ -1,0 +1,135 @@
+"""Runs an administrator's own programs before and after a backup.
+
+The rules of names and order are run-parts(8)'s, without needing Debian's run-parts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from byteback.errors import (
+    BytebackError,
+    IncompleteBackupError,
+    ToolError,
+    escape,
+    foreseen,
+    quote,
+)
+from byteback.system import process, signals
+
+logger = logging.getLogger(__name__)
+
+PRE, POST, FINALLY = "pre-backup.d", "post-backup.d", "finally-backup.d"
+TIME_LIMIT_S = 6 * 3600.0  # a database dump may take hours, but not for ever
+READ_WAIT_S = 2.0  # for the rest of a hook's output once it has ended
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+def find_hooks(directory: Path) -> list[Path]:
+    """The executables of ``directory`` whose names run-parts would take, in order."""
+    try:
+        names = sorted(entry.name for entry in directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    paths = [directory / name for name in names if _NAME.fullmatch(name)]
+    return [path for path in paths if path.is_file() and os.access(path, os.X_OK)]
+
+
+def run_hooks(directory: Path, environment: Mapping[str, str]) -> None:
+    """Run every hook of ``directory``; their output goes to the log.
+
+    Raises ToolError, with what the hook printed last, for the first that fails or
+    takes longer than the time limit; those behind it are not run.
+    """
+    for hook in find_hooks(directory):
+        _run(hook, environment)
+
+
+def run_all_hooks(directory: Path, environment: Mapping[str, str]) -> None:
+    """Run every hook of ``directory``, whatever becomes of those before it.
+
+    An alarm that cannot be raised must not keep a snapshot mounted. Raises the first
+    failure when all have run; the others are logged. A signal still ends it at once.
+    """
+    first: ToolError | None = None
+    for hook in find_hooks(directory):
+        try:
+            _run(hook, environment)
+        except ToolError as error:
+            if first is not None:
+                logger.error("%s", error.message)
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def told_of(error: BaseException) -> dict[str, str]:
+    """What the finally-hooks are told about a run that did not simply succeed."""
+    error = foreseen(error) or error
+    if isinstance(error, IncompleteBackupError):
+        result = "incomplete"
+    elif isinstance(error, KeyboardInterrupt):
+        return {"BYTEBACK_RESULT": "interrupted", "BYTEBACK_EXIT_STATUS": "130"}
+    elif isinstance(error, BytebackError):
+        result = "interrupted" if error.exit_status > 128 else "failure"
+    else:
+        return {"BYTEBACK_RESULT": "failure", "BYTEBACK_EXIT_STATUS": "70"}
+    return {
+        "BYTEBACK_RESULT": result,
+        "BYTEBACK_EXIT_STATUS": str(error.exit_status),
+        "BYTEBACK_MESSAGE": error.message,
+    }
+
+
+def _run(hook: Path, environment: Mapping[str, str]) -> None:
+    printed: list[str] = []  # its last lines
+    with signals.held():
+        running = process.start(
+            [hook],
+            stderr=process.TO_STDOUT,
+            extra_env=environment,
+            in_child=process.dying_with_parent(),
+            new_session=True,
+        )
+        assert running.stdout is not None  # noqa: S101 # for the type checker
+        reader = threading.Thread(
+            target=_log_output, args=(hook.name, running.stdout, printed), daemon=True
+        )
+        reader.start()
+        try:
+            with signals.let_through():
+                # Not until its output ends: a service that it started in the
+                # background may hold that open for years.
+                status = running.wait(TIME_LIMIT_S)
+        except process.TimeoutExpired:
+            raise ToolError(
+                f"hook {quote(str(hook))} did not end within "
+                f"{TIME_LIMIT_S / 3600:g} hours",
+                details=printed,
+            ) from None
+        finally:
+            process.stop_group(running)
+            reader.join(READ_WAIT_S)
+    if status != 0:
+        raise ToolError(
+            f"hook {quote(str(hook))} {process.describe_status(status)}",
+            details=printed,
+            status=status,
+        )
+
+
+def _log_output(name: str, stream: IO[bytes], printed: list[str]) -> None:
+    with stream:
+        for raw in stream:
+            line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+            logger.info("%s: %s", name, escape(line))
+            if line.strip():
+                printed.append(line)
+                del printed[: -process.DETAIL_LINES]

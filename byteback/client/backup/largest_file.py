@@ -1,0 +1,77 @@
+"""Remembers the largest file that changes on this machine, from run to run.
+
+Only a file that was sent before can be sent as a delta, and its size was seen then.
+So what earlier runs saw is enough to choose a block size, without a look at every file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from byteback.client.backup import own_files
+
+STATE = Path("/var/lib/byteback/largest-file")
+SCAN_LIMIT_S = 300.0
+UNKNOWN = 1 << 62
+
+
+def read_largest(state: Path = STATE) -> int | None:
+    """Bytes of the largest file that a backup has sent, or None if nothing is known."""
+    try:
+        text = state.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return int(text) if text.isdigit() and len(text) < 20 else None
+
+
+def write_largest(size: int, state: Path = STATE) -> None:
+    """Remember ``size``; a failure to do so only costs speed, and is passed over."""
+    unfinished = state.with_suffix(".new")
+    try:
+        state.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        unfinished.write_text(f"{size}\n", encoding="ascii")
+        unfinished.replace(state)
+    except OSError:
+        return
+
+
+def scan_largest(
+    sources: Iterable[str],
+    foreign: Collection[str],
+    *,
+    time_limit_s: float = SCAN_LIMIT_S,
+) -> int:
+    """Bytes of the largest plain file below ``sources``.
+
+    ``foreign`` is own_files.walk's. Returns UNKNOWN, more than any file has, when the
+    time limit is reached.
+    """
+    deadline = time.monotonic() + time_limit_s
+    largest = 0
+    for _, entries in own_files.walk(sources, foreign):
+        if time.monotonic() > deadline:
+            return UNKNOWN
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    size = entry.stat(follow_symlinks=False).st_size
+                    largest = max(largest, size)
+    return largest
+
+
+class LargestSeen:
+    """The largest size of what was sent, in lines of the format push.SENT_FORMAT."""
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+
+    def take(self, line: str) -> None:
+        """Read one line of rsync's standard output; other lines mean nothing here."""
+        digits, _, rest = line.partition(" ")
+        if rest.startswith("."):  # only its owner, mode, time and the like
+            return
+        if digits.isascii() and digits.isdigit() and len(digits) < 20:
+            self.size = max(self.size, int(digits))

@@ -1,0 +1,244 @@
+"""The transfer itself: rsync's command line, and what its end means."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byteback.client.backup import verdict
+from byteback.client.backup.excludes import automatic_excludes
+from byteback.client.settings import MAX_FILE, Files, read_rsync_flags
+from byteback.client.transport import compression
+from byteback.client.transport.connection import Connection
+from byteback.client.transport.retry import RetryPolicy, retrying
+from byteback.errors import BusyError, UsageError, quote
+from byteback.model.rsync_filter import source_rules
+from byteback.system import host
+from byteback.system.rsync import command
+from byteback.system.rsync.command import Outcome, Progress
+from byteback.wire import failures
+
+logger = logging.getLogger(__name__)
+
+# --sparse is missing on purpose: with --inplace it rewrites whole files for a small
+# change, and the snapshots could share nothing of them (D7).
+OPTIONS = (
+    "--archive",
+    "--acls",
+    "--xattrs",
+    "--hard-links",
+    "--numeric-ids",
+    # Times to the nanosecond: else a file that is changed twice in one second passes
+    # for unchanged, and times that differ by less are not set (rsync(1); D13).
+    "--modify-window=-1",
+    "--delete-excluded",
+    "--delete-during",
+    "--inplace",
+    "--relative",
+    "--no-protect-args",  # the server must see what is asked for
+    "--stats",
+    "--no-human-readable",
+)
+SENT_FORMAT = "--out-format=%l %i %n"  # largest_file and lost_acls read it
+BLOCK_SIZE = "--block-size="
+PARTIAL_PAUSE_S = 10.0
+TIMES_AT_ONCE = 3  # that the server has one transfer come again without a pause
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is to be sent: sources, and the rules that rsync applies to them."""
+
+    rules: tuple[str, ...]  # rsync words: --filter=..., --exclude=...
+    sources: tuple[str, ...] = ()  # absolute, without links above them
+
+
+def select(
+    files: Files, sources: Sequence[str], excludes: Sequence[str] | None
+) -> Selection:
+    """Check the sources and turn all that says what to send into rsync's words.
+
+    ``excludes`` of None means the automatic ones. The first rule that matches wins:
+    the administrator's files, then the excludes, then the sources.
+    Raises UsageError for a source that does not exist.
+    """
+    return _rules(files, _resolve(sources), excludes)
+
+
+def select_again(
+    files: Files, sources: Sequence[str], excludes: Sequence[str] | None
+) -> Selection:
+    """What was sent in a backup of these sources, some of which may be gone now."""
+    gone = [source for source in sources if not os.path.lexists(source)]
+    there = _resolve([source for source in sources if source not in gone])
+    both = [(source, is_directory) for source in gone for is_directory in (True, False)]
+    return _rules(files, [*there, *both], excludes)
+
+
+def _rules(
+    files: Files,
+    sources: Sequence[tuple[str, bool]],
+    excludes: Sequence[str] | None,
+) -> Selection:
+    words = []
+    filter_file = files.existing("rsync_filter")
+    if filter_file is not None:
+        words.append(f"--filter=merge {filter_file}")
+    exclude_file = files.existing("excludes")
+    for file in (filter_file, exclude_file):
+        if file is not None:
+            _check_rules(file)
+    if exclude_file is not None:
+        words.append(f"--exclude-from={exclude_file}")
+    if excludes is None:
+        excludes = automatic_excludes(host.mounts())
+    words += [f"--exclude={pattern}" for pattern in excludes]
+    words += [f"--filter={rule}" for rule in source_rules(sources)]
+    return Selection(tuple(words), tuple(source for source, _ in sources))
+
+
+def push_argv(
+    connection: Connection,
+    selection: Selection,
+    files: Files,
+    io_timeout_s: int,
+    *,
+    dry_run: bool = False,
+    with_progress: bool = False,
+    with_sizes: bool = True,
+    block_size: int | None = None,
+    compress: bool = False,
+) -> list[str]:
+    """rsync's command line for one attempt; ``block_size`` of None is rsync's choice.
+
+    ``with_sizes`` prints the size of each file that changes, how, and its name.
+    """
+    return [
+        "rsync",
+        *OPTIONS,
+        f"--timeout={io_timeout_s}",
+        *([f"{BLOCK_SIZE}{block_size}"] if block_size is not None else []),
+        *(["--dry-run", "--itemize-changes"] if dry_run else []),
+        *([SENT_FORMAT] if with_sizes and not dry_run else []),
+        *(["--info=progress2"] if with_progress else []),
+        *([compression.OPTION] if compress else []),
+        *selection.rules,
+        *read_rsync_flags(files),
+        "--rsync-path=rsync --fake-super",
+        f"--rsh={connection.remote_shell}",
+        "--",
+        "/",
+        f"{connection.destination.rsync_host}:",
+    ]
+
+
+def again_argv(
+    connection: Connection, files: Files, io_timeout_s: int, list_file: str
+) -> list[str]:
+    """rsync's command line to compare once more the names that a file lists.
+
+    Of a directory, that is its own owner, mode and attributes: nothing in it is sent,
+    and nothing deleted, whatever rsync_flags may say. What was left out of the backup
+    is not made there either, though rules say nothing about names in a list.
+    """
+    argv = push_argv(connection, Selection(()), files, io_timeout_s)
+    kept = [word for word in argv if not word.startswith(("--del", "--recursive"))]
+    return [kept[0], f"--files-from={list_file}", "--from0", "--existing", *kept[1:]]
+
+
+def send(
+    argv: Sequence[str],
+    connection: Connection,
+    policy: RetryPolicy,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    stdin: int | None = None,
+) -> Outcome:
+    """Run the transfer until it is done, resuming after each failure that can pass.
+
+    The outcome is a success, or partial: all is there but what could not be read.
+    Raises UnreachableError or BusyError when no attempt is left, RefusedError if the
+    server refuses, ToolError for the failures that trying again does not mend.
+    """
+
+    words = list(argv)
+
+    def transfer() -> Outcome:
+        if stdin is not None:
+            os.lseek(stdin, 0, os.SEEK_SET)
+        return command.transfer(
+            words, on_progress=on_progress, on_line=on_line, stdin=stdin
+        )
+
+    def once() -> Outcome:
+        outcome = transfer()
+        is_too_large = outcome.status == command.NO_MEMORY
+        if is_too_large or outcome.status < 0:
+            # The server may have more of a new file than anybody knew of, and each of
+            # its blocks takes memory here: rsync's own size takes least.
+            fewer = [word for word in words if not word.startswith(BLOCK_SIZE)]
+            is_too_large = is_too_large and fewer != words
+            words[:] = fewer
+            outcome = transfer() if is_too_large else outcome
+        verdict.check(outcome, connection)
+        return outcome
+
+    def attempt() -> Outcome:
+        for _ in range(TIMES_AT_ONCE):
+            try:
+                return once()
+            except BusyError as error:
+                if error.hint != failures.AT_ONCE:
+                    raise
+                logger.info("%s", error.message)
+        return once()
+
+    outcome = retrying(attempt, policy)
+    if outcome.status == command.PARTIAL and policy.number > 0:
+        # Once more: what could not be read may just have been in the way.
+        logger.warning("some files could not be read; trying those once more")
+        soon = RetryPolicy(policy.number, min(policy.delay_s, PARTIAL_PAUSE_S))
+        outcome = retrying(attempt, soon)
+    return outcome
+
+
+def _check_rules(file: Path) -> None:
+    """Raise UsageError for a file of rules that holds none: rsync would not notice.
+
+    It may be in any encoding, as file names are.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {quote(str(file))}: {error.strerror}") from None
+    if len(data) > MAX_FILE or b"\0" in data:
+        raise UsageError(
+            f"{quote(str(file))} is no text file", hint="restore or remove it"
+        )
+
+
+def _resolve(sources: Sequence[str]) -> list[tuple[str, bool]]:
+    """Absolute paths without links above them, each with whether it is a directory.
+
+    A source that is a link itself stands for the link and for what it points to.
+    """
+    found: dict[str, bool] = {}
+    for source in sources:
+        path = Path(source)
+        try:
+            real = path.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or "it is a loop of links"
+            raise UsageError(
+                f"cannot back up {quote(source)}: {reason}",
+                hint="give --source paths that exist on this machine",
+            ) from None
+        if path.is_symlink():
+            found[str(path.parent.resolve() / path.name)] = False
+        found[str(real)] = real.is_dir()
+    return list(found.items())

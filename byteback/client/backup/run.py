@@ -1,0 +1,284 @@
+"""One backup, from the lock to the last hook."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from byteback import locking
+from byteback.client.backup import hooks, push, selections, verdict
+from byteback.client.backup.excludes import foreign_mount_points
+from byteback.client.backup.largest_file import (
+    LargestSeen,
+    read_largest,
+    scan_largest,
+    write_largest,
+)
+from byteback.client.backup.lost_acls import LostAcls, scan
+from byteback.client.settings import (
+    RUN_DIRECTORY,
+    Files,
+    check_key,
+    read_compression,
+    read_destination,
+    read_io_timeout,
+    read_rsync_flags,
+)
+from byteback.client.transport import compression
+from byteback.client.transport.connection import Connection, connect
+from byteback.client.transport.retry import RetryPolicy, retrying
+from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
+from byteback.model.block_size import SMALLEST, choose_block_size
+from byteback.model.destination import Destination, format_destination
+from byteback.model.size import format_count, format_size
+from byteback.system import files, host, signals
+from byteback.system.rsync.command import PARTIAL, Outcome, Progress
+from byteback.wire import requests
+from byteback.wire.replies import Completion, parse_completion
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_IO_TIMEOUT_S = 10800
+NAMES_SHOWN = 5
+BY_THEMSELVES = 1  # what even a first backup finds there: the top of the tree
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said; None where a file or default decides."""
+
+    destination: str | None = None
+    sources: Sequence[str] = ("/",)
+    excludes: Sequence[str] | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    io_timeout_s: int | None = None
+    key: Path | None = None
+    compress: str | None = None  # one of settings.COMPRESSION
+    dry_run: bool = False
+    files: Files = field(default_factory=Files)
+    on_progress: Callable[[Progress], None] | None = None
+    on_line: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A backup that has passed every check that needs no network."""
+
+    destination: Destination
+    key: Path
+    selection: push.Selection
+    io_timeout_s: int
+    compress: str
+    options: Options
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done."""
+
+    outcome: Outcome
+    duration_s: float
+    completion: Completion | None  # None after a dry run
+
+    def sentence(self) -> str:
+        """One line for the log and for whoever watches."""
+        sent = f"{self.outcome.files_sent} of {self.outcome.files} files sent"
+        size = format_size(self.outcome.bytes_sent)
+        took = format_count(round(self.duration_s), "second")
+        text = f"{sent} ({size}) in {took}"
+        if self.completion is None:
+            return f"dry run: {text}; nothing was changed"
+        if self.completion.snapshot is not None:
+            return f"backup complete: {text}; snapshot {self.completion.snapshot}"
+        newest = self.completion.newest or "none"
+        return f"backup complete: {text}; no new snapshot was due (newest: {newest})"
+
+
+def run_backup(options: Options) -> Summary:
+    """Back up this machine.
+
+    Raises IncompleteBackupError when all is done but some files could not be read,
+    and other BytebackErrors when the backup failed. The finally-hooks have run by
+    then in every case, an interrupt included.
+    """
+    if os.geteuid() != 0:
+        raise UsageError(
+            "only root can read a whole machine", hint="run byteback-backup with sudo"
+        )
+    with locking.hold(RUN_DIRECTORY / "backup.lock"):
+        if not options.dry_run:
+            return _with_finally_hooks(options)
+        job = prepare(options)
+        with connect(job.destination, job.key, options.files.known_hosts) as there:
+            greeting = _greet(job, there)
+            return _transfer(job, there, greeting, time.monotonic())
+
+
+def prepare(options: Options) -> Job:
+    """Read the configuration and check it; nothing is sent yet."""
+    files = options.files
+    destination = read_destination(files, options.destination)
+    key = check_key(options.key or files.key)
+    io_timeout_s = read_io_timeout(files, options.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
+    compress = read_compression(files, options.compress)
+    selection = _select(options)
+    return Job(destination, key, selection, io_timeout_s, compress, options)
+
+
+def _select(options: Options) -> push.Selection:
+    return push.select(options.files, options.sources, options.excludes)
+
+
+def _greet(job: Job, connection: Connection) -> compression.Greeting:
+    """Test the connection, as often as it takes, and see how much it carries."""
+    flags = read_rsync_flags(job.options.files)
+    return retrying(
+        lambda: compression.greet(connection, job.compress, flags), job.options.retry
+    )
+
+
+def _with_finally_hooks(options: Options) -> Summary:
+    directory = options.files.directory / hooks.FINALLY
+    told: dict[str, str] = {}
+    try:
+        job = prepare(options)
+        told["BYTEBACK_DESTINATION"] = format_destination(job.destination)
+        summary = _back_up(job, told)
+    except BaseException as error:
+        told |= hooks.told_of(error)
+        try:
+            with signals.reopened():
+                hooks.run_all_hooks(directory, told)
+        except BytebackError as hook_error:
+            # The first failure is the one to be told about; this one is logged.
+            logger.error("%s", hook_error.message)
+        raise
+    told |= {"BYTEBACK_RESULT": "success", "BYTEBACK_EXIT_STATUS": "0"}
+    hooks.run_all_hooks(directory, told)
+    return summary
+
+
+def _back_up(job: Job, told: dict[str, str]) -> Summary:
+    started = time.monotonic()
+    options = job.options
+    directory = options.files.directory
+    with connect(job.destination, job.key, options.files.known_hosts) as connection:
+        greeting = _greet(job, connection)
+        hello = greeting.hello
+        logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
+        hooks.run_hooks(directory / hooks.PRE, told)
+        # They may have mounted what is to be left out, or what is to be sent.
+        job = replace(job, selection=_select(options))
+        summary = _transfer(job, connection, greeting, started)
+    completion = summary.completion
+    if completion is not None and completion.snapshot is not None:
+        told["BYTEBACK_SNAPSHOT"] = completion.snapshot
+    logger.info("%s", summary.sentence())
+    if summary.outcome.status == PARTIAL:
+        raise _incomplete(summary.outcome)
+    hooks.run_hooks(directory / hooks.POST, told | {"BYTEBACK_RESULT": "success"})
+    return summary
+
+
+def _transfer(
+    job: Job, connection: Connection, greeting: compression.Greeting, started: float
+) -> Summary:
+    options = job.options
+    largest = read_largest()
+    seen, lost = LargestSeen(largest or 0), LostAcls()
+
+    def hear(line: str) -> None:
+        seen.take(line)
+        lost.take(line)
+
+    argv = push.push_argv(
+        connection,
+        job.selection,
+        options.files,
+        job.io_timeout_s,
+        dry_run=options.dry_run,
+        with_progress=options.on_progress is not None,
+        # Printing them costs a first backup a tenth of its time, and tells it nothing
+        # that a look afterwards does not.
+        with_sizes=largest is not None,
+        block_size=None if largest is None else choose_block_size(largest),
+        compress=greeting.compresses,
+    )
+    outcome = push.send(
+        argv,
+        connection,
+        options.retry,
+        on_progress=options.on_progress,
+        on_line=options.on_line or hear,
+    )
+    if not options.dry_run:
+        _remember_largest(job, largest, seen.size, outcome)
+        # Nothing was printed of a first backup.
+        names = scan(*_own_files(job)) if largest is None else lost.names
+        _send_again(job, connection, names)
+    completion = None
+    if not options.dry_run:
+        request = requests.Complete(
+            json=True,
+            incomplete=outcome.status == PARTIAL,
+            files=outcome.files_sent,
+        )
+        answer = retrying(lambda: connection.request(request), options.retry)
+        completion = parse_completion(answer.text)
+        chosen = selections.choose(options.sources, options.excludes)
+        selections.note(chosen, completion.snapshot)
+    return Summary(outcome, time.monotonic() - started, completion)
+
+
+def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:
+    """Bring the ACLs that the server's rsync has lost (see lost_acls)."""
+    if not names:
+        return
+    logger.debug("sending the ACLs of %d files once more", len(names))
+    with files.in_memory() as file:
+        for name in names:
+            file.write(name.encode("utf-8", "surrogateescape") + b"\0")
+        file.flush()
+        options = job.options
+        argv = push.again_argv(connection, options.files, job.io_timeout_s, "-")
+        push.send(argv, connection, options.retry, stdin=file.fileno())
+
+
+def _remember_largest(job: Job, known: int | None, seen: int, outcome: Outcome) -> None:
+    """Keep the size of the largest file that the next run may send as a delta.
+
+    Nothing is known before a first backup and after an upgrade. No file is larger than
+    all that were sent; only where that does not settle it all of them are looked at.
+    """
+    if known is not None:
+        if seen > known:
+            write_largest(seen)
+    elif (
+        outcome.files_created >= outcome.files - BY_THEMSELVES
+        and choose_block_size(outcome.size_sent) == SMALLEST
+    ):
+        write_largest(outcome.size_sent)
+    else:
+        write_largest(scan_largest(*_own_files(job)))
+
+
+def _own_files(job: Job) -> tuple[Sequence[str], Collection[str]]:
+    """Where to look for what was sent, and where not."""
+    return job.selection.sources, frozenset(foreign_mount_points(host.mounts()))
+
+
+def _incomplete(outcome: Outcome) -> IncompleteBackupError:
+    names = verdict.unread_names(outcome)
+    details = [escape(problem) for problem in outcome.problems[:NAMES_SHOWN]]
+    many = f"{len(names)} files" if names else "some files"
+    if len(names) == 1:
+        many = "one file"
+    return IncompleteBackupError(
+        f"the backup is done, but {many} could not be read",
+        hint="mend or exclude what is listed here; all the rest is safe",
+        details=details,
+    )

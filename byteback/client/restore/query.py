@@ -1,0 +1,180 @@
+"""Asks the server which files are in the backups: what byteback-restore lists."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from byteback.client.restore import response
+from byteback.client.settings import Files, check_key, read_destination
+from byteback.client.transport.connection import Connection, connect
+from byteback.errors import (
+    BytebackError,
+    RefusedError,
+    UsageError,
+    quote,
+)
+from byteback.model.glob.pattern import make_absolute
+from byteback.model.listing import Entry
+from byteback.model.snapshot import CURRENT
+from byteback.wire import requests
+
+NAMES_SHOWN = 3  # of snapshots, in a remark
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the backups are; None where a file or default decides."""
+
+    destination: str | None = None
+    key: Path | None = None
+    io_timeout_s: int | None = None
+    compress: str | None = None  # one of settings.COMPRESSION
+    files: Files = field(default_factory=Files)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for."""
+
+    patterns: Sequence[str]
+    snapshot: str = "*"
+    scope: str = "newest"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the server answered, sorted by path."""
+
+    entries: tuple[Entry, ...]
+    current_is_whole: bool
+    asks_for_current: bool  # whether the query's snapshots include current
+    incomplete: tuple[str, ...] = ()  # snapshots that lack files
+    shown: frozenset[str] = frozenset()  # snapshots of entries that were handed on
+
+    @property
+    def remark(self) -> str | None:
+        """What the reader must know about the copies that are shown."""
+        remarks = []
+        if not self.current_is_whole and self.asks_for_current:
+            remarks.append(
+                "the last backup never finished: its files in 'current' may be "
+                "incomplete, and the newest snapshot comes before it"
+            )
+        shown = self.shown.union(entry.snapshot for entry in self.entries)
+        lacking = [name for name in self.incomplete if name in shown]
+        if lacking:
+            names = ", ".join(lacking[:NAMES_SHOWN])
+            more = "" if len(lacking) <= NAMES_SHOWN else " and more"
+            remarks.append(
+                f"when {names}{more} was made, some files could not be read: "
+                "those are missing there, or of an earlier time"
+            )
+        return "; ".join(remarks) or None
+
+
+def list_files(
+    server: Server, query: Query, take: Callable[[list[Entry]], None] | None = None
+) -> Found:
+    """Find what matches, for ``take`` as for ask.
+
+    Raises BytebackError if nothing matches, else as answer.receive.
+    """
+    with connected(server) as connection:
+        return find(connection, query, take)
+
+
+@contextlib.contextmanager
+def connected(server: Server) -> Iterator[Connection]:
+    """A Connection for the length of the block; see connect for what it raises."""
+    key = check_key(server.key or server.files.key)
+    destination = read_destination(server.files, server.destination)
+    with connect(destination, key, server.files.known_hosts) as connection:
+        yield connection
+
+
+def find(
+    connection: Connection,
+    query: Query,
+    take: Callable[[list[Entry]], None] | None = None,
+) -> Found:
+    """What matches; relative patterns start in the working directory.
+
+    ``take`` is as for ask. Raises BytebackError if nothing matches, else as
+    answer.receive.
+    """
+    found = ask(connection, query, absolute_patterns(query.patterns), take)
+    if not found.shown:
+        raise BytebackError(
+            "nothing in the backups matches "
+            + ", ".join(quote(text) for text in query.patterns),
+            hint=None
+            if query.snapshot == "*"
+            else f"that is, in snapshot {quote(query.snapshot)}; leave --snapshot out "
+            "to look in all of them",
+        )
+    return found
+
+
+def absolute_patterns(texts: Sequence[str]) -> list[str]:
+    """The patterns as the server takes them; raises UsageError for what is none."""
+    directory = _working_directory()
+    patterns = []
+    for text in texts:
+        alternatives = make_absolute(text, directory)
+        if not alternatives:
+            raise UsageError(
+                f"{quote(text)} has a brace that is never closed",
+                hint="write \\{ for a brace in a name",
+            )
+        patterns += alternatives
+    if not patterns:
+        raise UsageError("no pattern was given", hint="name the files to look for")
+    return patterns
+
+
+def ask(
+    connection: Connection,
+    query: Query,
+    patterns: Sequence[str],
+    take: Callable[[list[Entry]], None] | None = None,
+) -> Found:
+    """What absolute ``patterns`` match, even if that is nothing.
+
+    With ``take``, which gets the entries as they come, Found holds none of them.
+    """
+    try:
+        snapshot = requests.check_snapshot(query.snapshot)
+    except RefusedError as error:
+        raise UsageError(error.message) from None
+    asked = response.Asked(snapshot, patterns)
+    entries: list[Entry] = []
+    shown: set[str] = set()
+
+    def check(some: list[Entry]) -> None:
+        asked.check(some)
+        shown.update(entry.snapshot for entry in some)
+        (take or entries.extend)(some)
+
+    request = requests.Find(snapshot, query.scope)
+    end = response.receive(connection, request, patterns, response.parse_entry, check)
+    return Found(
+        tuple(entries),
+        end.current_is_whole,
+        fnmatch.fnmatchcase(CURRENT, snapshot),
+        end.incomplete,
+        frozenset(shown),
+    )
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        raise UsageError(
+            f"cannot tell the working directory: {error.strerror}",
+            hint="change to a directory that exists",
+        ) from None

@@ -1,0 +1,265 @@
+"""One ssh connection to the server, shared by everything that a run sends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from byteback import locking
+from byteback.client.settings import RUN_DIRECTORY
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    LockedError,
+    NotSetUpError,
+    PolicyError,
+    RefusedError,
+    ToolError,
+    UnreachableError,
+    quote,
+)
+from byteback.model.destination import Destination, format_destination
+from byteback.system import process, signals
+from byteback.system.rsync.command import Outcome
+from byteback.system.ssh import openssh
+from byteback.wire import failures, replies, requests
+
+logger = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S = 300.0
+SIGNALLED = 128  # plus a signal: the remote program was ended by one
+EXIT_WAIT_S = 10.0  # for ``ssh -O exit``
+EXIT_TRIES = 2  # it may be killed itself
+SWEEP_WAIT_S = 60.0  # for another run that tidies up
+
+SOCKET = "ssh"
+_SERVER_STATUSES = frozenset(
+    kind.exit_status for kind in (ToolError, PolicyError, BusyError)
+)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach the server. The first request really connects."""
+
+    destination: Destination
+    key: Path
+    known_hosts: Path | None
+    control_path: Path | None
+    ciphers: str | None = None  # None: as ssh likes
+
+    @property
+    def remote_shell(self) -> str:
+        """The value for rsync's -e."""
+        return openssh.join_for_rsync(self._ssh())
+
+    @property
+    def name(self) -> str:
+        """The server as messages name it."""
+        return quote(format_destination(self.destination))
+
+    def command(
+        self, request: requests.Ping | requests.Complete | requests.Find
+    ) -> list[str]:
+        """The ssh command line that sends one request."""
+        words = requests.format_request(request)
+        return [*self._ssh(), "--", self.destination.host, words]
+
+    def request(
+        self,
+        request: requests.Ping | requests.Complete | requests.Find,
+        *,
+        stdin: bytes = b"",
+        timeout_s: float | None = REQUEST_TIMEOUT_S,
+    ) -> process.Finished:
+        """Send one request and return the server's answer.
+
+        Raises UnreachableError if the line failed (worth trying again), RefusedError
+        or another BytebackError with the server's own words if the server failed.
+        """
+        try:
+            finished = process.run(
+                self.command(request),
+                tolerate=range(-64, 256),
+                stdin=stdin,
+                timeout_s=timeout_s,
+                in_child=process.dying_with_parent(),
+            )
+        except ToolError as error:
+            if error.status == 127:
+                raise
+            raise UnreachableError(
+                f"{self.name} did not answer in time", details=error.details
+            ) from None
+        if finished.status != 0:
+            raise self.failure(finished.status, finished.complaint)
+        return finished
+
+    def ping(self) -> replies.Hello:
+        """Prove that the server is there and takes our key.
+
+        Raises as request does; RefusedError too if the server is too old to serve us.
+        """
+        try:
+            finished = self.request(requests.Ping(json=True))
+        except RefusedError:
+            if self._is_old_server():
+                return replies.parse_hello("")
+            raise
+        return replies.parse_hello(finished.text)
+
+    def _is_old_server(self) -> bool:
+        """The Ruby tool's server knows a bare --ping and no --json."""
+        with contextlib.suppress(BytebackError):
+            self.request(requests.Ping())
+            return True
+        return False
+
+    def failure(self, status: int, details: tuple[str, ...]) -> BytebackError:
+        """The error for an ssh session that ended with ``status``."""
+        if status == openssh.STATUS_FAILED or status < 0:
+            return self._connection_failure(details)
+        said = failures.parse_failure(details)
+        message = f"{self.name}: {said[0]}" if said else f"{self.name} refused"
+        hint = failures.parse_hint(said[1:])
+        if status in (BusyError.exit_status, LockedError.exit_status):
+            return BusyError(message, hint)
+        if status > SIGNALLED:
+            number = status - SIGNALLED
+            return UnreachableError(f"{self.name} was stopped by signal {number}")
+        if status == PolicyError.exit_status:
+            return PolicyError(message, hint)
+        if status == 127:
+            return RefusedError(
+                f"{self.name} has no byteback-receive",
+                hint="install the package byteback-server there",
+                details=details,
+            )
+        if status == ToolError.exit_status:
+            return ToolError(message, hint, () if hint else said[1:])
+        return RefusedError(message, hint, () if hint else said[1:])
+
+    def transfer_failure(self, outcome: Outcome) -> BytebackError | None:
+        """The error for what the server said while rsync ran; None: it said nothing."""
+        for said in (outcome.remarks, outcome.complaint):
+            if any(map(failures.is_failure, said)):
+                status = failures.parse_status(said)
+                if status is None:
+                    # rsync gives it on if it is greater than its own, and in time.
+                    known = outcome.status in _SERVER_STATUSES
+                    status = outcome.status if known else RefusedError.exit_status
+                return self.failure(status, said)
+        return None
+
+    def _connection_failure(self, details: tuple[str, ...]) -> BytebackError:
+        text = "\n".join(details)
+        is_changed = "IDENTIFICATION HAS CHANGED" in text
+        is_refused = "Host key verification failed" in text
+        # Where nothing is pinned, ssh says no more than that it may ask nobody.
+        is_unknown = is_refused and self.known_hosts is None and not is_changed
+        if is_unknown or "host key is known for" in text:
+            return RefusedError(
+                f"the host key of {self.name} is not known: "
+                f"{quote(str(self.known_hosts or 'known_hosts'))} does not hold it",
+                hint="run byteback-setup-client again to pin it",
+            )
+        if is_refused or is_changed:
+            return RefusedError(
+                f"the host key of {self.name} is not the one that was pinned at "
+                "set-up: somebody may be listening in",
+                hint="find out whether the server was reinstalled; only then run "
+                "byteback-setup-client again",
+            )
+        if f'Load key "{self.key}": bad permissions' in text:
+            return NotSetUpError(
+                f"the key {quote(str(self.key))} can be read by others, and so ssh "
+                "does not use it",
+                hint=f"chmod 600 {self.key}",
+            )
+        if f'Load key "{self.key}"' in text:
+            return NotSetUpError(
+                f"the key {quote(str(self.key))} is damaged: ssh cannot read it",
+                hint="move it away and run byteback-setup-client again",
+                details=details,
+            )
+        if "Permission denied" in text:
+            return RefusedError(
+                f"{self.name} does not take this machine's key",
+                hint="run byteback-setup-client again to enrol it",
+                details=details,
+            )
+        return UnreachableError(f"cannot reach {self.name}", details=details)
+
+    def _ssh(self) -> list[str]:
+        return openssh.ssh_argv(
+            self.destination,
+            self.key,
+            known_hosts=self.known_hosts,
+            control_path=self.control_path,
+            ciphers=self.ciphers,
+        )
+
+
+@contextlib.contextmanager
+def connect(
+    destination: Destination, key: Path, known_hosts: Path | None
+) -> Iterator[Connection]:
+    """A Connection for the length of the block, shared by all sessions in it.
+
+    ``known_hosts`` is used if the file exists; a client that the Ruby tool set up has
+    none, and goes by ssh's own files as before.
+    """
+    pinned = known_hosts if known_hosts is not None and known_hosts.exists() else None
+    with contextlib.ExitStack() as stack:
+        directory = _control_directory(stack)
+        try:
+            ciphers = openssh.fast_ciphers(destination)
+            yield Connection(destination, key, pinned, directory / SOCKET, ciphers)
+        finally:
+            with signals.held():
+                _end_connection(directory)
+
+
+def _control_directory(stack: contextlib.ExitStack) -> Path:
+    """A private directory with a short path: a socket's has at most 107 bytes.
+
+    Root's are locked for as long as ``stack`` lives. Those that a killed run has left
+    are nobody's any more: they are removed here, with the connections in them.
+    """
+    if os.geteuid() != 0:
+        return Path(tempfile.mkdtemp(prefix="ssh-"))
+    locking.make_private_directory(RUN_DIRECTORY)
+    with locking.hold_directory(RUN_DIRECTORY, wait_s=SWEEP_WAIT_S):
+        for left in RUN_DIRECTORY.glob("ssh-*"):
+            with (
+                contextlib.suppress(LockedError, OSError),
+                signals.held(),
+                locking.hold_directory(left),
+            ):
+                _end_connection(left)
+        with locking.told_apart(RUN_DIRECTORY):
+            directory = Path(tempfile.mkdtemp(prefix="ssh-", dir=RUN_DIRECTORY))
+        stack.enter_context(locking.hold_directory(directory))
+        return directory
+
+
+def _end_connection(directory: Path) -> None:
+    """End the shared connection, if it is still there, and remove its directory."""
+    argv = openssh.control_argv(directory / SOCKET, "exit")
+    try:
+        for _ in range(EXIT_TRIES):
+            if not (directory / SOCKET).exists():
+                break
+            with contextlib.suppress(BytebackError):
+                process.run(
+                    argv, timeout_s=EXIT_WAIT_S, tolerate=(0, openssh.STATUS_FAILED)
+                )
+                break
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,78 @@
+"""Counts the names in new snapshots, by which a host is found suddenly smaller.
+
+Counted, not weighed: who encrypts a machine's files makes them no smaller. And counted
+by pruning, not by the session that made the backup, so that no client waits for it and
+none can keep it from being done by beginning the next transfer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+from byteback.model.snapshot import parse_snapshot_name
+from byteback.server.accounting import growth, ledger
+from byteback.server.store.layout import Store
+from byteback.system.btrfs import commands
+
+logger = logging.getLogger(__name__)
+
+COUNT_S = 60.0  # for the names in a tree; larger ones are not judged by them
+ALL_COUNTS_S = 120.0  # of one run: pruning itself waits as long
+MAX_WAITING = 1 << 24  # characters: paths of directories still to be looked into
+
+
+def count_new(store: Store) -> None:
+    """Count what the ledger has no number for yet; nothing here fails a run.
+
+    The newest snapshots come first, and what is not reached has the next run. Of a
+    host that turns out to be suddenly smaller the log says so.
+    """
+    deadline = time.monotonic() + ALL_COUNTS_S
+    for host, name, push in ledger.uncounted(store):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        path = store.host_directory(host) / name
+        if parse_snapshot_name(name) is None or not commands.is_subvolume(path):
+            ledger.note_names(store, push, None)  # gone meanwhile
+            continue
+        names = count_names(os.fspath(path), min(COUNT_S, left))
+        if names is None and left < COUNT_S:
+            return
+        ledger.note_names(store, push, names)
+        _tell_shrinkage(store, host)
+
+
+def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
+    """How many names there are beneath ``directory``, or None if that takes too long.
+
+    Without looking at any file: names are all that is wanted.
+    """
+    deadline = time.monotonic() + timeout_s
+    count = length = 0
+    waiting = [directory]
+    while waiting:
+        place = waiting.pop()
+        length -= len(place)
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    count += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                        length += len(entry.path)
+                    if length > MAX_WAITING or time.monotonic() >= deadline:
+                        return None
+        except OSError:  # closed to us, or a path too long
+            continue
+    return count
+
+
+def _tell_shrinkage(store: Store, host: str) -> None:
+    record = growth.record_of(store, host)
+    free = commands.free_space(store.root)
+    verdict = growth.judge_host(store, host, record, free, time.time())
+    if verdict.shrinkage is not None:
+        logger.warning("%s", growth.describe_shrinkage(host, verdict))

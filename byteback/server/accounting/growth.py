@@ -1,0 +1,144 @@
+"""Judges what each host's backups took from the disc by its other backups.
+
+What is judged was measured by the server itself, and the ledger may be lost: then
+there is no judgement, and backups and pruning go on as if nothing were amiss (D16).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+
+from byteback.errors import (
+    BytebackError,
+    NotSetUpError,
+    UsageError,
+    quote,
+)
+from byteback.model import growth
+from byteback.model.free_space import FreeSpace
+from byteback.model.growth import Backup, Rules, Taken, Verdict
+from byteback.model.size import format_size
+from byteback.server.accounting import ledger
+from byteback.server.accounting.ledger import HostRecord
+from byteback.server.store import reserve, settings
+from byteback.server.store.layout import Store
+from byteback.server.store.settings import ServerSettings
+from byteback.system.btrfs import commands
+
+
+def verdicts(store: Store, free: FreeSpace, now: float) -> dict[str, Verdict]:
+    """What stands out among each host's recent backups, for those with anything."""
+    found = {}
+    for host, record in ledger.host_records(store).items():
+        verdict = judge_host(store, host, record, free, now)
+        if verdict.blamed_since is not None or verdict.shrinkage is not None:
+            found[host] = verdict
+    return found
+
+
+def blamed(verdicts_: Mapping[str, Verdict]) -> Taken:
+    """All that suddenly larger backups have taken."""
+    return sum((verdict.blamed for verdict in verdicts_.values()), Taken())
+
+
+def describe_blame(host: str, verdict: Verdict) -> str:
+    """Who is to blame for a shortage, and what an administrator can do."""
+    amount = format_size(verdict.blamed.data + verdict.blamed.metadata)
+    return (
+        f"host {quote(host)} has taken {amount} by a backup that is suddenly larger "
+        f"than its earlier ones, and no history is deleted for that: 'byteback-prune "
+        f"--approve {host}' lets it be, 'byteback-prune --discard {host}' drops it"
+    )
+
+
+def describe_shrinkage(host: str, verdict: Verdict) -> str:
+    """What a host has lost, and what an administrator can do."""
+    lost = verdict.shrinkage
+    if lost is None:
+        return ""
+    return (
+        f"host {quote(host)} has only {lost.names} files and directories left of "
+        f"usually {lost.usual_names}: its older snapshots are kept for 30 days, or "
+        f"until 'byteback-prune --approve {host}' says that this is right"
+    )
+
+
+def approve(store: Store, host: str) -> list[str]:
+    """Accept what a host's backups have become, and whatever the next one brings.
+
+    Returns lines about what was amiss. Raises NotSetUpError if there is no such
+    client, BytebackError if it cannot be recorded.
+    """
+    check_client(store, host)
+    verdict = verdicts(store, commands.free_space(store.root), time.time()).get(host)
+    if not ledger.approve(store, host):
+        reserve.release(store)
+        if not ledger.approve(store, host):
+            raise BytebackError(
+                "the ledger cannot be written to, so nothing was approved",
+                hint="the system log has the reason",
+            )
+    lines = [f"approved the backups of {host} up to its next snapshot"]
+    if verdict is not None and verdict.blamed_since is not None:
+        amount = format_size(verdict.blamed.data + verdict.blamed.metadata)
+        lines.append(f"pruning may delete history for the {amount} that it has taken")
+    if verdict is not None and verdict.shrinkage is not None:
+        lines.append("pruning may delete its older snapshots again")
+    return lines
+
+
+def check_client(store: Store, host: str) -> None:
+    """Raise NotSetUpError unless ``host`` is a client of this store."""
+    if not store.is_client(host):
+        raise NotSetUpError(
+            f"{quote(host)} is no client of this store",
+            hint=f"the clients are the directories of {store.root} with current inside",
+        )
+
+
+def judge_host(
+    store: Store, host: str, record: HostRecord, free: FreeSpace, now: float
+) -> Verdict:
+    """What stands out among one host's recent backups."""
+    limits = ServerSettings()
+    with contextlib.suppress(UsageError):
+        limits = settings.load(host)
+    return growth.judge(
+        group_backups(record),
+        now,
+        size_of(free),
+        rules_of(limits),
+        oldest_snapshot(store, host),
+    )
+
+
+def record_of(store: Store, host: str) -> HostRecord:
+    """What the ledger has of one host."""
+    return ledger.host_records(store, host).get(host, HostRecord())
+
+
+def group_backups(record: HostRecord) -> list[Backup]:
+    """The host's pushes as backups, oldest first."""
+    return growth.group(record.pushes, record.snapshots, record.approvals)
+
+
+def rules_of(limits: ServerSettings) -> Rules:
+    """What the settings say is sudden."""
+    return Rules(limits.growth_factor, limits.growth_percent, limits.shrink_factor)
+
+
+def size_of(free: FreeSpace) -> Taken:
+    """The whole store, in the kinds of room that backups take."""
+    room = free.metadata.room_bytes if free.metadata is not None else 0
+    return Taken(free.total_bytes, room)
+
+
+def oldest_snapshot(store: Store, host: str) -> float | None:
+    """When the oldest of a host's snapshots was made, in seconds since 1970."""
+    try:
+        snapshots = store.snapshots(host)
+    except OSError:
+        return None
+    return snapshots[0].time.timestamp() if snapshots else None

@@ -1,0 +1,228 @@
+"""The ledger: every transfer and snapshot, for people, alarms and pruning to read.
+
+It is a record, never a condition: nothing waits for it for more than a minute, and no
+backup or prune fails because it is lost, locked, damaged or because the disc is full.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from byteback.server.accounting.ledger_file import opened, path
+from byteback.server.store.layout import Store
+
+if TYPE_CHECKING:
+    from byteback.model.growth import Push, Taken
+
+KEPT_ROWS = 2000  # for each host, however often it comes
+TRIM_EVERY = 20  # transfers
+KEPT_RECENT = 200  # of those, whatever they say
+LOOK_BACK_DAYS = 200  # how much of it growth is judged by
+COUNTED_DAYS = 30  # how far back snapshots are still worth counting
+KEPT_DAYS = 800  # more than two years, so that a year can be compared with the last
+_DAY_S = 86400
+
+_PUSHES = """
+SELECT host, started, data_taken, metadata_taken, NULLIF(names, -1), stopped,
+    COALESCE(ended, 9e999)
+FROM transfer
+WHERE kind = 'push' AND (:host IS NULL OR host = :host)
+    AND started BETWEEN :since AND :until
+"""
+_SNAPSHOTS = """
+SELECT host, made FROM snapshot
+WHERE (:host IS NULL OR host = :host) AND made BETWEEN :since AND :until
+"""
+# Each snapshot with the push that it shows, the newest snapshot first.
+_UNCOUNTED = """
+SELECT snapshot.host, snapshot.name, push.id FROM snapshot
+JOIN transfer AS push ON push.id = (
+    SELECT id FROM transfer WHERE transfer.host = snapshot.host AND kind = 'push'
+        AND started <= made ORDER BY started DESC, id DESC LIMIT 1)
+WHERE push.names IS NULL AND push.result IN ('whole', 'partial')
+    AND made BETWEEN :since AND :until
+ORDER BY made DESC
+"""
+_APPROVALS = """
+SELECT host, time FROM approval
+WHERE (:host IS NULL OR host = :host) AND time BETWEEN :since AND :until
+"""
+
+
+class TransferEnd(NamedTuple):
+    """What is known of a transfer once it has ended."""
+
+    result: str
+    exit_status: int
+    bytes_received: int | None
+    bytes_written: int | None
+
+
+class HostRecord:
+    """What growth is judged by."""
+
+    def __init__(self) -> None:
+        self.pushes: list[Push] = []
+        self.snapshots: list[float] = []  # seconds since 1970
+        self.approvals: list[float] = []
+
+
+def begin_transfer(store: Store, host: str, address: str, kind: str) -> int | None:
+    """Record the start of a transfer; its number, or None if that was impossible."""
+    with opened(store, hurried=kind != "push") as ledger:
+        cursor = ledger.execute(
+            "INSERT INTO transfer (host, address, kind, started) VALUES (?, ?, ?, ?)",
+            (host, address, kind, time.time()),
+        )
+        ledger.execute(
+            "DELETE FROM transfer WHERE started < ?",
+            (time.time() - KEPT_DAYS * _DAY_S,),
+        )
+        if cursor.lastrowid is not None and cursor.lastrowid % TRIM_EVERY == 0:
+            from byteback.server.accounting.ledger_trim import trim
+
+            trim(ledger, host, rows=KEPT_ROWS, recent=KEPT_RECENT)
+        return cursor.lastrowid
+    return None
+
+
+def end_transfer(store: Store, number: int | None, end: TransferEnd) -> None:
+    """Record how the transfer ended."""
+    with opened(store) as ledger:
+        ledger.execute(
+            "UPDATE transfer SET ended = ?, result = ?, exit_status = ?,"
+            " bytes_received = ?, bytes_written = ? WHERE id = ?",
+            (
+                time.time(),
+                end.result,
+                end.exit_status,
+                end.bytes_received,
+                end.bytes_written,
+                number,
+            ),
+        )
+
+
+def note_taken(
+    store: Store,
+    number: int | None,
+    taken: Taken,
+    *,
+    stopped: bool = False,
+    hurried: bool = False,
+) -> None:
+    """Record how much room a transfer has taken, while it runs or afterwards."""
+    with opened(store, hurried=hurried) as ledger:
+        ledger.execute(
+            "UPDATE transfer SET data_taken = ?, metadata_taken = ?,"
+            " stopped = MAX(stopped, ?) WHERE id = ?",
+            (taken.data, taken.metadata, stopped, number),
+        )
+
+
+def uncounted(store: Store) -> list[tuple[str, str, int]]:
+    """Host and name of recent snapshots that note_names has not been told of.
+
+    Newest first, each with the number of the push that it shows.
+    """
+    if not path(store).exists():
+        return []
+    now = time.time()
+    values = {"since": now - COUNTED_DAYS * _DAY_S, "until": now + 1}
+    with opened(store) as ledger:
+        return [
+            (str(host), str(name), int(push))
+            for host, name, push in ledger.execute(_UNCOUNTED, values)
+        ]
+    return []
+
+
+def note_names(store: Store, number: int, names: int | None) -> None:
+    """Record how many names a push has left in its tree; None: that is unknown."""
+    with opened(store) as ledger:
+        ledger.execute(
+            "UPDATE transfer SET names = ? WHERE id = ?",
+            (-1 if names is None else names, number),
+        )
+
+
+def approve(store: Store, host: str) -> bool:
+    """Record that somebody has looked at a host's backups; False if that failed."""
+    with opened(store) as ledger:
+        ledger.execute(
+            "INSERT INTO approval (host, time) VALUES (?, ?)", (host, time.time())
+        )
+        ledger.execute(
+            "DELETE FROM approval WHERE time < ?", (time.time() - KEPT_DAYS * _DAY_S,)
+        )
+        return True
+    return False
+
+
+def forget_taken(store: Store, host: str, since: float) -> None:
+    """Record that what a host's pushes have taken since then was given back."""
+    with opened(store) as ledger:
+        ledger.execute(
+            "UPDATE transfer SET data_taken = 0, metadata_taken = 0, names = NULL,"
+            " stopped = 0 WHERE host = ? AND started >= ?",
+            (host, since),
+        )
+
+
+def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]:
+    """The recent pushes, snapshots and approvals of all hosts, or of one.
+
+    Nothing is written; empty where there is no ledger, or none that can be read.
+    """
+    from byteback.model.growth import Push, Taken
+
+    found: dict[str, HostRecord] = {}
+    if not path(store).exists():
+        return found
+    # Nothing of the future either: a clock that was wrong must not mix up the order.
+    now = time.time()
+    values = {"host": host, "since": now - LOOK_BACK_DAYS * _DAY_S, "until": now + 1}
+    with opened(store) as ledger:
+        for name, started, data, metadata, names, stopped, ended in ledger.execute(
+            _PUSHES, values
+        ):
+            taken = Taken(data or 0, metadata or 0)
+            push = Push(started, taken, names, bool(stopped), ended)
+            found.setdefault(name, HostRecord()).pushes.append(push)
+        for name, made in ledger.execute(_SNAPSHOTS, values):
+            found.setdefault(name, HostRecord()).snapshots.append(made)
+        for name, moment in ledger.execute(_APPROVALS, values):
+            found.setdefault(name, HostRecord()).approvals.append(moment)
+    return found
+
+
+def add_snapshot(
+    store: Store, host: str, name: str, *, incomplete: bool, files: int | None
+) -> None:
+    """Record a snapshot that was made."""
+    with opened(store) as ledger:
+        ledger.execute(
+            "INSERT INTO snapshot (host, name, made, incomplete, files)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (host, name, time.time(), incomplete, files),
+        )
+        ledger.execute(
+            "DELETE FROM snapshot WHERE made < ?", (time.time() - KEPT_DAYS * _DAY_S,)
+        )
+
+
+def incomplete_snapshots(store: Store, host: str) -> frozenset[str]:
+    """Names of the host's snapshots that are known to lack some files."""
+    with opened(store, hurried=True) as ledger:
+        rows = ledger.execute(
+            "SELECT name FROM snapshot WHERE host = ? AND incomplete", (host,)
+        )
+        return frozenset(str(row[0]) for row in rows)
+    return frozenset()
+
+
+def forget_snapshot(store: Store, host: str, name: str) -> None:
+    """Take back that a snapshot was made, for it was not."""
+    with opened(store) as ledger:
+        ledger.execute("DELETE FROM snapshot WHERE host = ? AND name = ?", (host, name))

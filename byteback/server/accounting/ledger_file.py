@@ -1,0 +1,110 @@
+"""The file that the ledger is kept in: opened for one transaction, never in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from byteback.errors import escape
+from byteback.log import audit
+from byteback.server.store.layout import Store
+
+# On a busy disc a transaction takes a second, and a client can see to it that there are
+# many: what growth is judged by must get its turn, or nothing could be blamed on it.
+LOCK_WAIT_S = 60.0
+HURRIED_WAIT_S = 2.0
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS transfer (
+    id INTEGER PRIMARY KEY,
+    host TEXT NOT NULL,
+    address TEXT NOT NULL,
+    kind TEXT NOT NULL,         -- push or pull
+    started REAL NOT NULL,      -- seconds since 1970
+    ended REAL,                 -- NULL: running, or cut off by a crash
+    result TEXT,                -- whole, partial, failed
+    exit_status INTEGER,        -- rsync's on this side, or minus a signal
+    bytes_received INTEGER,     -- read by rsync, from the wire and for comparing
+    bytes_written INTEGER,      -- written to the store, measured here
+    data_taken INTEGER,         -- how much less room there was afterwards
+    metadata_taken INTEGER,
+    names INTEGER,              -- in the snapshot of it; -1: not to be counted
+    stopped INTEGER NOT NULL DEFAULT 0  -- 1: by the server, for want of room
+);
+CREATE INDEX IF NOT EXISTS transfer_host ON transfer (host, started);
+CREATE TABLE IF NOT EXISTS snapshot (
+    id INTEGER PRIMARY KEY,
+    host TEXT NOT NULL,
+    name TEXT NOT NULL,
+    made REAL NOT NULL,
+    incomplete INTEGER NOT NULL,  -- 1: the client could not read some files
+    files INTEGER               -- as the client said, not measured
+);
+CREATE INDEX IF NOT EXISTS snapshot_host ON snapshot (host, made);
+CREATE TABLE IF NOT EXISTS approval (  -- of a backup that was suddenly different
+    id INTEGER PRIMARY KEY,
+    host TEXT NOT NULL,
+    time REAL NOT NULL
+);
+"""
+
+
+def path(store: Store) -> Path:
+    """Where the ledger is."""
+    return store.state / "ledger.sqlite"
+
+
+@contextlib.contextmanager
+def opened(store: Store, *, hurried: bool = False) -> Iterator[sqlite3.Connection]:
+    """The ledger for one transaction. Whatever goes wrong is logged and swallowed.
+
+    What is ``hurried`` can be done without: it gives up soon if others have the ledger.
+    One that cannot be opened is a closed one here: its first statement ends the block.
+    """
+    place = path(store)
+    try:
+        ledger = _connect(place, HURRIED_WAIT_S if hurried else LOCK_WAIT_S)
+    except (sqlite3.Error, OSError) as error:
+        _give_up(place, error)
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            yield _closed()
+        return
+    try:
+        with contextlib.closing(ledger), ledger:
+            yield ledger
+    except (sqlite3.Error, OSError) as error:
+        _give_up(place, error)
+
+
+def _connect(place: Path, wait_s: float) -> sqlite3.Connection:
+    ledger = sqlite3.connect(place, timeout=wait_s)
+    try:
+        ledger.executescript(SCHEMA)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
+
+
+def _closed() -> sqlite3.Connection:
+    ledger = sqlite3.connect(":memory:")
+    ledger.close()
+    return ledger
+
+
+def _give_up(place: Path, error: Exception) -> None:
+    # Locked, full, read-only: those may pass. Any other DatabaseError is damage.
+    if isinstance(error, sqlite3.OperationalError | OSError):
+        _complain("the ledger could not be used", error)
+        return
+    _complain("the ledger is damaged and was set aside", error)
+    with contextlib.suppress(OSError):
+        # One is enough to look at; they must not pile up.
+        place.replace(place.with_suffix(".damaged"))
+        place.with_name(f"{place.name}-journal").unlink(missing_ok=True)
+
+
+def _complain(what: str, error: Exception) -> None:
+    audit("WARNING", what=what, reason=escape(str(error)))

@@ -1,0 +1,136 @@
+"""What one session may take: a place among its client's, time, memory, and sight.
+
+A client may open sessions faster than they end, never close its standard input, or
+ask for more names than memory holds. None of that may keep others from their backups.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from byteback import locking
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    LockedError,
+    PolicyError,
+    RefusedError,
+    quote,
+)
+from byteback.server.store.layout import Store, lock_name
+from byteback.server.store.settings import ServerSettings
+
+MAX_SESSIONS = 10  # at once for each client: as many as one ssh connection may carry
+MAX_SEARCHES = 3  # of them
+SEARCH_NICENESS = 10
+SESSION_SECONDS = 600.0  # for all but transfers, which rsync's own time-out ends
+LAST_SECONDS = 10.0  # after that, for the refusal to reach the client
+SEARCH_MEMORY = 1 << 30  # bytes of address space
+RETRY_S = 60
+
+
+@contextlib.contextmanager
+def place(store: Store, host: str) -> Iterator[None]:
+    """One of the client's places for sessions; BusyError when all are taken."""
+    words = f"{quote(host)} has {{}} sessions"
+    with _one_of(store, f"{lock_name(host)}.", MAX_SESSIONS, words):
+        yield
+
+
+@contextlib.contextmanager
+def search_place(store: Store, host: str) -> Iterator[None]:
+    """One of the client's places for searches, which take memory and time."""
+    words = f"{quote(host)} has {{}} searches"
+    # No host's name has a plus: "a.search" may be one beside "a".
+    with _one_of(store, f"{lock_name(host)}+search.", MAX_SEARCHES, words):
+        yield
+
+
+@contextlib.contextmanager
+def _one_of(store: Store, prefix: str, count: int, words: str) -> Iterator[None]:
+    """One of ``count`` places; ``words`` say whose when all are taken.
+
+    Where not even an empty file can be made, on a full disc, sessions go uncounted:
+    ``--complete`` and pruning must go on there.
+    """
+    directory = store.state / "sessions"
+    with contextlib.ExitStack() as stack:
+        for number in range(count):
+            try:
+                stack.enter_context(locking.hold(directory / f"{prefix}{number}.lock"))
+            except LockedError:
+                continue
+            except BytebackError:
+                pass
+            yield
+            return
+        raise BusyError(
+            f"{words.format(count)} open here already",
+            hint=f"try again in {RETRY_S} seconds",
+        )
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float = SESSION_SECONDS) -> Iterator[None]:
+    """Raise RefusedError in the block when the time is up, whatever it waits for.
+
+    A client that then does not even take the refusal loses its session without one.
+    """
+    is_up = False
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal is_up
+        if is_up:
+            os._exit(BusyError.exit_status)
+        is_up = True
+        raise RefusedError(
+            f"the session took longer than {seconds:g} seconds",
+            hint="ask for less at once",
+        )
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds, LAST_SECONDS)
+    try:
+        yield
+    finally:
+        if not is_up:  # else the second signal is still to come, should it be needed
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def check_can_confine_search(settings: ServerSettings) -> None:
+    """Raise PolicyError where the policy requires what this kernel does not have."""
+    from byteback.system.confinement import landlock
+
+    if settings.confinement == "require" and not landlock.is_available():
+        raise PolicyError(
+            "this server cannot confine a search, and its policy requires it",
+            hint="its administrator finds out why with byteback-setup-server",
+        )
+
+
+def confine_search(directory: Path, settings: ServerSettings) -> None:
+    """Let this process read ``directory`` and nothing else that is anybody's, for good.
+
+    To be called before the client's patterns are looked at. Raises PolicyError as
+    check_can_confine_search does.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (SEARCH_MEMORY, SEARCH_MEMORY))
+    os.nice(SEARCH_NICENESS)
+    if settings.confinement == "off":
+        return
+    check_can_confine_search(settings)
+    import syslog
+
+    from byteback.system.confinement import restrict_self
+    from byteback.system.rsync import fake_super
+
+    fake_super.load()
+    # The socket is opened while that can be done: the log gets its line at the end.
+    syslog.openlog("byteback-receive", syslog.LOG_PID | syslog.LOG_NDELAY)
+    restrict_self.restrict_self([directory])

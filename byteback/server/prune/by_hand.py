@@ -1,0 +1,38 @@
+"""What an administrator does on the server by hand, as root or as the byteback user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from byteback.errors import NotSetUpError, UsageError, quote
+from byteback.server.snapshots import take
+from byteback.server.store import settings
+from byteback.server.store.layout import Store, become_store_user, find_store
+
+
+def snapshot(root: Path) -> str:
+    """Snapshot the client whose directory (or plain name) is ``root``; its name.
+
+    Raises as snapshots.take_snapshot does; UsageError for a directory that is not in
+    this machine's store, NotSetUpError for one that is no client.
+    """
+    store = find_store()
+    become_store_user()
+    host = _host_of(store, root)
+    if not store.is_client(host):
+        raise NotSetUpError(
+            f"{quote(host)} is no client of this store",
+            hint=f"the clients are the directories of {store.root} with current inside",
+        )
+    return take.take_snapshot(store, host, settings.load(host))
+
+
+def _host_of(store: Store, root: Path) -> str:
+    if len(root.parts) == 1 and root.name == str(root):
+        return root.name
+    resolved = root.resolve()
+    if resolved.parent != store.root.resolve():
+        raise UsageError(
+            f"{quote(str(root))} is not a client's directory in {store.root}"
+        )
+    return resolved.name

@@ -1,0 +1,82 @@
+"""Drops what a host has sent since its last snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from byteback.errors import BytebackError, ToolError, quote
+from byteback.server.accounting import growth, ledger
+from byteback.server.prune import repair
+from byteback.server.prune.removal import SPACE_TIMEOUT_S
+from byteback.server.snapshots import seal, sealing, take
+from byteback.server.store import reserve
+from byteback.server.store.layout import DISCARDED, Store
+from byteback.server.transfer import runner
+from byteback.system import files, privilege
+from byteback.system.btrfs import commands
+
+
+def discard(store: Store, host: str) -> list[str]:
+    """Put ``current`` back to the host's newest snapshot, or to nothing without one.
+
+    A transfer that is under way is ended first. The new ``current`` is made beside
+    the old one and exchanged with it in one step, so that whenever this is cut off
+    there is a whole ``current``, and what is left over the next pruning run deletes.
+    Returns lines about what was done. Raises NotSetUpError if there is no such
+    client, BusyError if its transfer does not end, ToolError if btrfs fails.
+    """
+    growth.check_client(store, host)
+    before = commands.free_space(store.root)
+    verdict = growth.verdicts(store, before, time.time()).get(host)
+    with runner.own_lock(store, host):
+        repair.clear_discarded(store, host)
+        newest = take.newest_name(store, host)
+        directory = store.host_directory(host)
+        beside = directory / DISCARDED
+        try:
+            _make(store, host, newest, beside)
+        except ToolError as error:
+            if not (commands.is_out_of_space(error) and reserve.release(store)):
+                raise
+            _make(store, host, newest, beside)
+        files.exchange(beside, store.current(host))
+        commands.sync(store.root)
+        repair.clear_discarded(store, host)
+        ledger.forget_taken(store, host, _last_snapshot_time(store, host))
+    commands.wait_for_deletions(store.root, SPACE_TIMEOUT_S)
+    after = commands.free_space(store.root)
+    lines = [
+        f"current of {host} is back at {newest or 'nothing: it has no snapshot'}",
+        f"free space was {before}, is {after}",
+    ]
+    since = verdict.blamed_since if verdict is not None else None
+    if since is not None:
+        made = [s.name for s in store.snapshots(host) if s.time.timestamp() >= since]
+        if made:
+            lines.append(f"what it took before is kept in {', '.join(made)}")
+    return lines
+
+
+def _make(store: Store, host: str, source: str | None, target: Path) -> None:
+    if source is None:
+        commands.create_subvolume(target)
+        target.chmod(0o700)
+    elif not seal.is_roots(target.with_name(source)):
+        commands.take_snapshot(target.with_name(source), target, read_only=False)
+    elif privilege.is_root_within_reach():
+        sealing.copy(store, host, source, target.name)
+    else:
+        raise BytebackError(
+            f"only root can copy the newest snapshot of {quote(host)}: it is sealed",
+            hint="run this with sudo",
+        )
+
+
+def _last_snapshot_time(store: Store, host: str) -> float:
+    recorded = growth.record_of(store, host).snapshots
+    named: list[float] = []
+    with contextlib.suppress(OSError):
+        named = [snapshot.time.timestamp() for snapshot in store.snapshots(host)]
+    return max([*recorded, *named], default=0.0)

@@ -1,0 +1,120 @@
+"""Finds what crashes have left behind in the store and puts it right.
+
+Each repair is one line in the log. Where there is none to make nothing is written, and
+no program is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+
+from byteback.errors import BusyError, BytebackError, LockedError, quote
+from byteback.model.hostname import is_host_name
+from byteback.model.snapshot import CURRENT, parse_snapshot_name
+from byteback.server.access import authorized_keys
+from byteback.server.snapshots import seal, take
+from byteback.server.snapshots.sealing import Seals
+from byteback.server.store import reserve
+from byteback.server.store.layout import DISCARDED, Store
+from byteback.system.btrfs import commands
+
+logger = logging.getLogger(__name__)
+
+
+def repair(store: Store) -> None:
+    """Look through all hosts; the caller is the store's user and holds its lock.
+
+    What cannot be put right is logged, and looked at again by the next run.
+    """
+    seals = Seals(store)
+    for host in _host_names(store):
+        try:
+            _repair_host(store, host, seals)
+        except (LockedError, BusyError):
+            continue  # a transfer is on: it will still be there next time
+        except (OSError, BytebackError) as error:
+            reason = error.message if isinstance(error, BytebackError) else error
+            logger.warning("cannot put %s right: %s", quote(host), reason)
+
+
+def look_after_seals(store: Store) -> None:
+    """The sealed snapshots' part of repair, before anything is decided by names."""
+    seals = Seals(store)
+    for host in _host_names(store):
+        try:
+            seals.look_after(host, *_sorted_out(store.trees(host)))
+        except (OSError, BytebackError) as error:
+            logger.warning("cannot look at %s: %s", quote(host), error)
+
+
+def _host_names(store: Store) -> list[str]:
+    with os.scandir(store.root) as entries:
+        names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+    return sorted(filter(is_host_name, names))
+
+
+def clear_discarded(store: Store, host: str) -> None:
+    """Delete what a discard has left; the caller holds the host's lock."""
+    left = store.host_directory(host) / DISCARDED
+    if commands.is_subvolume(left):
+        commands.delete_on_full_disc(
+            left, lambda: reserve.release(store), seal.deletion_check(None)
+        )
+    else:
+        take.discard_left(left)
+
+
+def _repair_host(store: Store, host: str, seals: Seals) -> None:
+    try:
+        dated, names = _sorted_out(store.trees(host))
+        unsealed = seals.look_after(host, dated, names)
+        if unsealed is None:
+            dated, names = _sorted_out(store.trees(host))
+            unsealed = dated
+    except PermissionError:
+        return  # not ours
+    except FileNotFoundError:
+        return  # gone meanwhile
+    if DISCARDED in names:
+        with store.lock_host(host):
+            clear_discarded(store, host)
+        logger.info("deleted what was left of a discarded backup of %s", quote(host))
+    if CURRENT not in names and dated and _is_enrolled(store, host):
+        with store.lock_host(host):
+            take.ensure_current(store, host)
+        logger.warning(
+            "%s had lost its current: made it again from its newest snapshot",
+            quote(host),
+        )
+    if CURRENT in names:
+        for name in unsealed:
+            _close(store, host, name)
+
+
+def _sorted_out(names: list[str]) -> tuple[list[str], set[str]]:
+    """Names of snapshots, and all others."""
+    dated = [name for name in names if parse_snapshot_name(name) is not None]
+    return dated, set(names) - set(dated)
+
+
+def _is_enrolled(store: Store, host: str) -> bool:
+    """Whether a key may send backups: else somebody may have retired the host."""
+    with contextlib.suppress(BytebackError, OSError):
+        return bool(authorized_keys.read(store).lines_of_host(host))
+    return False
+
+
+def _close(store: Store, host: str, name: str) -> None:
+    """Set a snapshot read-only that is not.
+
+    A run that was killed while it deleted one as the store's user leaves it writable,
+    and so did the old tool. The kernel says so without being asked by a program; of
+    one that is not ours it says that we may not write, which is true.
+    """
+    path = store.host_directory(host) / name
+    if not os.access(path, os.W_OK) or not commands.is_subvolume(path):
+        return
+    commands.set_read_only(path, True)
+    logger.info("set %s/%s read-only", host, name)

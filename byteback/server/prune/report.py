@@ -1,0 +1,67 @@
+"""Shows which snapshots there are, in which order they matter, and what keeps them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from byteback.model import retention, timeline
+from byteback.model.growth import Verdict
+from byteback.model.retention import Place
+from byteback.model.snapshot import Snapshot
+from byteback.server.store.layout import Store
+from byteback.system.host import LocalZone
+
+AGE = "age"
+IMPORTANCE = "importance"
+ORDERS = (AGE, IMPORTANCE)
+
+
+def snapshots(store: Store) -> list[Snapshot]:
+    """All snapshots of all clients."""
+    found: list[Snapshot] = []
+    for host in store.hosts():
+        # A host's directory may be taken away while we look.
+        with contextlib.suppress(FileNotFoundError):
+            found += store.snapshots(host)
+    return found
+
+
+def places(store: Store, order: str, now: datetime) -> list[Place]:
+    """All snapshots of all clients in the chosen order, the next to go last."""
+    if order == AGE:
+        return retention.order_by_age(snapshots(store))
+    return retention.order_by_importance(snapshots(store), now, LocalZone())
+
+
+def held(
+    places_: Sequence[Place], verdicts: Mapping[str, Verdict]
+) -> dict[Snapshot, str]:
+    """The snapshots that stay until somebody has looked at their host."""
+    found = {}
+    for snapshot, _ in places_:
+        verdict = verdicts.get(snapshot.host)
+        lost = verdict.shrinkage if verdict is not None else None
+        if lost is not None and snapshot.time.timestamp() < lost.since:
+            found[snapshot] = "its host is suddenly smaller"
+    return found
+
+
+def listing(
+    places_: Sequence[Place], verdicts: Mapping[str, Verdict], now: datetime
+) -> list[str]:
+    """One line for each snapshot, in order: HOST/SNAPSHOT, why, what keeps it."""
+    kept = retention.protections([place.snapshot for place in places_], now)
+    kept.update(held(places_, verdicts))
+    width = max((len(place.snapshot.path) for place in places_), default=0)
+    lines = []
+    for snapshot, reason in places_:
+        keeping = f"; kept: {kept[snapshot]}" if snapshot in kept else ""
+        lines.append(f"{snapshot.path:<{width}}  {reason}{keeping}")
+    return lines
+
+
+def draw(store: Store, now: datetime, width: int) -> list[str]:
+    """Which days each host still has, for a terminal of ``width`` columns."""
+    return timeline.draw(snapshots(store), now, LocalZone(), width)

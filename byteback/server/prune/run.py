@@ -1,0 +1,285 @@
+"""Keeps room in the store by deleting the snapshots that matter least."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from byteback import locking
+from byteback.errors import (
+    BytebackError,
+    LockedError,
+    NotSetUpError,
+    UsageError,
+    quote,
+)
+from byteback.model import retention
+from byteback.model.free_space import (
+    FreeSpace,
+    Limits,
+    wants_pruning,
+    wants_pruning_for_others,
+)
+from byteback.model.growth import Verdict
+from byteback.server.accounting import file_count, growth
+from byteback.server.prune import removal, repair, report
+from byteback.server.prune.removal import Remover, sealed_error
+from byteback.server.prune.report import IMPORTANCE
+from byteback.server.search import indexing
+from byteback.server.store import reserve, settings
+from byteback.server.store.layout import USER, Store, find_store
+from byteback.system import privilege
+
+logger = logging.getLogger(__name__)
+
+# Root waits for a run of the store's user. Clients' transfers start those, as often as
+# they come while room is short, and there is much that only root can do (D15, D29).
+ROOT_WAIT_S = 150.0
+MAX_FAILURES = 5  # what fails for five snapshots will fail for the others too
+UNDER_WAY = "pruning"  # in the store's state: the upper limit is still to be reached
+
+
+def utc_now() -> datetime:
+    """The time by this machine's clock."""
+    return datetime.now(UTC)
+
+
+@contextlib.contextmanager
+def opened_store() -> Iterator[Store]:
+    """This machine's store, for a caller who may prune it.
+
+    Root acts as the store's user inside, but where only root can (D15). Raises
+    NotSetUpError if there is none, BytebackError for a caller who is neither root nor
+    its owner.
+    """
+    store = find_store()
+    if not store.root.is_dir():
+        raise NotSetUpError(
+            f"the store {quote(str(store.root))} is missing",
+            hint="mount it, or make it with byteback-setup-server",
+        )
+    user = pwd.getpwnam(USER)
+    if os.geteuid() not in {0, user.pw_uid}:
+        raise BytebackError(
+            f"only root and the user {quote(USER)} can look after the store",
+            hint="run this with sudo",
+        )
+    with privilege.lowered_to(user.pw_uid, user.pw_gid):
+        yield store
+
+
+def choose_limits(min_percent: float | None, max_percent: float | None) -> Limits:
+    """The limits in force: what is given here beats server.toml beats the defaults.
+
+    Raises UsageError if they contradict each other.
+    """
+    if min_percent is None or max_percent is None:
+        known = settings.load()
+        min_percent = known.min_percent if min_percent is None else min_percent
+        max_percent = known.max_percent if max_percent is None else max_percent
+    if not 0 <= min_percent < max_percent <= 100:
+        raise UsageError(
+            f"the minimum of free space ({min_percent:g} %) must be below the maximum "
+            f"({max_percent:g} %), both between 0 and 100"
+        )
+    return Limits(min_percent, max_percent)
+
+
+class Pruner:
+    """One run over one store. ``now`` is the clock, for tests to replace."""
+
+    def __init__(
+        self,
+        store: Store,
+        order: str = IMPORTANCE,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.store = store
+        self.order = order
+        self.now = now
+        self._remover = Remover(store)
+        self._known_verdicts: dict[str, Verdict] | None = None
+
+    def listing(self) -> list[str]:
+        """One line for each snapshot, the next to go last."""
+        return report.listing(self._places(), self._verdicts(), self.now())
+
+    def prune(self, limits: Limits) -> int:
+        """Put right what was left behind; if space is short, delete until it is not.
+
+        Returns how many went. After each deletion it waits until the space is really
+        back. A run that finds another one at work leaves the work to it; root's, if
+        that takes long. Raises ToolError at the end if a snapshot could not be deleted.
+        """
+        try:
+            with self._locked():
+                repair.repair(self.store)
+                file_count.count_new(self.store)
+                is_due = self._is_due(limits)
+                deleted = self._prune_locked(limits) if is_due else 0
+                is_short = is_due and self._wants(self._free(), limits, under_way=False)
+                self._provide_reserve(limits)
+        except LockedError:
+            logger.info("another run is pruning already")
+            return 0
+        if not is_short:
+            indexing.index_new(self.store)
+        self._remover.raise_failures()
+        return deleted
+
+    def prune_one(self) -> int:
+        """Delete the last snapshot in the order, whatever its age: 1, or 0 if none.
+
+        A host's newest goes only when there is nothing else. Raises LockedError if
+        another run is pruning, ToolError if the deletion fails.
+        """
+        spared = self._remover.spared
+        with locking.hold_directory(self.store.root):
+            repair.look_after_seals(self.store)
+            while True:
+                found = retention.next_to_force(self._places(), self.now(), spared)
+                if found is None:
+                    logger.info("there is no snapshot to delete")
+                    return 0
+                place, is_newest = found
+                if is_newest:
+                    logger.warning(
+                        "nothing else is left: deleting the newest snapshot of host %s",
+                        quote(place.snapshot.host),
+                    )
+                if self._remover.delete(place, self._free()) is not None:
+                    return 1
+                self._remover.raise_failures()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the store's lock; LockedError if another run has it for too long."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locking.hold_directory(self.store.root))
+            except LockedError:
+                if not privilege.is_root_within_reach():
+                    raise
+                logger.info("waiting for another run, which is pruning already")
+                lock = locking.hold_directory(self.store.root, wait_s=ROOT_WAIT_S)
+                stack.enter_context(lock)
+            yield
+
+    def _prune_locked(self, limits: Limits) -> int:
+        self._mark_under_way(True)
+        self._tell_shrinkages()
+        self._remover.spare_sealed(self._places())
+        deleted = 0
+        is_evened = False
+        # Not known at first: an earlier run may have been cut off, or somebody may
+        # have deleted by hand, and their space be still on its way.
+        is_settled: bool | None = None
+        while self._wants(free := self._free(), limits, under_way=True):
+            if not is_evened:
+                is_evened = True
+                if removal.even_out(self.store.root, free, limits):
+                    continue
+            places = self._places()
+            spared = self._remover.spared | set(report.held(places, self._verdicts()))
+            place = retention.next_to_go(places, self.now(), spared)
+            if place is None or len(self._remover.failures) >= MAX_FAILURES:
+                self._say_stuck(free, limits)
+                return deleted
+            if is_settled is None:
+                is_settled = self._remover.wait()
+                if is_settled:
+                    continue
+            if not is_settled:
+                logger.warning(
+                    "free space is %s, but what is deleted already has not given back "
+                    "its space yet: a later run goes on",
+                    free,
+                )
+                return deleted
+            outcome = self._remover.delete(place, free)
+            if outcome is not None:
+                deleted += 1
+                is_settled = outcome
+        self._mark_under_way(False)
+        return deleted
+
+    def _places(self) -> list[retention.Place]:
+        return report.places(self.store, self.order, self.now())
+
+    def _verdicts(self) -> dict[str, Verdict]:
+        if self._known_verdicts is None:
+            now = self.now().timestamp()
+            self._known_verdicts = growth.verdicts(self.store, self._free(), now)
+        return self._known_verdicts
+
+    def _free(self) -> FreeSpace:
+        return self._remover.free()
+
+    def _is_due(self, limits: Limits) -> bool:
+        free = self._free()
+        under_way = (self.store.state / UNDER_WAY).exists()
+        is_due = self._wants(free, limits, under_way=under_way)
+        if not is_due:
+            logger.debug("free space is %s: nothing to do", free)
+            if free.percent <= limits.min_percent:
+                self._tell_blame(free)
+        return is_due
+
+    def _wants(self, free: FreeSpace, limits: Limits, *, under_way: bool) -> bool:
+        """Whether to prune; what suddenly larger backups took counts as free (D16)."""
+        if not wants_pruning(free.percent, limits, under_way=under_way):
+            return False
+        taken = growth.blamed(self._verdicts())
+        supposed = free.with_returned(taken.data, taken.metadata).percent
+        return wants_pruning(
+            supposed, limits, under_way=under_way
+        ) or wants_pruning_for_others(free.percent, limits, under_way=under_way)
+
+    def _provide_reserve(self, limits: Limits) -> None:
+        if reserve.is_there(self.store):
+            return
+        if self._free().percent > limits.min_percent:
+            reserve.provide(self.store)
+
+    def _tell_blame(self, free: FreeSpace) -> None:
+        for host, verdict in self._verdicts().items():
+            if verdict.blamed_since is not None:
+                reason = growth.describe_blame(host, verdict)
+                logger.warning("free space is %s: %s", free, reason)
+
+    def _tell_shrinkages(self) -> None:
+        for host, verdict in self._verdicts().items():
+            if verdict.shrinkage is not None:
+                logger.warning("%s", growth.describe_shrinkage(host, verdict))
+
+    def _mark_under_way(self, under_way: bool) -> None:
+        """Note for later runs that the upper limit is to be reached.
+
+        On a disc without a byte left this may fail, and then free space is below the
+        lower limit, so that no note is needed yet.
+        """
+        mark = self.store.state / UNDER_WAY
+        with contextlib.suppress(OSError):
+            if not under_way:
+                mark.unlink(missing_ok=True)
+            elif not mark.exists():
+                mark.touch(mode=0o600)
+
+    def _say_stuck(self, free: FreeSpace, limits: Limits) -> None:
+        sealed = self._remover.sealed
+        if sealed and free.percent <= limits.min_percent:
+            which = f"free space is {free}, and {len(sealed)} snapshots are"
+            self._remover.failures.append(sealed_error(which))
+            return
+        level = logging.WARNING if free.percent <= limits.min_percent else logging.DEBUG
+        logger.log(
+            level,
+            "free space is %s, and no snapshot may be deleted: each is younger than a "
+            "week, the newest of its host, kept until somebody has looked, or could "
+            "not be deleted",
+            free,
+        )

@@ -1,0 +1,138 @@
+"""Keeps the indexes of names up to date, at leisure, after the backups (D28)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import resource
+import time
+from collections.abc import Collection, Iterator, Mapping
+
+from byteback import locking
+from byteback.errors import BytebackError, LockedError, RefusedError, quote
+from byteback.model.snapshot import CURRENT
+from byteback.server.limits import SEARCH_MEMORY
+from byteback.server.search import limits as search_limits
+from byteback.server.search import name_index, walk
+from byteback.server.search.limits import Limits
+from byteback.server.snapshots import lineage
+from byteback.server.store import state
+from byteback.server.store.layout import Store
+from byteback.system.btrfs import commands
+from byteback.system.btrfs.subvolume import Subvolume
+
+logger = logging.getLogger(__name__)
+
+ONE_S = 120.0  # for one host; where that is not enough, searches do without
+ALL_S = 240.0  # of one run
+
+
+def index_new(store: Store) -> None:
+    """Make the indexes that backups have outdated; nothing here fails a run.
+
+    What is not reached has the next run, and what another run is at stays with that:
+    two would write into one file.
+    """
+    try:
+        with locking.hold_directory(store.state / "hosts"), _little_memory():
+            _index_all(store)
+    except LockedError:
+        logger.info("another run is making indexes already")
+    except FileNotFoundError:
+        return  # nobody has sent anything yet
+    except (OSError, BytebackError) as error:
+        logger.info("no indexes of names are made: %s", error)
+
+
+def _index_all(store: Store) -> None:
+    hosts = store.hosts()
+    _clear_away(store, hosts)
+    search_limits.allow_open_files()
+    deadline = time.monotonic() + ALL_S
+    for host in hosts:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        try:
+            _index(store, host, min(ONE_S, left))
+        except (OSError, BytebackError, MemoryError) as error:
+            logger.info("no index of the names of %s: %s", quote(host), error)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                return
+
+
+def _index(store: Store, host: str, seconds: float) -> None:
+    if state.finished_since(store, host) is None:
+        return  # a transfer is on: when it has ended there is more to know
+    directory = store.host_directory(host)
+    names = store.trees(host)
+    current = lineage.read_trees(directory, [CURRENT])
+    present = name_index.identify(store, host, current)
+    if not name_index.is_due(store, host, names, present):
+        return
+    # What somebody changes by hand from now on has a transaction of its own.
+    commands.sync(directory)
+    trees = lineage.read_trees(directory, names)
+    identities = name_index.identify(store, host, trees)
+    limits = Limits(0, seconds, is_watched=False)
+    search = walk.Search(
+        directory, names, lineage.chains_of(trees), [], "copies", limits
+    )
+    path = name_index.path_of(store, host)
+    recorded = {name: identities.get(name) for name in names}
+    started = time.monotonic()
+    try:
+        name_index.write(path, _directories(search, trees), recorded)
+        return
+    except _ChangedError:
+        reason, recorded = "its trees changed meanwhile", {}
+    except MemoryError:
+        reason = "its directories are too large"
+    except RefusedError as error:
+        if seconds < ONE_S:
+            return  # the next run has more time for it
+        reason = error.message
+    logger.info("no index of the names of %s: %s", quote(host), reason)
+    taken = time.monotonic() - started
+    name_index.write(path, [], recorded, is_whole=False, taken=taken)
+
+
+class _ChangedError(Exception):
+    """A tree went while it was read: what it shared with others is not known."""
+
+
+def _directories(
+    search: walk.Search, trees: Mapping[str, Subvolume]
+) -> Iterator[tuple[str, Collection[str]]]:
+    yield from walk.directories(search)
+    now = lineage.read_trees(search.directory, search.trees)
+    if _uuids(now) != _uuids(trees):
+        raise _ChangedError
+
+
+def _uuids(trees: Mapping[str, Subvolume]) -> Mapping[str, bytes]:
+    """Which trees they are: looking at ``current`` may count as a change (atime)."""
+    return {name: tree.uuid for name, tree in trees.items()}
+
+
+def _clear_away(store: Store, hosts: list[str]) -> None:
+    """Delete what is left of clients that are gone, and of runs that were killed."""
+    kept = {name_index.path_of(store, host).name for host in hosts}
+    for path in (store.state / "hosts").glob("*.names*"):
+        if path.suffix in (".names", name_index.UNFINISHED) and path.name not in kept:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _little_memory() -> Iterator[None]:
+    """As much as a search has: a client sets its names."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = (soft, SEARCH_MEMORY)
+    limits = [limit for limit in wanted if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,0 +1,268 @@
+"""Serves one request of a client: the forced command of every client's key.
+
+The request is whatever the holder of that key cares to send, so that nothing of it is
+used before it has been parsed into a typed value. What only some requests need is
+imported when they come: most sessions are over before Python has loaded much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from byteback import __version__, log
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    LockedError,
+    NotSetUpError,
+    PolicyError,
+    RefusedError,
+    ToolError,
+    quote,
+)
+from byteback.model.hostname import is_host_name
+from byteback.server import limits
+from byteback.server.store import state
+from byteback.server.store.layout import Store, own_store
+from byteback.wire import replies, requests
+
+FLUSH_S = 0.2  # how long what was found may wait for more
+
+
+def serve(host: str, command: bytes) -> int:
+    """Serve one request for ``host`` and return the session's exit status.
+
+    ``command`` is SSH_ORIGINAL_COMMAND as sshd gave it.
+    Raises a BytebackError for what is refused or fails; what of it the client may
+    read, for_client says.
+    """
+    address = client_address()
+    started = time.monotonic()
+    log.note(host=host, address=address, key=_fingerprint())
+    try:
+        status = _serve(host, command, address)
+    except MemoryError:
+        raise RefusedError(
+            "the request needs too much memory", hint="ask for less at once"
+        ) from None
+    finally:
+        log.note(seconds=f"{time.monotonic() - started:.1f}")
+    log.audit_end("ACCEPT", exit=status)
+    return status
+
+
+def _serve(host: str, command: bytes, address: str) -> int:
+    if not is_host_name(host):
+        raise NotSetUpError(
+            f"{quote(host)} in authorized_keys cannot be a client's name",
+            hint="run byteback-setup-client on that machine again",
+        )
+    request = requests.parse_request(command)
+    log.note(request=type(request).__name__.lower())
+    store = own_store()
+    if not store.host_directory(host).is_dir():
+        raise NotSetUpError(
+            f"the server has no directory for {quote(host)}",
+            hint="run byteback-setup-client on that machine again",
+        )
+    with limits.place(store, host), contextlib.ExitStack() as stack:
+        if not isinstance(request, requests.Push | requests.Pull):
+            stack.enter_context(limits.time_limit())
+        status = _dispatch(store, host, request, address)
+        # Within the time limit: a client may choose not to read.
+        sys.stdout.flush()
+    return status
+
+
+def for_client(error: BytebackError) -> BytebackError:
+    """``error`` as the client may read it: without the server's paths and commands.
+
+    Refusals and the like speak of what the client asked. Whatever else goes wrong is
+    the server's own affair, and its log has the whole of it.
+    """
+    if isinstance(error, RefusedError | BusyError | PolicyError | NotSetUpError):
+        return error
+    is_ended = isinstance(error, ToolError) and (error.status or 0) < 0
+    if is_ended or error.can_pass:
+        # Somebody ended the program, in a shutdown, say; or there was want of memory.
+        return BusyError("the server was interrupted", hint="try again")
+    if isinstance(error, LockedError):
+        kind: type[BytebackError] = LockedError
+        message = "another session of this machine is at work on the server"
+        hint = "try again when it has ended"
+    else:
+        kind = type(error) if isinstance(error, ToolError) else BytebackError
+        message = "the server could not do this"
+        hint = "its administrator finds the reason in its system log"
+    public = kind(message, hint)
+    public.exit_status = error.exit_status
+    return public
+
+
+def _dispatch(store: Store, host: str, request: requests.Request, address: str) -> int:
+    match request:
+        case requests.Ping():
+            if request.json:
+                _reply(replies.Hello(__version__, replies.PROTOCOL, host))
+            if request.json and request.probe:
+                from byteback.server.session import line_probe
+
+                sys.stdout.flush()
+                line_probe.acknowledge_blocks(sys.stdin.buffer, sys.stdout.buffer)
+            return 0
+        case requests.Complete():
+            return _complete(store, host, request)
+        case requests.Find():
+            with limits.search_place(store, host):
+                return _find(store, host, request)
+        case requests.List():
+            with limits.search_place(store, host):
+                return _list(store, host, request)
+        case requests.Push():
+            from byteback.server.transfer import sessions
+
+            return sessions.push(store, host, request, address)
+        case requests.Pull():
+            from byteback.server.transfer import sessions
+
+            return sessions.pull(store, host, request, address)
+
+
+def _complete(store: Store, host: str, request: requests.Complete) -> int:
+    from byteback.server.snapshots import take
+    from byteback.server.store import settings
+
+    name: str | None = None
+    # No failure: an old client would take any other status than 0 for one.
+    with contextlib.suppress(PolicyError):
+        name = take.take_snapshot(
+            store,
+            host,
+            settings.load(host),
+            incomplete=request.incomplete,
+            files=request.files,
+        )
+    if request.json:
+        newest = name or take.newest_name(store, host)
+        _reply(replies.Completion(snapshot=name, newest=newest))
+    return 0
+
+
+def _find(store: Store, host: str, request: requests.Find) -> int:
+    from byteback.model import difference, listing
+    from byteback.server.accounting import ledger
+    from byteback.server.search import run
+
+    whole = state.current_is_whole(store, host)
+    incomplete = ledger.incomplete_snapshots(store, host) & set(store.trees(host))
+    chains, index = run.read_history(store, host)
+    _confine_search(store, host)
+    patterns = run.read_patterns(sys.stdin.buffer)
+    found = 0
+    if request.scope == "size":
+        size = run.total_size(
+            store, host, request.snapshot, patterns, current_is_whole=whole
+        )
+        _reply(replies.End(0, whole, tuple(sorted(incomplete)), size))
+        return 0
+    if request.sample is not None:
+        patterns = run.sample(
+            *(store, host, request.snapshot, patterns, request.sample),
+            current_is_whole=whole,
+            chains=chains,
+        )
+    if request.since is None:
+        entries = run.find(
+            *(store, host, request.snapshot, request.scope, patterns),
+            current_is_whole=whole,
+            chains=chains,
+            index=index,
+        )
+        lines = map(listing.format_json, entries)
+    else:
+        changes = run.changes(
+            *(store, host, request.snapshot, request.since, patterns),
+            current_is_whole=whole,
+            chains=chains,
+        )
+        lines = map(difference.format_difference, changes)
+    flushed = 0.0
+    for line in lines:
+        _write(line)
+        found += 1
+        now = time.monotonic()
+        if now - flushed > FLUSH_S:
+            sys.stdout.buffer.flush()
+            flushed = now
+    _reply(replies.End(found, whole, tuple(sorted(incomplete))))
+    return 0
+
+
+def _list(store: Store, host: str, request: requests.List) -> int:
+    from byteback.model import listing
+    from byteback.server.search import run
+
+    if not request.patterns:
+        raise RefusedError("no pattern was given", hint="name the files to list")
+    scope = "versions" if request.every_version else "newest"
+    whole = state.current_is_whole(store, host)
+    chains, index = run.read_history(store, host)
+    _confine_search(store, host)
+    entries = run.find(
+        store,
+        host,
+        request.snapshot,
+        "copies" if request.verbose else scope,
+        request.patterns,
+        current_is_whole=whole,
+        chains=chains,
+        index=index,
+    )
+    for line in listing.format_table(list(entries)):
+        _write(line)
+    return 0
+
+
+def _confine_search(store: Store, host: str) -> None:
+    from byteback.server.store import settings
+
+    limits.confine_search(store.host_directory(host), settings.load(host))
+
+
+def original_command() -> bytes:
+    """What the client asked sshd to run."""
+    return os.environb.get(b"SSH_ORIGINAL_COMMAND", b"")
+
+
+def client_address() -> str:
+    """The client's address, as sshd saw it."""
+    return os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
+
+
+def _fingerprint() -> str | None:
+    """The key's, as ssh-keygen -l shows it, where sshd has ExposeAuthInfo."""
+    place = os.environ.get("SSH_USER_AUTH")
+    if place is None:
+        return None
+    import base64
+    import hashlib
+
+    try:
+        words = Path(place).read_bytes()[:16384].split()  # publickey TYPE BASE64
+        digest = hashlib.sha256(base64.b64decode(words[2])).digest()
+    except (OSError, IndexError, ValueError):
+        return None
+    return "SHA256:" + base64.b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def _reply(reply: replies.Hello | replies.Completion | replies.End) -> None:
+    _write(replies.format_reply(reply))
+
+
+def _write(line: str) -> None:
+    # Names may hold any byte, and the locale here may be any too.
+    sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")

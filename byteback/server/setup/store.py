@@ -1,0 +1,287 @@
+"""Sees to it that the store is there and mounted, now and after a reboot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from byteback.errors import UsageError, quote
+from byteback.server.setup import volume as setup_volume
+from byteback.server.setup.steps import (
+    THREE_WAYS,
+    Choice,
+    Device,
+    Directory,
+    Hands,
+    Outcome,
+    Volume,
+    found,
+    warning,
+)
+from byteback.server.store.layout import STATE, Store
+from byteback.system import fstab, host, process
+from byteback.system.btrfs import filesystem
+
+NEEDED = "user_subvol_rm_allowed"  # without it the byteback user cannot prune
+HARMFUL = ("autodefrag", "clear_cache")
+
+
+def provide(choice: Choice | None, home: Path, hands: Hands) -> Iterator[Outcome]:
+    """Make, mount and enter in fstab whatever of the store is missing.
+
+    Everything that speaks against it is found before the first change. The mount
+    comes before its line in fstab: one that fails leaves nothing that would stand
+    in the way of another try.
+    """
+    if isinstance(choice, Directory):
+        yield from _check_directory(home, hands)
+    elif choice is None:
+        yield from _repair(home, hands)
+    else:
+        yield from _provide_volume(choice, home, hands)
+
+
+def mounted_at(mount_point: Path) -> host.Mount | None:
+    """What is mounted exactly there, on top."""
+    here = [each for each in host.mounts() if each.mount_point == str(mount_point)]
+    return here[-1] if here else None
+
+
+def is_there(home: Path) -> bool:
+    """Whether the home is on a mounted btrfs, so that one can look into the store."""
+    mounted = host.mount_of(home) if home.is_dir() else None
+    return mounted is not None and mounted.fs_type == "btrfs"
+
+
+def is_store_like(directory: Path, uid: int | None) -> bool:
+    """Whether a directory may become the store: empty, or one already.
+
+    It is given to the byteback user, so that it must not be anybody else's.
+    """
+    if uid is not None and directory.stat().st_uid == uid:
+        return True
+    names = [path.name for path in directory.iterdir()]
+    if not names or STATE in names:
+        return True
+    store = Store(directory)
+    return store.authorized_keys.exists() or bool(store.hosts())
+
+
+def _provide_volume(volume: Volume, home: Path, hands: Hands) -> Iterator[Outcome]:
+    mounted = mounted_at(home)
+    _check_fstab(volume, home)
+    if mounted is None:
+        _check_mount_point(home)
+        setup_volume.check_volume(volume)
+        yield from setup_volume.make_volume(volume, hands)
+        yield hands.do(
+            f"mount {quote(str(volume.path))} on {quote(str(home))}",
+            lambda: _mount(volume, home),
+        )
+    else:
+        _check_mounted(volume, mounted)
+        yield found(f"{quote(str(volume.path))} is mounted on {quote(str(home))}")
+        yield from _ensure_option(mounted, hands)
+    yield from _ensure_fstab(volume, home, hands)
+
+
+def _mount(volume: Volume, home: Path) -> None:
+    # The bare mount point stays root's: while nothing is mounted on it, no key is
+    # found there and no backup can fill the disc below.
+    home.mkdir(mode=0o755, parents=True, exist_ok=True)
+    filesystem.mount(volume.path, home, setup_volume.mount_options(volume))
+
+
+def _check_mount_point(home: Path) -> None:
+    if not os.path.lexists(home):
+        return
+    if not home.is_dir() or any(home.iterdir()):
+        what = "is not empty" if home.is_dir() else "is no directory"
+        raise UsageError(
+            f"the mount point {quote(str(home))} {what}",
+            hint="move what is there away, or choose another with --mount-point",
+        )
+
+
+def _check_mounted(volume: Volume, mounted: host.Mount) -> None:
+    if not setup_volume.is_on(volume, mounted.device):
+        raise UsageError(
+            f"{quote(mounted.mount_point)} is in use: "
+            f"{quote(mounted.device)} ({mounted.fs_type}) is mounted there",
+            hint="unmount it, or choose another place with --mount-point",
+        )
+    if mounted.fs_type != "btrfs":
+        raise UsageError(f"{quote(mounted.mount_point)} is no btrfs")
+
+
+def _check_fstab(volume: Volume, home: Path) -> None:
+    entry = fstab.find(str(home))
+    if entry is None:
+        return
+    fits = entry.fs_type in {"btrfs", "auto"} and setup_volume.is_for(volume, entry)
+    if fits and isinstance(volume, Device) and "=" in entry.spec:
+        fits = not setup_volume.needs_format(volume)  # the UUID would change
+    if not fits:
+        raise UsageError(
+            f"{quote(str(fstab.PATH))} has {quote(entry.spec)} for the mount point "
+            f"{quote(str(home))}",
+            hint="remove that line, or choose another place with --mount-point",
+        )
+
+
+def _ensure_option(mounted: host.Mount, hands: Hands) -> Iterator[Outcome]:
+    point = Path(mounted.mount_point)
+    if NEEDED not in mounted.options:
+        yield hands.do(
+            f"remount {quote(str(point))} with {NEEDED}",
+            lambda: filesystem.remount(point, [NEEDED]),
+        )
+    yield from _warn_of_harmful(mounted)
+
+
+def _warn_of_harmful(mounted: host.Mount) -> Iterator[Outcome]:
+    for option in HARMFUL:
+        if option in mounted.options:
+            yield warning(
+                f"{quote(mounted.mount_point)} is mounted with {option}, which "
+                "slows a store down and wastes space: take it out of /etc/fstab"
+            )
+
+
+def _ensure_fstab(volume: Volume, home: Path, hands: Hands) -> Iterator[Outcome]:
+    entry = fstab.find(str(home))
+    if entry is None:
+        yield hands.do(
+            f"add {quote(str(home))} to {quote(str(fstab.PATH))}",
+            lambda: _add_to_fstab(volume, home),
+        )
+        return
+    yield from _ensure_entry(entry, (*setup_volume.mount_options(volume),), hands)
+
+
+def _ensure_entry(
+    entry: fstab.Entry, options: tuple[str, ...], hands: Hands
+) -> Iterator[Outcome]:
+    missing = missing_options(options, entry.options)
+    where = f"the line for {quote(entry.mount_point)} in {quote(str(fstab.PATH))}"
+    if not missing:
+        yield found(f"{where} is right")
+    elif entry.is_ours:
+        yield hands.do(
+            f"add {','.join(missing)} to {where}",
+            lambda: _add_options(entry, missing),
+        )
+    else:
+        yield warning(
+            f"{where} lacks {','.join(missing)}: it is not byteback's own line, so "
+            "add that by hand"
+        )
+
+
+def _add_to_fstab(volume: Volume, home: Path) -> None:
+    fstab.add(setup_volume.fstab_entry(volume, home))
+    _reload_systemd()
+
+
+def _add_options(entry: fstab.Entry, options: tuple[str, ...]) -> None:
+    fstab.add_options(entry, options)
+    _reload_systemd()
+
+
+def _reload_systemd() -> None:
+    """systemd makes its mount units from fstab, and only when it is told to."""
+    if host.is_systemd_running():
+        process.run(["systemctl", "daemon-reload"])
+
+
+def missing_options(
+    wanted: tuple[str, ...], present: tuple[str, ...]
+) -> tuple[str, ...]:
+    """What is wanted and not there; any compression an administrator chose is fine."""
+    keys = {option.partition("=")[0] for option in present}
+    compressed = bool(keys & {"compress", "compress-force"})
+    return tuple(
+        option
+        for option in wanted
+        if option not in present and not (option.startswith("compress=") and compressed)
+    )
+
+
+def _check_directory(home: Path, hands: Hands) -> Iterator[Outcome]:
+    name = quote(str(home))
+    if not home.is_dir():
+        raise UsageError(f"there is no directory {name}", hint="make it first")
+    mounted = host.mount_of(home)
+    if mounted is None or mounted.fs_type != "btrfs":
+        kind = mounted.fs_type if mounted else "nothing known"
+        raise UsageError(f"{name} is on {kind}, not on btrfs", hint=THREE_WAYS)
+    _check_options(name, mounted)
+    yield found(f"{name} is on btrfs, mounted with {NEEDED}")
+    yield from _warn_of_harmful(mounted)
+    yield from _check_entry(mounted, hands)
+
+
+def _check_options(name: str, mounted: host.Mount) -> None:
+    point = mounted.mount_point
+    if NEEDED not in mounted.options:
+        raise UsageError(
+            f"the file system of {name} is mounted without {NEEDED}, so that the "
+            "byteback user could not remove old snapshots",
+            hint=f"run 'mount -o remount,{NEEDED} {point}' and add {NEEDED} to the "
+            f"options of {point} in {fstab.PATH}",
+        )
+    if "ro" in mounted.options:
+        raise UsageError(
+            f"the file system of {name} is mounted read-only",
+            hint=f"run 'mount -o remount,rw {point}'",
+        )
+
+
+def _check_entry(mounted: host.Mount, hands: Hands) -> Iterator[Outcome]:
+    entry = fstab.find(mounted.mount_point)
+    if entry is not None:
+        yield from _ensure_entry(entry, (NEEDED,), hands)
+        return
+    yield warning(
+        f"{quote(str(fstab.PATH))} has no line for {quote(mounted.mount_point)}: make "
+        f"sure that it is mounted at boot, with {NEEDED}; for a store's own device or "
+        "image, naming it again adds the line"
+    )
+
+
+def _repair(home: Path, hands: Hands) -> Iterator[Outcome]:
+    """The store of a machine that is set up: mount it again, or only check it."""
+    mounted = host.mount_of(home) if home.is_dir() else None
+    entry = fstab.find(str(home))
+    if mounted is not None and mounted.fs_type == "btrfs":
+        if entry is not None and entry.is_ours and mounted_at(home):
+            yield found(f"{quote(mounted.device)} is mounted on {quote(str(home))}")
+            yield from _ensure_option(mounted, hands)
+            yield from _ensure_entry(entry, setup_volume.OPTIONS, hands)
+        else:
+            yield from _check_directory(home, hands)
+        return
+    if entry is None:
+        raise UsageError(
+            f"{quote(str(home))}, the byteback user's home, is no store",
+            hint=THREE_WAYS,
+        )
+    yield from _mount_again(home, entry, hands)
+
+
+def _mount_again(home: Path, entry: fstab.Entry, hands: Hands) -> Iterator[Outcome]:
+    _check_mount_point(home)
+    yield hands.do(
+        f"mount {quote(entry.spec)} on {quote(str(home))}",
+        lambda: _mount_entry(home),
+    )
+    mounted = mounted_at(home)
+    if mounted is not None:
+        yield from _ensure_option(mounted, hands)
+    yield from _ensure_entry(entry, setup_volume.OPTIONS, hands)
+
+
+def _mount_entry(home: Path) -> None:
+    home.mkdir(mode=0o755, parents=True, exist_ok=True)
+    filesystem.mount_from_fstab(home)

@@ -1,0 +1,4 @@
+"""Takes and seals snapshots, and tells which trees are one subvolume's history.
+
+session/ and prune/ call it. Directories of clients are hostile; btrfs is trusted.
+"""

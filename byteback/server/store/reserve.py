@@ -1,0 +1,67 @@
+"""A little room kept back in the store, given up when even a deletion finds none.
+
+What a deletion needs on btrfs is metadata, never room for data. So the reserve is one
+empty file whose attributes fill leaves of metadata (D18).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+from byteback.server.store.layout import Store
+from byteback.system import files
+
+logger = logging.getLogger(__name__)
+
+ATTRIBUTES = 512
+VALUE_BYTES = 15_000  # nearly a leaf of 16 KiB each: 8 MiB, and twice that with copies
+
+
+def path(store: Store) -> Path:
+    """Where the reserve is."""
+    return store.state / "reserve"
+
+
+def is_there(store: Store) -> bool:
+    """Whether there is something to give up."""
+    return path(store).exists()
+
+
+def provide(store: Store) -> bool:
+    """Make the reserve if it is missing, whole or not at all; whether it is there."""
+    if is_there(store):
+        return True
+    new = path(store).with_suffix(".new")
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            for number in range(ATTRIBUTES):
+                # Compression does not reach attributes: zeros will do.
+                os.setxattr(fd, f"user.byteback.{number}", bytes(VALUE_BYTES))
+        finally:
+            os.close(fd)
+        new.rename(path(store))
+    except OSError as error:
+        logger.debug("cannot keep a reserve: %s", error.strerror)
+        with contextlib.suppress(OSError):
+            new.unlink()
+        return False
+    return True
+
+
+def release(store: Store) -> bool:
+    """Give the reserve up, to be made again when there is room; whether there was one.
+
+    Its room can be used when the next commit is through.
+    """
+    try:
+        path(store).unlink()
+        with contextlib.suppress(OSError):
+            files.sync_directory(store.state)
+    except OSError:
+        return False
+    logger.warning("the disc is full: gave up the reserve of the store")
+    return True

@@ -1,0 +1,144 @@
+"""Reads in rsync's log which files of several names a transfer changes (D34)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from byteback.model.rsync_names import plain_name
+from byteback.server.store import tree
+
+MAX_SHARED = 1 << 20  # files with several names that one transfer changes
+MAX_PATHS = 1 << 24  # characters, of the names that they were changed under
+MAX_BEGINNINGS = 100
+# With hard links and files that change under other names rsync 3.5 comes to a
+# standstill that no time-out ends, unless it knows all names from the start.
+CAREFUL = ("--no-inc-recursive",)
+
+# rsync cuts a long line, after 2047 bytes, and writes the next one right behind it.
+_NEVER_CUT = 1000  # bytes
+_LONGEST = 1 << 13  # bytes; nothing that rsync writes before the next line is longer
+_CUT_ESCAPE = re.compile(rb"\\#?[0-7]{0,3}\Z")
+_LOGGED = re.compile(rb"[0-9/]{10} [0-9:]{8} \[[0-9]+\] ")
+# rsync(1), --itemize-changes: all but directories, and but what is new ("+").
+_CHANGED = re.compile(rb"[<>.c][^d][^+ ]\S{8} (.+)", re.DOTALL)
+
+
+class Changes:
+    """The files of several names that a transfer changes, by their inode numbers."""
+
+    def __init__(self, top: Path, separated: Collection[int] | None) -> None:
+        self.numbers: set[int] = set()
+        # Under which name each was changed last, as long as these are not too many.
+        self.paths: dict[int, str] = {}
+        # Of paths too long for rsync's log: it does not tell which files have changed.
+        self.beginnings: set[str] = set()
+        self.fifo: Path | None = None  # for rsync's log
+        self.is_heard = False
+        # They had one name when the transfer began; None: it is no second one.
+        self._separated = separated
+        self._top = top
+        self._parent: str | None = None
+        self._directory: int | None = None
+        self._length = 0  # of all paths
+        self._rest = b""  # the beginning of a line
+
+    @property
+    def options(self) -> Sequence[str]:
+        """What rsync is to be told besides."""
+        return () if self._separated is None else CAREFUL
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether what the transfer goes on to do will not have to be undone.
+
+        A second transfer goes on to its end: else there might be no end to them.
+        """
+        return not self.numbers or self._separated is not None
+
+    def is_spared(self, number: int) -> bool:
+        """Whether a file had one name when the transfer began."""
+        return number in (self._separated or ())
+
+    def take(self, line: bytes) -> None:
+        """A line of rsync's log. What it names is looked at, beneath the top only."""
+        line = self._rest + line
+        self._rest = b""
+        start = 0
+        for logged in _LOGGED.finditer(line, _NEVER_CUT):
+            if logged.start() - start >= _NEVER_CUT:
+                self._take(line[start : logged.start()])
+                start = logged.start()
+        if line.endswith(b"\n"):
+            self._take(line[start:])
+        else:
+            self._rest = line[start : start + _LONGEST]
+
+    def close(self) -> None:
+        """Take what has no end, and close what is open of the tree."""
+        self._take(self._rest)
+        self._rest = b""
+        self._close()
+
+    def _take(self, line: bytes) -> None:
+        prefix = _LOGGED.match(line)
+        if prefix is None:
+            return
+        self.is_heard = True
+        changed = _CHANGED.fullmatch(line[prefix.end() :].rstrip(b"\n"))
+        if changed is None:
+            return
+        if line.endswith(b"\n"):
+            self._look_at(resolve(plain_name(os.fsdecode(changed[1]))))
+        elif len(line) >= _NEVER_CUT:
+            name = os.fsdecode(_CUT_ESCAPE.sub(b"", changed[1]))
+            self.beginnings.add(resolve(plain_name(name)))
+            if len(self.beginnings) > MAX_BEGINNINGS:
+                self.beginnings = {os.path.commonpath(list(self.beginnings))}
+
+    def _look_at(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        is_a_name = name not in ("", "..") and "\0" not in path
+        is_too_long = len(path) >= tree.PATH_MAX  # many directories to be opened
+        if not is_a_name or is_too_long or len(self.numbers) > MAX_SHARED:
+            return
+        if parent != self._parent:
+            self._close()
+            self._parent, self._directory = parent, open_beneath(self._top, parent)
+        if self._directory is None:
+            return
+        status = tree.status(self._directory, name)
+        if status and status.st_nlink > 1 and not self.is_spared(status.st_ino):
+            self.numbers.add(status.st_ino)
+            self._length += len(path) - len(self.paths.pop(status.st_ino, ""))
+            if self._length <= MAX_PATHS:
+                self.paths[status.st_ino] = path
+            else:
+                self._length -= len(path)
+
+    def _close(self) -> None:
+        if self._directory is not None:
+            os.close(self._directory)
+        self._parent = self._directory = None
+
+
+def resolve(path: str) -> str:
+    """A path as it is told beneath a tree's top, with each directory named once."""
+    return "/".join(name for name in path.split("/") if name not in ("", "."))
+
+
+def open_beneath(top: Path, path: str) -> int | None:
+    """A descriptor of a directory beneath ``top``; None if there is none there.
+
+    No link is followed on the way, nor "..".
+    """
+    directory = tree.open_root(top)
+    for name in path.split("/") if path else ():
+        if directory is None:
+            break
+        above = directory
+        directory = tree.open_directory(above, name) if name != ".." else None
+        os.close(above)
+    return directory

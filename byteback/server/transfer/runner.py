@@ -1,0 +1,253 @@
+"""Runs the server's rsync for one transfer: confined, measured, never two a client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+from byteback import locking, log
+from byteback.errors import BusyError, LockedError, NotSetUpError, PolicyError
+from byteback.server.store.layout import Store, lock_name, own_store
+from byteback.server.store.settings import ServerSettings
+from byteback.server.transfer.rsync_args import FILES_FROM
+from byteback.system import process, signals, watching
+from byteback.system.confinement import sandbox
+from byteback.system.rsync import options
+
+BY_HAND = frozenset({"byteback-prune", "byteback-snapshot"})
+TAKE_OVER_WAIT_S = 20.0
+BUSY_RETRY_S = 300
+WATCH_S = 2.0
+MAX_TRANSFERS_OF_ONE = 4  # of one client: a push, one that takes over, two pulls
+NICENESS = 10
+MAX_OPEN_FILES = 1024
+OPTIONS_CACHE = "rsync-options"  # in the store's state
+LOG_OPTIONS = ("--log-file-format=%i %n", "--log-file=")
+MIN_MEMORY = 2 << 30  # bytes of address space, on however small a machine
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a transfer ended, and what the kernel counted for it."""
+
+    status: int  # rsync's exit status, or minus a signal
+    bytes_read: int | None = None  # from the wire and from the tree
+    bytes_written: int | None = None  # to the disc, as far as it is known already
+    confinement: str = "none"  # the layers that held it
+
+
+def is_confined(settings: ServerSettings) -> bool:
+    """Whether transfers are confined by the kernel here, after the policy.
+
+    Raises PolicyError where the policy requires it and the kernel cannot.
+    """
+    if settings.confinement == "off":
+        return False
+    if sandbox.is_available():
+        return True
+    if settings.confinement == "require":
+        raise _cannot_confine()
+    return False
+
+
+def _cannot_confine() -> PolicyError:
+    return PolicyError(
+        "this server cannot confine transfers, and its policy requires it",
+        hint="its administrator finds out why with byteback-setup-server",
+    )
+
+
+@contextlib.contextmanager
+def slot(store: Store, settings: ServerSettings, host: str) -> Iterator[None]:
+    """One of the server's places for transfers, and of the client's own.
+
+    BusyError when all are taken. A client may read its backups while it makes one, but
+    no client may fill the server's places with readings that never end: one is always
+    left to others, but where there are two or less, for one that takes over needs two.
+    """
+    mine = min(MAX_TRANSFERS_OF_ONE, max(2, settings.max_transfers - 1))
+    with (
+        _one_of(store, f"{lock_name(host)}.", mine, "of this machine"),
+        _one_of(store, "", settings.max_transfers, "already"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _one_of(store: Store, prefix: str, count: int, whose: str) -> Iterator[None]:
+    for number in range(count):
+        path = store.state / "slots" / f"{prefix}{number}.lock"
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locking.hold(path))
+            except LockedError:
+                continue
+            yield
+            return
+    raise BusyError(
+        f"the server is busy with {count} transfers {whose}",
+        hint=f"try again in {BUSY_RETRY_S} seconds",
+    )
+
+
+@contextlib.contextmanager
+def own_lock(store: Store, host: str) -> Iterator[locking.Lock]:
+    """The host's lock, taken over from a transfer of the same host if need be.
+
+    A client runs one backup at a time, so that an older transfer of the same client
+    belongs to a connection that died without anybody noticing.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(store.lock_host(host, wait_s=1.0))
+        except LockedError:
+            for pid in _holders(store.lock_path(host)):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGTERM)
+            lock = _lock_after_take_over(store, host, stack)
+        yield lock
+
+
+def _lock_after_take_over(
+    store: Store, host: str, stack: contextlib.ExitStack
+) -> locking.Lock:
+    try:
+        return stack.enter_context(store.lock_host(host, wait_s=TAKE_OVER_WAIT_S))
+    except LockedError:
+        raise BusyError(
+            "the server has not ended an older transfer of this machine yet",
+            hint=f"try again in {BUSY_RETRY_S} seconds",
+        ) from None
+
+
+def run(
+    argv: Sequence[str],
+    directory: Path,
+    rights: int,
+    settings: ServerSettings,
+    lock: locking.Lock | None,
+    watch: Callable[[int | None], bool] | None = None,
+    log_fifo: Path | None = None,
+) -> Measured:
+    """Run the server's rsync in ``directory`` on the session's own descriptors.
+
+    It gets ``rights`` (sandbox.READ or WRITE) on that directory and nothing else that
+    is anybody's. It inherits ``lock``, so that the lock is held for as long as any
+    process of the transfer lives, whatever becomes of this one. ``watch`` is told
+    every few seconds what it has written until then, and stops it by returning false,
+    or by raising. What it changes it logs to ``log_fifo``, which somebody must read.
+    """
+    program = which(argv[0], path=process.SEARCH_PATH)
+    if program is None:
+        raise NotSetUpError(
+            "the server has no rsync", hint="install rsync on the server"
+        )
+    place = Path(program).resolve()
+    known = options.options(place, own_store().state / OPTIONS_CACHE)
+    is_new = "--confine-root" in known
+    job = sandbox.Job(
+        place,
+        argv[1:],
+        directory,
+        rights,
+        sandbox.Limits(NICENESS, MAX_OPEN_FILES, _memory_limit()),
+        pass_fds=[lock.fd] if lock is not None else [],
+        # Where links could lead to anybody's files, rsync 3.5 is told to stay inside.
+        # Where there is nobody else's file, it is spared the walk to each file from
+        # the top, component by component, that looks out for such links: two thirds
+        # of its system calls (D26).
+        tree_options=["--confine-root="] if is_new else [],
+        alone_options=["--insecure-links"] if is_new else [],
+        fifo=log_fifo,
+        fifo_options=LOG_OPTIONS if log_fifo is not None else [],
+    )
+    process.adopt_orphans()
+    before = _io_counters()
+    running, layers = _start(job, settings)
+    status = -signal.SIGTERM
+    try:
+        while watch and not watching.has_ended(running.pid, WATCH_S):
+            if not watch(watching.bytes_written(running.pid)):
+                break
+        else:
+            status = running.wait()
+    finally:
+        # A client that takes its own transfer over now is to save no rsync from
+        # SIGKILL that it has made deaf to SIGTERM.
+        with signals.postponed():
+            process.stop_group(running)
+            process.reap_orphans()
+    after = _io_counters()
+    measured = Measured(status, after[0] - before[0], after[1] - before[1], layers)
+    log.note(
+        read=measured.bytes_read, written=measured.bytes_written, confinement=layers
+    )
+    return measured
+
+
+def _start(job: sandbox.Job, settings: ServerSettings) -> tuple[process.Process, str]:
+    if settings.confinement == "off":
+        running = sandbox.start_unconfined(job)
+        return running.process, running.layers
+    try:
+        running = sandbox.start(job)
+    except OSError as error:
+        if error.errno is not None:  # a shortage: no reason to run it unconfined
+            raise
+        # is_confined has refused what cannot be had; this is what broke since. Names
+        # inside the protocol are never read by an rsync that could go anywhere (D4).
+        if settings.confinement == "require" or FILES_FROM in job.arguments:
+            raise _cannot_confine() from None
+        running = sandbox.start_unconfined(job)
+    return running.process, running.layers
+
+
+def _memory_limit() -> int:
+    """Bytes that one rsync may take: a client decides how long its file list is."""
+    page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    return max(MIN_MEMORY, page * pages // 2)
+
+
+def _io_counters() -> tuple[int, int]:
+    """Bytes read and written by this process and the children it waited for.
+
+    A child's counters join its parent's when it is waited for (proc_pid_io(5)); those
+    of an ended child itself cannot be read by an ordinary user on newer kernels.
+    """
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+        counters = dict(line.split(": ") for line in lines)
+        return int(counters["rchar"]), int(counters["write_bytes"])
+    except (OSError, ValueError, KeyError):
+        return 0, 0
+
+
+def _holders(lock_path: Path) -> list[int]:
+    """Clients' sessions, but for this one, that have the lock's file open.
+
+    An administrator may run pruning or a discard as the store's user, and a client
+    that pushes again and again must not be able to end that.
+    """
+    target = lock_path.stat()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):  # ended meanwhile, or not ours
+                if _has_open(entry / "fd", target) and not _is_by_hand(entry):
+                    found.append(int(entry.name))
+    return found
+
+
+def _is_by_hand(process_directory: Path) -> bool:
+    words = (process_directory / "cmdline").read_bytes().split(b"\0")[:4]
+    return any(Path(os.fsdecode(word)).name in BY_HAND for word in words)
+
+
+def _has_open(descriptors: Path, target: os.stat_result) -> bool:
+    with os.scandir(descriptors) as entries:
+        return any(os.path.samestat(entry.stat(), target) for entry in entries)

@@ -1,0 +1,214 @@
+"""Transfers, from a parsed request to the ledger's last line about it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from byteback import locking, log
+from byteback.errors import BusyError, BytebackError
+from byteback.server.accounting import ledger
+from byteback.server.snapshots import take
+from byteback.server.store import settings, state
+from byteback.server.store.layout import Store
+from byteback.server.store.state import Transfer
+from byteback.server.transfer import hard_links, rsync_args, runner, space_guard
+from byteback.server.transfer.change_log import Changes
+from byteback.system import signals
+from byteback.system.btrfs import commands
+from byteback.system.confinement import sandbox
+from byteback.wire import failures, requests
+
+# rsync's exit statuses on the receiving side that mean that all was gone through.
+_RESULTS = {0: Transfer.WHOLE, 24: Transfer.WHOLE, 23: Transfer.PARTIAL}
+CLOCK_STEP_S = 60.0  # by how much a clock may be set back unnoticed
+
+
+def push(store: Store, host: str, request: requests.Push, address: str) -> int:
+    """Let the client's rsync write into ``current``; rsync's exit status."""
+    limits = settings.load(host)
+    command = rsync_args.build_push(request.words, limits.io_timeout_s)
+    with runner.slot(store, limits, host), runner.own_lock(store, host) as lock:
+        take.ensure_current(store, host)
+        if command.is_dry_run:
+            return runner.run(
+                command.argv, store.current(host), sandbox.READ, limits, lock
+            ).status
+        _make_sure_of_current(store, host)
+        # From here on until the end is known, current is nobody's newest copy.
+        state.write(store, host, Transfer.RUNNING)
+        number = ledger.begin_transfer(store, host, address, "push")
+        watched = space_guard.Watch(store, host, limits, number)
+        result = Transfer.FAILED
+        measured = runner.Measured(status=-1)
+        try:
+            # Before the first byte: one that was stopped may come again at once.
+            watched.look(0)
+            measured, changes = _receive(store, host, command, limits, lock, watched)
+            # Where it failed, too: it may have failed for that very reason.
+            _separate(store, host, measured, changes)
+            result = _RESULTS.get(measured.status, Transfer.FAILED)
+        finally:
+            # A client that takes its own transfer over sends a signal at a moment of
+            # its choice (D10): not in the middle of this, which says what it took.
+            with signals.postponed():
+                try:
+                    _record(store, host, result)
+                finally:
+                    _end(store, number, result.value, measured)
+                    watched.finish(measured.bytes_written)
+    return _exit_status(measured.status)
+
+
+def _receive(
+    store: Store,
+    host: str,
+    command: rsync_args.ServerCommand,
+    limits: settings.ServerSettings,
+    lock: locking.Lock,
+    watched: space_guard.Watch,
+) -> tuple[runner.Measured, Changes | None]:
+    """Run the rsync that writes, and see what it changes of several names.
+
+    Not where this is no whole backup: it would not bring what is separated.
+    """
+    current = store.current(host)
+
+    def look(written: int | None, changes: Changes | None = None) -> bool:
+        watched.look(written)
+        return changes is None or changes.may_go_on
+
+    if not command.deletes:
+        hard_links.forget(store, host)
+        argv = command.argv
+        return runner.run(argv, current, sandbox.WRITE, limits, lock, look), None
+    with hard_links.heard(store, host) as changes:
+        measured = runner.run(
+            [command.argv[0], *changes.options, *command.argv[1:]],
+            current,
+            sandbox.WRITE,
+            limits,
+            lock,
+            partial(look, changes=changes),
+            changes.fifo,
+        )
+    return measured, changes
+
+
+def _make_sure_of_current(store: Store, host: str) -> None:
+    """See to it that what earlier transfers wrote is what ``current`` holds.
+
+    Their end is unknown where "running" still stands: this machine went down in the
+    middle, or only the program that would have recorded the end was killed.
+    """
+    since = state.crash_time(store, host)
+    if since is not None:
+        from byteback.server.transfer import recheck
+
+        count = recheck.doubt_recent(store.current(host), since - CLOCK_STEP_S)
+        log.audit("RECOVER", host=host, what="power cut in a transfer", files=count)
+    if state.read(store, host) is Transfer.RUNNING:
+        commands.sync(store.current(host))
+
+
+def _separate(
+    store: Store,
+    host: str,
+    measured: runner.Measured,
+    changes: Changes | None,
+) -> None:
+    """Have the client come again if ``current`` took several of its files for one.
+
+    Raises BusyError then.
+    """
+    if changes is None:
+        return
+    if changes.fifo and not changes.is_heard and measured.status in _RESULTS:
+        log.audit("WARNING", host=host, what="rsync's log", reason="it was not heard")
+    try:
+        count = hard_links.separate(store, host, changes)
+    except (OSError, OverflowError) as error:
+        raise BusyError(
+            "the server could not tell the client's files apart", hint=str(error)
+        ) from None
+    if count:
+        log.audit("RECOVER", host=host, what="changed hard links", files=count)
+        raise BusyError(
+            "files with several names have changed, and are to be compared again",
+            hint=failures.AT_ONCE,
+        )
+
+
+def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:
+    """Let the client's rsync read what it asked for; rsync's exit status."""
+    limits = settings.load(host)
+    if rsync_args.FILES_FROM in request.words:
+        directory = store.host_directory(host) / exact_tree(
+            store, host, request.snapshot
+        )
+        names = ["./"]
+    else:
+        from byteback.server.search import resolve
+
+        directory = store.host_directory(host)
+        whole = state.current_is_whole(store, host)
+        names = resolve.resolve_apart(
+            store, host, request, limits, current_is_whole=whole
+        )
+    command = rsync_args.build_pull(
+        request.words,
+        limits.io_timeout_s,
+        names,
+        is_confined=runner.is_confined(limits),
+    )
+    with runner.slot(store, limits, host):
+        number = ledger.begin_transfer(store, host, address, "pull")
+        measured = runner.Measured(status=-1)
+        try:
+            measured = runner.run(command.argv, directory, sandbox.READ, limits, None)
+        finally:
+            done = measured.status in _RESULTS
+            _end(store, number, "whole" if done else "failed", measured)
+    return _exit_status(measured.status)
+
+
+def exact_tree(store: Store, host: str, name: str) -> str:
+    """``name`` itself if it is one of the host's trees; RefusedError if not."""
+    from byteback.errors import RefusedError, quote
+
+    if name not in store.trees(host):
+        raise RefusedError(
+            f"there is no snapshot {quote(name)}",
+            hint="byteback-restore --list shows what there is",
+        )
+    return name
+
+
+def _record(store: Store, host: str, result: Transfer) -> None:
+    """Record a transfer's end. What is recorded is on disc: no power cut undoes it.
+
+    If that fails, "running" stands, which is never taken for finished. The client
+    must hear of it then instead of a success: it will come back, and so end it.
+    """
+    try:
+        commands.sync(store.current(host))
+        state.write(store, host, result)
+    except BytebackError as error:
+        log.audit("WARNING", host=host, what="transfer's end", reason=error.message)
+        if result.is_finished:
+            raise BusyError(
+                "the server could not record the end of this transfer",
+                hint=error.message,
+            ) from None
+
+
+def _end(
+    store: Store, number: int | None, result: str, measured: runner.Measured
+) -> None:
+    end = ledger.TransferEnd(
+        result, measured.status, measured.bytes_read, measured.bytes_written
+    )
+    ledger.end_transfer(store, number, end)
+
+
+def _exit_status(status: int) -> int:
+    return status if status >= 0 else 128 - status

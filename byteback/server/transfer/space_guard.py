@@ -1,0 +1,211 @@
+"""Looks after one push: measures it, and stops it before it fills the disc."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from byteback.errors import BytebackError, PolicyError, ToolError, quote
+from byteback.model.free_space import FreeSpace
+from byteback.model.growth import Allowance, Taken
+from byteback.model.growth import allowance as find_allowance
+from byteback.model.size import format_size
+from byteback.server.accounting import growth, ledger
+from byteback.server.store.layout import Store
+from byteback.server.store.settings import ServerSettings
+from byteback.system import process
+from byteback.system.btrfs import commands
+
+METADATA_EVERY = 5  # looks: asking btrfs starts a program, asking the kernel does not
+PRUNE_PAUSE_S = 60.0
+PRUNING = "pruning"  # in the store's state while prune.py makes room (D17)
+WORTH_A_SYNC = 16 * 2**20  # bytes; less is in no disc's way
+
+
+class Watch:
+    """Looks after one push: measures it, and stops it before it fills the disc."""
+
+    def __init__(
+        self, store: Store, host: str, limits: ServerSettings, number: int | None
+    ) -> None:
+        self._store = store
+        self._host = host
+        self._limits = limits
+        self._number = number  # in the ledger
+        self._start = self._free = commands.free_space(store.root)
+        self._returned = Taken()  # room that pruning gave back meanwhile
+        self._unseen = 0  # bytes written while room came back
+        self._written = 0
+        self._looks = 0
+        self._noted = 0  # bytes, in the ledger
+        self._flushed = 0  # of what was written
+        self._pruned_at = -PRUNE_PAUSE_S
+        self._is_stopped = False
+        self._allowance = self._find_allowance()
+
+    def look(self, written: int | None) -> None:
+        """To be called every few seconds while the transfer runs.
+
+        Raises PolicyError if the backup is suddenly larger and has left too little
+        room; the caller stops it.
+        """
+        self._look_at_room()
+        self._look_behind_cache(written)
+        self._note_unseen(written)
+        is_short = self._free.percent <= self._limits.min_percent
+        taken = self._taken(written)
+        if self._allowance is None or not self._allowance.is_exceeded_by(taken):
+            if is_short:
+                self._prune()
+            return
+        # Before there is a shortage: pruning must know whose it is.
+        step = self._start.total_bytes // 100
+        if is_short or taken.data + taken.metadata >= self._noted + step:
+            self._noted = taken.data + taken.metadata
+            ledger.note_taken(self._store, self._number, taken, hurried=True)
+        if is_short:
+            self._stop(taken)
+
+    def finish(self, written: int | None) -> None:
+        """Record what the transfer took; never fails."""
+        with contextlib.suppress(OSError, ToolError):
+            if written is None or written >= WORTH_A_SYNC:
+                commands.sync(self._store.root)
+            self._take_stock(commands.free_space(self._store.root))
+        self._note_unseen(written)
+        taken = self._taken(written)
+        ledger.note_taken(self._store, self._number, taken, stopped=self._is_stopped)
+        if self._free.percent <= self._limits.min_percent:
+            self._prune()
+
+    def _find_allowance(self) -> Allowance | None:
+        record = growth.record_of(self._store, self._host)
+        backups = growth.group_backups(record)
+        if not backups:
+            return None  # no ledger: this very push would be in it
+        current = backups.pop()
+        return find_allowance(
+            backups,
+            current,
+            time.time(),
+            growth.size_of(self._start),
+            growth.rules_of(self._limits),
+            growth.oldest_snapshot(self._store, self._host),
+        )
+
+    def _look_at_room(self) -> None:
+        self._looks += 1
+        if self._looks % METADATA_EVERY == 0:
+            with contextlib.suppress(OSError, ToolError):
+                self._take_stock(commands.free_space(self._store.root))
+        else:
+            view = os.statvfs(self._store.root)
+            free = FreeSpace(
+                view.f_bavail * view.f_frsize,
+                view.f_blocks * view.f_frsize,
+                self._free.metadata,
+            )
+            self._take_stock(free)
+
+    def _take_stock(self, free: FreeSpace) -> None:
+        """Take the room as it is now, and count what pruning has given back of it."""
+        if self._is_pruning():
+            less = _less_room(self._free, free)
+            self._returned += Taken(max(0, -less.data), max(0, -less.metadata))
+        self._free = free
+
+    def _is_pruning(self) -> bool:
+        # Where its mark cannot be made there is no room at all.
+        is_marked = (self._store.state / PRUNING).exists()
+        return is_marked or self._free.percent <= self._limits.min_percent
+
+    def _note_unseen(self, written: int | None) -> None:
+        """Count what is written while pruning gives room back, for that hides it.
+
+        Else a client could begin when room is almost short, have others' history
+        deleted for it, and be found to have taken nothing, for as long as it likes.
+        """
+        if written is None:
+            return
+        if self._is_pruning():
+            self._unseen += max(0, written - self._written)
+        self._written = written
+
+    def _look_behind_cache(self, written: int | None) -> None:
+        """Have written what is not on the disc yet, once it could reach the floor.
+
+        Until then, for half a minute or more, the kernel counts it as free.
+        """
+        if self._allowance is None or written is None:
+            return
+        floor = self._free.total_bytes * self._limits.min_percent / 100
+        unseen = written - self._flushed
+        little = min(WORTH_A_SYNC, self._free.total_bytes // 500)
+        if unseen > max(little, (self._free.free_bytes - floor) / 2):
+            self._flushed = written
+            with contextlib.suppress(ToolError):
+                commands.sync(self._store.root)
+            self._look_at_room()
+
+    def _taken(self, written: int | None) -> Taken:
+        """No more than the room that went meanwhile, nor than was written.
+
+        Others write at the same time, and what is written may be compressed. What
+        pruning gives back at the same time takes nothing away from it.
+        """
+        less = _less_room(self._start, self._free) + self._returned
+        data = max(0, less.data) + self._unseen
+        if written is not None:
+            data = min(data, written)
+        return Taken(data, max(0, less.metadata))
+
+    def _stop(self, taken: Taken) -> None:
+        record = growth.record_of(self._store, self._host)
+        backups = growth.group_backups(record)
+        if not backups or backups[-1].is_approved:
+            self._allowance = None  # lost, or approved meanwhile
+            return
+        self._is_stopped = True  # which is written again when it has ended
+        ledger.note_taken(self._store, self._number, taken, stopped=True, hurried=True)
+        amount = format_size(taken.data + taken.metadata)
+        host = quote(self._host)
+        what = (
+            f"the first backup of {host} needs more room than is free"
+            if self._allowance is not None and self._allowance.is_first
+            else f"this backup is suddenly larger than the earlier ones of {host}"
+        )
+        raise PolicyError(
+            f"stopped: {what}, and the server is short of room (this transfer has "
+            f"taken {amount}; {self._free} is free)",
+            hint=f"what was sent is kept. On the server, 'byteback-prune --approve "
+            f"{self._host}' lets it go on and 'byteback-prune --discard {self._host}' "
+            "drops it",
+        )
+
+    def _prune(self) -> None:
+        """Start a pruning run of its own, which outlives this session.
+
+        The client is not kept waiting: it comes back after a pause, and the run ends
+        at once where nothing is to be done or another one is at it.
+        """
+        if time.monotonic() - self._pruned_at < PRUNE_PAUSE_S:
+            return
+        self._pruned_at = time.monotonic()
+        from byteback.system import host
+
+        with contextlib.suppress(BytebackError, OSError):
+            process.start(
+                [host.program_path("byteback-prune"), "--prune"],
+                stdout=process.NULL,
+                stderr=process.NULL,
+                new_session=True,
+            )
+
+
+def _less_room(before: FreeSpace, after: FreeSpace) -> Taken:
+    """How much less there is; below zero where there is more."""
+    data = before.free_bytes - after.free_bytes
+    if before.metadata is None or after.metadata is None:
+        return Taken(data)
+    return Taken(data, after.metadata.used - before.metadata.used)

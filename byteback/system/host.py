@@ -1,0 +1,122 @@
+"""This machine: its name, its mounts, its free space, its programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+
+from byteback.errors import NotSetUpError
+from byteback.system import process
+
+SERVER_PROGRAMS = frozenset(
+    {
+        *("byteback-prune", "byteback-receive", "byteback-setup-client-receive"),
+        *("byteback-setup-server", "byteback-snapshot"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of the mount table."""
+
+    device: str
+    mount_point: str  # octal escapes undone; bytes that are no UTF-8 as surrogates
+    fs_type: str
+    options: tuple[str, ...]
+
+
+class LocalZone(tzinfo):
+    """This machine's time zone with all its changes, past and future.
+
+    ``datetime.now().astimezone().tzinfo`` is no use for another day: it is a fixed
+    offset, today's.
+    """
+
+    def utcoffset(self, when: datetime | None) -> timedelta | None:
+        """The offset in force at the wall-clock time ``when``."""
+        if when is None:
+            return None
+        return when.replace(tzinfo=None).astimezone().utcoffset()
+
+    def dst(self, _when: datetime | None) -> None:
+        """Unknown: the offset holds it already."""
+        return
+
+    def tzname(self, when: datetime | None) -> str | None:
+        """The zone's abbreviation at the wall-clock time ``when``."""
+        return None if when is None else when.replace(tzinfo=None).astimezone().tzname()
+
+    def fromutc(self, when: datetime) -> datetime:
+        """The local time of ``when``, which is in UTC and has this zone on it."""
+        local = when.replace(tzinfo=UTC).astimezone()
+        return local.replace(tzinfo=self)
+
+
+def mounts() -> list[Mount]:
+    """What is mounted here, in the order of mounting; later ones hide earlier ones."""
+    import psutil
+
+    return [
+        Mount(part.device, part.mountpoint, part.fstype, tuple(part.opts.split(",")))
+        for part in psutil.disk_partitions(all=True)
+    ]
+
+
+def mount_of(path: Path) -> Mount | None:
+    """The mount that holds ``path``: the longest mount point above it, the last one."""
+    resolved = os.path.realpath(path)
+    best = None
+    for mount in mounts():
+        point = mount.mount_point
+        above = point == "/" or resolved == point or resolved.startswith(point + "/")
+        if above and (best is None or len(point) >= len(best.mount_point)):
+            best = mount
+    return best
+
+
+def full_host_name() -> str:
+    """The fully-qualified name of this machine, as ``hostname --fqdn`` finds it.
+
+    Falls back to the kernel's node name where the resolver knows nothing better.
+    ``socket.getfqdn`` is no use: it takes the first alias with a dot, even
+    ``localhost.localdomain``.
+    """
+    node = socket.gethostname()
+    try:
+        found = socket.getaddrinfo(node, None, flags=socket.AI_CANONNAME)
+    except OSError:
+        return node
+    name = found[0][3] if found else ""
+    if not name or name.split(".")[0] == "localhost":
+        return node
+    return name
+
+
+def program_path(name: str) -> Path:
+    """The absolute path of one of byteback's own programs.
+
+    It stands beside the program that is running (a checkout's bin/, /usr/bin); else
+    the PATH decides. Raises NotSetUpError if it is nowhere.
+    """
+    if sys.argv and sys.argv[0]:
+        beside = Path(sys.argv[0]).resolve().parent / name
+        if os.access(beside, os.X_OK):
+            return beside
+    found = shutil.which(name, path=process.SEARCH_PATH)
+    if found is None:
+        package = "byteback-server" if name in SERVER_PROGRAMS else "byteback"
+        raise NotSetUpError(
+            f"{name} is not installed", hint=f"install the package {package} again"
+        )
+    return Path(found)
+
+
+def is_systemd_running() -> bool:
+    """Whether systemd is init here; the test is sd_booted(3)'s."""
+    return Path("/run/systemd/system").is_dir()

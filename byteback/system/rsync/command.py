@@ -1,0 +1,247 @@
+"""rsync as a client runs it: its output, its exit statuses, its progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from byteback.errors import escape
+from byteback.system import process, signals
+
+logger = logging.getLogger(__name__)
+
+SUCCESS = 0
+PARTIAL = 23  # some files or attributes could not be transferred
+NO_MEMORY = 22
+VANISHED = 24  # some source files vanished meanwhile, as files do
+
+SIGNALLED = 128  # plus a signal: how a shell tells that a program was ended by one
+
+# What can pass by itself (rsync(1), EXIT VALUES; 255 is ssh's, 35 a connection that
+# timed out). 1 to 4 are usage and protocol: those stay. 14 to 16, 19 and 20 are of an
+# rsync that somebody ended on this side or, in a reboot, on the other; a user's
+# interrupt is none of them, for it ends this program before it looks at a status.
+RETRYABLE = frozenset({5, 10, 11, 12, 14, 15, 16, 19, 20, 21, 22, 30, 35, 255})
+
+MEANINGS = {
+    1: "syntax or usage error",
+    2: "protocol incompatibility",
+    3: "errors selecting input or output files",
+    4: "the other side does not support what was asked",
+    5: "the other side could not start",
+    10: "error in socket I/O",
+    11: "error in file I/O (is the disc full?)",
+    12: "the connection broke",
+    14: "rsync's processes lost each other",
+    15: "one of rsync's processes crashed",
+    16: "one of rsync's processes was killed",
+    19: "rsync was stopped by a signal",
+    20: "rsync was stopped by a signal",
+    21: "waiting for a child failed",
+    22: "out of memory",
+    23: "some files could not be transferred",
+    24: "some files vanished meanwhile",
+    25: "the --max-delete limit stopped deletions",
+    30: "time-out in data send or receive",
+    35: "time-out waiting for the connection",
+    255: "the ssh connection failed",
+}
+
+MAX_PROBLEMS = 1000  # lines kept of what rsync complains about
+MAX_REMARKS = 20
+
+_PROGRESS = re.compile(
+    r"\s*(\d[\d,.]{0,40})\s+(\d{1,3})%\s+([\d.,]+[kKMGT]?B/s)\s+(\d+:\d\d:\d\d)",
+    re.ASCII,
+)
+_STATISTIC = re.compile(r"([A-Z][A-Za-z ]+): ([\d,.]{1,40})", re.ASCII)
+_LINE_END = re.compile(rb"[\r\n]")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One reading of --info=progress2."""
+
+    transferred: int  # bytes
+    percent: int
+    rate: str  # as rsync writes it: 12.34MB/s
+    eta: str  # h:mm:ss
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a transfer ended. The counts are rsync's own --stats; 0 if it died first."""
+
+    status: int  # exit status, or minus the signal that ended it
+    files: int = 0  # all that were looked at, directories and links too
+    files_sent: int = 0  # regular files that were transferred
+    bytes_sent: int = 0  # on the wire
+    bytes_received: int = 0
+    files_created: int = 0  # of all, those that the other side did not have
+    problems: tuple[str, ...] = ()  # rsync's complaints about single files
+    complaint: tuple[str, ...] = ()  # its last lines on standard error
+    remarks: tuple[str, ...] = ()  # what ssh and the other side said there
+    size_sent: int = 0  # bytes of the files that were sent, themselves
+
+    @property
+    def is_success(self) -> bool:
+        """All there, but for files that vanished meanwhile."""
+        return self.status in (SUCCESS, VANISHED)
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether trying again may help. A killed rsync or ssh counts."""
+        return self.status in RETRYABLE or self.status < 0 or self.status > SIGNALLED
+
+    @property
+    def meaning(self) -> str:
+        """The status in words."""
+        if self.status < 0:
+            return f"rsync was ended by signal {-self.status}"
+        if SIGNALLED < self.status < SIGNALLED + 65:
+            number = self.status - SIGNALLED
+            return f"the other side was ended by signal {number}"
+        words = MEANINGS.get(self.status, "rsync failed")
+        return f"{words} (rsync status {self.status})"
+
+
+def transfer(
+    argv: Sequence[str],
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    stdin: int | None = None,
+    confine: Callable[[], None] | None = None,
+) -> Outcome:
+    """Run rsync to its end, whatever that is, and tell how it went.
+
+    ``argv`` must hold --stats and --no-human-readable for the counts, and
+    --info=progress2 for ``on_progress``; ``on_line`` gets every other line of standard
+    output. ``confine`` is run in the child, before it becomes rsync. On an exception,
+    a signal's included, rsync is stopped first.
+    """
+    problems: list[str] = []
+    tail: list[str] = []
+    remarks: list[str] = []
+    statistics: dict[str, int] = {}
+    with signals.held():
+        running = process.start(
+            argv,
+            stdin=process.NULL if stdin is None else stdin,
+            cwd=cwd,
+            pass_fds=pass_fds,
+            in_child=_in_child(confine),
+            new_session=True,  # its ssh is stopped with it
+        )
+        assert running.stdout is not None  # noqa: S101 # for the type checker
+        assert running.stderr is not None  # noqa: S101
+        reader = threading.Thread(
+            target=_read_complaints,
+            args=(running.stderr, problems, tail, remarks),
+            daemon=True,
+        )
+        reader.start()
+        try:
+            with signals.let_through():
+                for line in _lines(running.stdout):
+                    _take_line(line, statistics, on_progress, on_line)
+                status = running.wait()
+        finally:
+            process.stop_group(running)
+            running.stdout.close()
+        # Not after a signal: a shared connection keeps rsync's standard error open
+        # until all is through that is on its way, and nobody asks for complaints then.
+        reader.join(timeout=5)
+    return Outcome(
+        status,
+        files=statistics.get("Number of files", 0),
+        files_created=statistics.get("Number of created files", 0),
+        files_sent=statistics.get("Number of regular files transferred", 0),
+        size_sent=statistics.get("Total transferred file size", 0),
+        bytes_sent=statistics.get("Total bytes sent", 0),
+        bytes_received=statistics.get("Total bytes received", 0),
+        problems=tuple(problems),
+        complaint=tuple(tail),
+        remarks=tuple(remarks),
+    )
+
+
+def _in_child(confine: Callable[[], None] | None) -> Callable[[], None]:
+    die_with_us = process.dying_with_parent()
+
+    def arrange() -> None:
+        die_with_us()
+        if confine is not None:
+            confine()
+
+    return arrange
+
+
+def parse_progress(line: str) -> Progress | None:
+    """Read a line of --info=progress2, or None if it is none."""
+    match = _PROGRESS.match(line)
+    if match is None:
+        return None
+    transferred = int(re.sub(r"[,.]", "", match[1]))
+    return Progress(transferred, int(match[2]), match[3], match[4])
+
+
+def _take_line(
+    line: str,
+    statistics: dict[str, int],
+    on_progress: Callable[[Progress], None] | None,
+    on_line: Callable[[str], None] | None,
+) -> None:
+    progress = parse_progress(line) if on_progress else None
+    if progress is not None and on_progress is not None:
+        on_progress(progress)
+        return
+    found = _STATISTIC.match(line)
+    if found:
+        digits = re.sub(r"[,.].*" if "." in found[2] else ",", "", found[2])
+        if digits.isdigit():
+            statistics[found[1]] = int(digits)
+    if line.strip():
+        if logger.isEnabledFor(logging.DEBUG):  # there may be millions of lines
+            logger.debug("rsync: %s", escape(line))
+        if on_line is not None:
+            on_line(line)
+
+
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    """Lines that end in CR or LF; progress2 rewrites its own line with CRs."""
+    pending = b""
+    while chunk := os.read(stream.fileno(), 65536):
+        *whole, pending = _LINE_END.split(pending + chunk)
+        for line in whole:
+            yield line.decode("utf-8", "surrogateescape")
+    if pending:
+        yield pending.decode("utf-8", "surrogateescape")
+
+
+def _read_complaints(
+    stream: IO[bytes], problems: list[str], tail: list[str], remarks: list[str]
+) -> None:
+    with stream:
+        for raw in stream:
+            line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+            if not line.strip():
+                continue
+            logger.debug("rsync: %s", escape(line))
+            tail.append(line)
+            del tail[: -process.DETAIL_LINES]
+            if line.startswith("rsync: "):
+                if len(problems) < MAX_PROBLEMS:
+                    problems.append(line.removeprefix("rsync: "))
+            elif not line.startswith("rsync "):
+                remarks.append(line)
+                # The first and the last: a banner may come before what counts.
+                del remarks[MAX_REMARKS:-MAX_REMARKS]

@@ -1,1 +1,0 @@
-"""One module for each outside program or kernel interface; failures are typed."""
