@@ -39,7 +39,8 @@ class BytebackError(Exception):
     """A failure with a sentence for the user.
 
     ``message`` says what happened to what, ``hint`` what to do about it, and
-    ``details`` holds lines that the failing program itself printed.
+    ``details`` holds lines that the failing program itself printed. ``reason`` is a
+    word of wire/failures.py, if another program decides by it.
     """
 
     exit_status = 1
@@ -47,12 +48,17 @@ class BytebackError(Exception):
     can_pass = False  # whether the same thing may work a little later
 
     def __init__(
-        self, message: str, hint: str | None = None, details: Sequence[str] = ()
+        self,
+        message: str,
+        hint: str | None = None,
+        details: Sequence[str] = (),
+        reason: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.details = tuple(details)
+        self.reason = reason
 
 
 class UsageError(BytebackError):

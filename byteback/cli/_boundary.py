@@ -15,8 +15,13 @@ from byteback.system import signals
 BUG_STATUS = 70
 
 
-def run(command: object, argv: Sequence[str] | None = None) -> NoReturn:
-    """Run a click command and end the process with the status of its outcome."""
+def run(
+    command: object, argv: Sequence[str] | None = None, *, with_fields: bool = False
+) -> NoReturn:
+    """Run a click command and end the process with the status of its outcome.
+
+    ``with_fields`` also prints an error's fields, for a program at the other end.
+    """
     import click
 
     assert isinstance(command, click.Command)  # noqa: S101 # for the type checker
@@ -46,6 +51,8 @@ def run(command: object, argv: Sequence[str] | None = None) -> NoReturn:
         status = 128 + signal.SIGPIPE
     except BytebackError as error:
         status = report(program, error)
+        if with_fields:
+            print_fields(error)
     except Exception as error:  # noqa: BLE001 # what is left is a bug, and is said to be one
         failure = foreseen(error)
         status = report(program, failure) if failure else report_bug(program)
@@ -102,6 +109,14 @@ def print_error(program: str, error: BytebackError) -> None:
     lines += [f"  {escape(line)}" for line in error.details[:5]]
     with contextlib.suppress(OSError):  # full, or a terminal that went away
         sys.stderr.write("\n".join(lines) + "\n")
+
+
+def print_fields(error: BytebackError) -> None:
+    """What a program at the other end decides by (wire/failures.py)."""
+    from byteback.wire import failures
+
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{failures.format_fields(error)}\n")
 
 
 def escape_line(text: str) -> str:

@@ -23,7 +23,6 @@ from byteback.errors import (
 )
 from byteback.server.session import dispatch
 from byteback.system import signals
-from byteback.wire import failures
 
 PROGRAM = "byteback-receive"
 
@@ -90,8 +89,7 @@ def _report_trouble(trouble: BytebackError) -> int:
 def _tell(error: BytebackError) -> None:
     """Say it in the form that a client understands whose rsync passes it on."""
     _boundary.print_error(PROGRAM, error)
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"{failures.format_status(error.exit_status)}\n")
+    _boundary.print_fields(error)
 
 
 def _report_bug(error: Exception) -> int:

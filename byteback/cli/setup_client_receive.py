@@ -103,4 +103,4 @@ def answer(request: EnrolRequest) -> None:
 
 def main() -> NoReturn:
     """Run the command and end with its exit status."""
-    _boundary.run(command)
+    _boundary.run(command, with_fields=True)

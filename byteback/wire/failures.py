@@ -2,22 +2,34 @@
 
 ``byteback-receive: error: what happened`` or ``byteback-receive: busy: ...``, and
 ``  hint: what to do`` in the next line: the form in which all programs complain, as
-``cli/_boundary.py`` prints it. Then ``  status: 9``, the session's exit status, for a
-client's rsync passes that on only sometimes. rsync and ssh may have written before and
-after it.
+``cli/_boundary.py`` prints it. Then come fields for programs: ``  status: 9``, the
+session's exit status, which a client's rsync passes on only sometimes, and
+``  reason: at-once``, a Reason, where the client decides by it. rsync and ssh may have
+written before and after these lines.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import StrEnum
 
-from byteback.errors import BusyError
+from byteback.errors import BusyError, BytebackError
 
-_MARK = re.compile(r"byteback-receive: (error|busy): ")
+_MARK = re.compile(r"byteback-(?:setup-client-)?receive: (error|busy): ")
 _HINT = "hint: "
 _STATUS = re.compile(r" +status: ([0-9]{1,3})", re.ASCII)
-AT_ONCE = "try again at once"  # the hint of a busy server that need not be waited for
+_REASON = re.compile(r" +reason: ([a-z-]{1,40})", re.ASCII)
+
+
+class Reason(StrEnum):
+    """Why the server refused or failed, where the client acts on it."""
+
+    AT_ONCE = "at-once"  # come again without a pause: the server has made ready
+    NAME_TAKEN = "name-taken"  # the name belongs to another key
+    STORE_MISSING = "store-missing"  # the store is not mounted
+    STORE_FAILED = "store-failed"  # the store is read-only, or its disc gives errors
+    OTHER_MACHINE = "other-machine"  # this key was last used by another machine
 
 
 def is_failure(line: str) -> bool:
@@ -36,31 +48,44 @@ def parse_failure(lines: Sequence[str]) -> tuple[str, ...]:
 
     All the lines where it said nothing of the kind.
     """
-    starts = [number for number, line in enumerate(lines) if is_failure(line)]
-    if not starts:
+    failure = _last_failure(lines)
+    if not failure:
         return tuple(lines)
-    said = lines[starts[-1] :]
-    return tuple(_MARK.sub("", line) for line in said if not _STATUS.fullmatch(line))
+    return tuple(_MARK.sub("", line) for line in failure if not _is_field(line))
 
 
-def format_status(status: int) -> str:
-    """The line that tells a session's exit status."""
-    return f"  status: {status}"
+def format_fields(error: BytebackError) -> str:
+    """The lines that tell an error's status and reason to a program."""
+    lines = [f"  status: {error.exit_status}"]
+    if error.reason is not None:
+        lines.append(f"  reason: {error.reason}")
+    return "\n".join(lines)
 
 
 def parse_status(lines: Sequence[str]) -> int | None:
-    """The exit status of what the server said last.
+    """The exit status of the server's last failure in ``lines``.
 
-    An older server tells none: then only "busy" has a known one.
+    None where it sent no status. Older servers send none: of these, "busy" alone has
+    a known one.
     """
-    starts = [number for number, line in enumerate(lines) if is_failure(line)]
-    if not starts:
-        return None
-    for line in lines[starts[-1] :]:
-        told = _STATUS.fullmatch(line)
-        if told:
-            return int(told[1])
-    return BusyError.exit_status if is_busy(lines[starts[-1]]) else None
+    failure = _last_failure(lines)
+    for line in failure[1:]:
+        match = _STATUS.fullmatch(line)
+        if match:
+            return int(match[1])
+    return BusyError.exit_status if failure and is_busy(failure[0]) else None
+
+
+def parse_reason(lines: Sequence[str]) -> str | None:
+    """The reason of the server's last failure in ``lines``, None where it sent none.
+
+    A newer server may send a reason that Reason does not have.
+    """
+    for line in _last_failure(lines)[1:]:
+        match = _REASON.fullmatch(line)
+        if match:
+            return match[1]
+    return None
 
 
 def parse_hint(lines: Sequence[str]) -> str | None:
@@ -69,3 +94,13 @@ def parse_hint(lines: Sequence[str]) -> str | None:
         if line.strip().startswith(_HINT):
             return line.strip().removeprefix(_HINT)
     return None
+
+
+def _last_failure(lines: Sequence[str]) -> Sequence[str]:
+    """The lines from the server's last failure on; none if it reported no failure."""
+    starts = [number for number, line in enumerate(lines) if is_failure(line)]
+    return lines[starts[-1] :] if starts else ()
+
+
+def _is_field(line: str) -> bool:
+    return any(field.fullmatch(line) for field in (_STATUS, _REASON))

@@ -295,7 +295,7 @@ def test_a_file_of_too_many_blocks_is_compared_in_larger_ones(
 def test_a_transfer_that_is_to_come_again_at_once_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = ("byteback-receive: busy: links", f"  hint: {failures.AT_ONCE}")
+    said = ("byteback-receive: busy: links", f"  reason: {failures.Reason.AT_ONCE}")
     ends = [Outcome(75, remarks=said), Outcome(0)]
     monkeypatch.setattr(command, "transfer", lambda *_, **__: ends.pop(0))
     assert push.send(["rsync"], CONNECTION, RetryPolicy(0)).is_success

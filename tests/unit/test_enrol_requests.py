@@ -121,7 +121,9 @@ def test_answers_are_read() -> None:
     ("status", "stderr", "kind", "words"),
     [
         (127, "sh: 1: not found", NotSetUpError, "not installed"),
-        (9, f"{PROGRAM}: error: it has one\n  hint: use --replace-key", NameTakenError,
+        (9, f"{PROGRAM}: error: it has one\n  reason: name-taken", NameTakenError,
+         "it has one"),
+        (9, f"{PROGRAM}: error: it has one\n  hint: use --replace-key", RefusedError,
          "it has one"),
         (9, f"{PROGRAM}: error: no\n  hint: other", RefusedError, "no"),
         (10, f"motd\n{PROGRAM}: error: no btrfs", NotSetUpError, "no btrfs"),

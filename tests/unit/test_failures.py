@@ -32,16 +32,21 @@ def test_what_is_printed_is_understood(
     assert said[0] == error.message
     assert failures.parse_hint(said[1:]) == error.hint
     assert failures.parse_status(printed) == (75 if is_busy else None)
-    told = [*NOISE, *printed, failures.format_status(9), "rsync error: x", "  status: "]
-    assert failures.parse_status(told) == 9
-    assert failures.format_status(9) not in failures.parse_failure(told)
+    assert failures.parse_reason(printed) is None
+    error.reason = failures.Reason.AT_ONCE
+    fields = failures.format_fields(error).splitlines()
+    told = [*NOISE, *printed, *fields, "rsync error: x", "  status: ", "  reason: "]
+    assert failures.parse_status(told) == error.exit_status
+    assert failures.parse_reason(told) == failures.Reason.AT_ONCE
+    assert not set(fields) & set(failures.parse_failure(told))
 
 
 def test_other_words_are_no_failure() -> None:
     assert not any(failures.is_failure(line) for line in NOISE)
     assert failures.parse_failure(NOISE) == NOISE
     assert failures.parse_hint(NOISE) is None
-    assert failures.parse_status([*NOISE, failures.format_status(9)]) is None
+    assert failures.parse_status([*NOISE, "  status: 9"]) is None
+    assert failures.parse_reason([*NOISE, "  reason: at-once"]) is None
 
 
 def test_the_last_failure_counts() -> None:
@@ -49,6 +54,7 @@ def test_the_last_failure_counts() -> None:
     lines = ("byteback-receive: busy: one", "byteback-receive: error: two", "  more")
     assert failures.parse_failure(lines) == ("two", "  more")
     assert failures.parse_status(lines) is None
+    assert failures.parse_reason([lines[0], "  reason: at-once", lines[1]]) is None
     assert failures.parse_status(["byteback-receive: error: 0", *lines[:1]]) == 75
 
 

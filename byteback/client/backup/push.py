@@ -19,7 +19,7 @@ from byteback.model.rsync_filter import source_rules
 from byteback.system import host
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome, Progress
-from byteback.wire import failures
+from byteback.wire.failures import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def send(
             try:
                 return once()
             except BusyError as error:
-                if error.hint != failures.AT_ONCE:
+                if error.reason != Reason.AT_ONCE:
                     raise
                 logger.info("%s", error.message)
         return once()

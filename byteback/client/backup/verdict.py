@@ -54,7 +54,7 @@ def check(outcome: Outcome, connection: Connection) -> None:
     if any(map(_CHANGED_MEANWHILE.fullmatch, (*outcome.remarks, *outcome.complaint))):
         raise BusyError(
             f"the transfer to {connection.name} met files with several names",
-            hint=failures.AT_ONCE,
+            reason=failures.Reason.AT_ONCE,
         )
     raise _failure(outcome, connection)
 

@@ -16,6 +16,8 @@ from byteback.errors import (
 from byteback.model.public_key import PublicKey
 from byteback.system.process import last_lines
 from byteback.system.ssh.session import RemoteResult
+from byteback.wire import failures
+from byteback.wire.failures import Reason
 
 PROGRAM = "byteback-setup-client-receive"
 REPLACE_KEY = "--replace-key"
@@ -92,7 +94,7 @@ def _failure(result: RemoteResult, server: str) -> BytebackError:
             details=details or last_lines(result.stdout.encode()),
             status=result.status,
         )
-    if result.status == RefusedError.exit_status and REPLACE_KEY in (hint or ""):
+    if failures.parse_reason(result.stderr.splitlines()) == Reason.NAME_TAKEN:
         return NameTakenError(f"{server}: {message}", hint)
     kind = _ERRORS.get(result.status, BytebackError)
     return kind(f"{server}: {message}", hint)

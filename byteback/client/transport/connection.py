@@ -125,6 +125,11 @@ class Connection:
         """The error for an ssh session that ended with ``status``."""
         if status == openssh.STATUS_FAILED or status < 0:
             return self._connection_failure(details)
+        error = self._failure(status, details)
+        error.reason = failures.parse_reason(details)
+        return error
+
+    def _failure(self, status: int, details: tuple[str, ...]) -> BytebackError:
         said = failures.parse_failure(details)
         message = f"{self.name}: {said[0]}" if said else f"{self.name} refused"
         hint = failures.parse_hint(said[1:])

@@ -23,6 +23,7 @@ from byteback.server.access.authorized_keys import KeyFile
 from byteback.server.store.layout import Store
 from byteback.system import host
 from byteback.system.btrfs import commands
+from byteback.wire.failures import Reason
 
 ENROLLED = "enrolled"
 ALREADY = "already"
@@ -151,6 +152,7 @@ def _enrol_locked(
             f"the name {quote(request.host)} belongs to another key",
             hint="if that machine lost its key or was installed again, say "
             "--replace-key: the new key can then read all its old backups",
+            reason=Reason.NAME_TAKEN,
         )
     _make_place(store, request.host)
     dropped = others if request.replace_key else []

@@ -134,7 +134,8 @@ def _separate(
         log.audit("RECOVER", host=host, what="changed hard links", files=count)
         raise BusyError(
             "files with several names have changed, and are to be compared again",
-            hint=failures.AT_ONCE,
+            hint="try again at once",
+            reason=failures.Reason.AT_ONCE,
         )
 
 
