@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -134,3 +136,57 @@ def test_a_ledger_that_cannot_be_there_stops_nothing(store: Store) -> None:
     assert ledger.begin_transfer(store, HOST, "::1", "push") is None
     ledger.add_snapshot(store, HOST, "x", incomplete=True, files=None)
     assert ledger.incomplete_snapshots(store, HOST) == frozenset()
+
+
+# What byteback 1.0.0 began with, but for the tables that have not changed.
+FIRST_SCHEMA = """
+CREATE TABLE transfer (id INTEGER PRIMARY KEY, host TEXT NOT NULL,
+    address TEXT NOT NULL,
+    kind TEXT NOT NULL, started REAL NOT NULL, ended REAL, result TEXT,
+    exit_status INTEGER, bytes_received INTEGER, bytes_written INTEGER,
+    data_taken INTEGER, metadata_taken INTEGER, names INTEGER,
+    stopped INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE snapshot (id INTEGER PRIMARY KEY, host TEXT NOT NULL, name TEXT NOT NULL,
+    made REAL NOT NULL, incomplete INTEGER NOT NULL, files INTEGER);
+INSERT INTO snapshot (host, name, made, incomplete) VALUES ('web', 'x', 1.0, 1);
+"""
+
+
+def columns(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("PRAGMA table_info(snapshot)")
+        return {str(row[1]) for row in rows}
+
+
+def test_an_older_ledger_gains_what_is_new_and_keeps_what_it_has(store: Store) -> None:
+    place = ledger_file.path(store)
+    with closing(sqlite3.connect(place)) as old:
+        old.executescript(FIRST_SCHEMA)
+    assert ledger.incomplete_snapshots(store, "web") == {"x"}
+    assert {column for _, column, _ in ledger_file.ADDED_COLUMNS} <= columns(place)
+
+
+def test_an_older_ledger_that_cannot_be_changed_can_still_be_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_file, "HURRIED_WAIT_S", 0.1)
+    place = ledger_file.path(store)
+    with closing(sqlite3.connect(place)) as old:
+        old.executescript(FIRST_SCHEMA)
+        old.execute("BEGIN IMMEDIATE")
+        assert ledger.incomplete_snapshots(store, "web") == {"x"}
+
+
+def test_a_later_ledger_is_used_as_it_is(store: Store) -> None:
+    number = ledger.begin_transfer(store, HOST, "::1", "push")
+    place = ledger_file.path(store)
+    with closing(sqlite3.connect(place)) as later:
+        later.execute("ALTER TABLE snapshot ADD COLUMN colour TEXT")
+        later.execute(f"PRAGMA user_version = {ledger_file.VERSION + 1}")
+        later.commit()
+    assert number is not None
+    ledger.add_snapshot(store, HOST, "x", incomplete=True, files=None)
+    assert ledger.incomplete_snapshots(store, HOST) == {"x"}
+    with closing(sqlite3.connect(place)) as later:
+        (version,) = later.execute("PRAGMA user_version").fetchone()
+    assert version == ledger_file.VERSION + 1

@@ -16,6 +16,9 @@ from byteback.server.store.layout import Store
 LOCK_WAIT_S = 60.0
 HURRIED_WAIT_S = 2.0
 
+# Raised with each change below. A later version only adds tables and columns, so that
+# every version can use the ledger of every other one.
+VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS transfer (
     id INTEGER PRIMARY KEY,
@@ -48,7 +51,24 @@ CREATE TABLE IF NOT EXISTS approval (  -- of a backup that was suddenly differen
     host TEXT NOT NULL,
     time REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS deletion (  -- of a snapshot, by pruning
+    id INTEGER PRIMARY KEY,
+    host TEXT NOT NULL,
+    name TEXT NOT NULL,
+    time REAL NOT NULL,
+    freed INTEGER               -- bytes that came back; NULL: not measured
+);
+CREATE INDEX IF NOT EXISTS deletion_host ON deletion (host, time);
+CREATE TABLE IF NOT EXISTS free_space (  -- one reading an hour, by pruning
+    time REAL PRIMARY KEY,
+    free_bytes INTEGER NOT NULL,
+    total_bytes INTEGER NOT NULL
+);
 """
+# Table, column and type of what tables of SCHEMA have gained since version 1.
+ADDED_COLUMNS = (
+    ("snapshot", "size", "INTEGER"),  # bytes of all files, as the client said
+)
 
 
 def path(store: Store) -> Path:
@@ -81,11 +101,39 @@ def opened(store: Store, *, hurried: bool = False) -> Iterator[sqlite3.Connectio
 def _connect(place: Path, wait_s: float) -> sqlite3.Connection:
     ledger = sqlite3.connect(place, timeout=wait_s)
     try:
-        ledger.executescript(SCHEMA)
+        _bring_up_to_date(ledger)
     except BaseException:
         ledger.close()
         raise
     return ledger
+
+
+def _bring_up_to_date(ledger: sqlite3.Connection) -> None:
+    """Add what an older version's ledger, or a new one, lacks.
+
+    On a full disc an older ledger stays as it is: what it has can still be read.
+    """
+    if _number(ledger, "PRAGMA user_version") >= VERSION:
+        return
+    try:
+        with ledger:
+            ledger.execute("BEGIN IMMEDIATE")
+            for statement in SCHEMA.split(";\n"):
+                ledger.execute(statement)
+            for table, column, kind in ADDED_COLUMNS:
+                known = ledger.execute(f"PRAGMA table_info({table})")
+                if column not in {str(row[1]) for row in known}:
+                    ledger.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+            ledger.execute(f"PRAGMA user_version = {VERSION}")
+    except sqlite3.OperationalError:
+        query = "SELECT COUNT(*) FROM sqlite_master WHERE name = 'transfer'"
+        if not _number(ledger, query):
+            raise
+
+
+def _number(ledger: sqlite3.Connection, query: str) -> int:
+    (number,) = ledger.execute(query).fetchone()
+    return int(number)
 
 
 def _closed() -> sqlite3.Connection:
