@@ -197,12 +197,12 @@ def send(
                 logger.info("%s", error.message)
         return once()
 
-    outcome = retrying(attempt, policy)
+    outcome = retrying(attempt, policy, renew=connection.renew)
     if outcome.status == command.PARTIAL and policy.number > 0:
         # Once more: what could not be read may just have been in the way.
         logger.warning("some files could not be read; trying those once more")
         soon = RetryPolicy(policy.number, min(policy.delay_s, PARTIAL_PAUSE_S))
-        outcome = retrying(attempt, soon)
+        outcome = retrying(attempt, soon, renew=connection.renew)
     return outcome
 
 

@@ -137,7 +137,9 @@ def _greet(job: Job, connection: Connection) -> compression.Greeting:
     """Test the connection, as often as it takes, and see how much it carries."""
     flags = read_rsync_flags(job.options.files)
     return retrying(
-        lambda: compression.greet(connection, job.compress, flags), job.options.retry
+        lambda: compression.greet(connection, job.compress, flags),
+        job.options.retry,
+        renew=connection.renew,
     )
 
 
@@ -227,7 +229,9 @@ def _transfer(
             incomplete=outcome.status == PARTIAL,
             files=outcome.files_sent,
         )
-        answer = retrying(lambda: connection.request(request), options.retry)
+        answer = retrying(
+            lambda: connection.request(request), options.retry, renew=connection.renew
+        )
         completion = parse_completion(answer.text)
         chosen = selections.choose(options.sources, options.excludes)
         selections.note(chosen, completion.snapshot)

@@ -187,7 +187,7 @@ def run_pull(
             _check(outcome, pull.connection)
             return outcome
 
-        return retrying(attempt, RETRIES)
+        return retrying(attempt, RETRIES, renew=pull.connection.renew)
 
 
 def _confinement(pull: Pull) -> Callable[[], None] | None:

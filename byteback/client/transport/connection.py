@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback import locking
-from byteback.client.settings import RUN_DIRECTORY
+from byteback.client.transport import control_socket
+from byteback.client.transport.control_socket import SOCKET
 from byteback.errors import (
     BusyError,
     BytebackError,
@@ -34,11 +31,6 @@ logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 300.0
 SIGNALLED = 128  # plus a signal: the remote program was ended by one
-EXIT_WAIT_S = 10.0  # for ``ssh -O exit``
-EXIT_TRIES = 2  # it may be killed itself
-SWEEP_WAIT_S = 60.0  # for another run that tidies up
-
-SOCKET = "ssh"
 _SERVER_STATUSES = frozenset(
     kind.exit_status for kind in (ToolError, PolicyError, BusyError)
 )
@@ -100,6 +92,16 @@ class Connection:
         if finished.status != 0:
             raise self.failure(finished.status, finished.complaint)
         return finished
+
+    def renew(self) -> None:
+        """End the shared connection: the next session makes one of its own.
+
+        After a failure the old one may lead nowhere: its packets are lost on the way,
+        say, or the server's end of it has stopped.
+        """
+        if self.control_path is not None:
+            with signals.held():
+                control_socket.end_master(self.control_path)
 
     def ping(self) -> replies.Hello:
         """Prove that the server is there and takes our key.
@@ -222,49 +224,10 @@ def connect(
     """
     pinned = known_hosts if known_hosts is not None and known_hosts.exists() else None
     with contextlib.ExitStack() as stack:
-        directory = _control_directory(stack)
+        directory = control_socket.make_directory(stack)
         try:
             ciphers = openssh.fast_ciphers(destination)
             yield Connection(destination, key, pinned, directory / SOCKET, ciphers)
         finally:
             with signals.held():
-                _end_connection(directory)
-
-
-def _control_directory(stack: contextlib.ExitStack) -> Path:
-    """A private directory with a short path: a socket's has at most 107 bytes.
-
-    Root's are locked for as long as ``stack`` lives. Those that a killed run has left
-    are nobody's any more: they are removed here, with the connections in them.
-    """
-    if os.geteuid() != 0:
-        return Path(tempfile.mkdtemp(prefix="ssh-"))
-    locking.make_private_directory(RUN_DIRECTORY)
-    with locking.hold_directory(RUN_DIRECTORY, wait_s=SWEEP_WAIT_S):
-        for left in RUN_DIRECTORY.glob("ssh-*"):
-            with (
-                contextlib.suppress(LockedError, OSError),
-                signals.held(),
-                locking.hold_directory(left),
-            ):
-                _end_connection(left)
-        with locking.told_apart(RUN_DIRECTORY):
-            directory = Path(tempfile.mkdtemp(prefix="ssh-", dir=RUN_DIRECTORY))
-        stack.enter_context(locking.hold_directory(directory))
-        return directory
-
-
-def _end_connection(directory: Path) -> None:
-    """End the shared connection, if it is still there, and remove its directory."""
-    argv = openssh.control_argv(directory / SOCKET, "exit")
-    try:
-        for _ in range(EXIT_TRIES):
-            if not (directory / SOCKET).exists():
-                break
-            with contextlib.suppress(BytebackError):
-                process.run(
-                    argv, timeout_s=EXIT_WAIT_S, tolerate=(0, openssh.STATUS_FAILED)
-                )
-                break
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+                control_socket.remove(directory)

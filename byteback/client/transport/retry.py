@@ -40,11 +40,14 @@ def retrying(
     action: Callable[[], Value],
     policy: RetryPolicy,
     *,
+    renew: Callable[[], None] = lambda: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Value:
     """What ``action`` returns, tried again after every error that can pass.
 
-    Raises the last one when there is no attempt left, which its message then says;
+    Before each further attempt ``renew`` is called: Connection.renew, so that no
+    attempt depends on a connection over which another one failed.
+    Raises the last error when there is no attempt left, which its message then says;
     everything else at once, a user's interrupt included.
     """
     attempts = policy.number + 1
@@ -63,6 +66,7 @@ def retrying(
                 pause_s,
                 time.strftime("%H:%M:%S", time.localtime(time.time() + pause_s)),
             )
+        renew()
         sleep(pause_s)
     try:
         return action()

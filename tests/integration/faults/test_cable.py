@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from tests.integration.faults.trees import read_state
@@ -135,6 +137,61 @@ def test_a_completion_is_tried_again(world: World, impatient: None) -> None:
     outcome = running.finish()
     assert outcome.status == 0, outcome
     assert len(world.snapshots()) == 1
+    assert_done(world)
+
+
+def test_an_attempt_makes_a_connection_of_its_own(world: World) -> None:
+    # Nothing tells the client's ssh within two minutes that its connection is dead:
+    # only rsync's own time limit ends the attempt.
+    size = 12 * MEBI
+    write_files(world.source, [size])
+    world.slow("80mbit")
+    before = world.logins()
+    running = world.start("--io-timeout=4", retries=1)
+    world.wait_for_transfer(size // 3)
+    world.forget_connections()
+    outcome = running.finish()
+    assert outcome.status == 0, outcome
+    assert world.logins() == before + 2
+    world.mend()  # and the server's end of the old connection hears that it is dead
+    assert_done(world)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_server_whose_sshd_has_stopped(world: World, is_killed: bool) -> None:
+    size = 12 * MEBI
+    write_files(world.source, [size])
+    world.slow("80mbit")
+    running = world.start("--verbose", "--io-timeout=4", retries=1)
+    world.wait_for_transfer(size // 3)
+    stopped = world.processes("server", "sshd: byteback")
+    assert stopped
+    for process in stopped:
+        process.suspend()
+    running.wait_for_words("attempt 1 of 2 failed", timeout_s=60)
+    if is_killed:
+        for process in stopped:
+            process.kill()
+    outcome = running.finish()
+    assert outcome.status == 0, outcome
+    for process in stopped:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert_done(world)
+
+
+def test_a_completion_makes_a_connection_of_its_own(
+    world: World, with_constants: Callable[..., None]
+) -> None:
+    with_constants("client/transport/connection.py", REQUEST_TIMEOUT_S=5.0)
+    write_files(world.source, [10])
+    running = world.start(retries=1)
+    world.wait_for("client", "--complete")
+    world.forget_connections()
+    outcome = running.finish()
+    assert outcome.status == 0, outcome
+    assert len(world.snapshots()) == 1
+    world.mend()
     assert_done(world)
 
 

@@ -165,6 +165,21 @@ class World:
             rules = f"table inet way {{\nchain out {{\n{chain}}}\n}}\n"
             run_program([*self._on(side), "nft", rules])
 
+    def forget_connections(self) -> None:
+        """Let a firewall on the way swallow what belongs to a connection of now.
+
+        New connections pass, as through a router that was started anew.
+        """
+        shown = run_program([*self._on("client"), "ss", "-Htn", "dport", "=", ":22"])
+        ports = ",".join(
+            line.split()[3].rpartition(":")[2] for line in shown.stdout.splitlines()
+        )
+        for side, end in (("server", "dport"), ("client", "sport")):
+            rule = f"oifname {CABLE} tcp {end} {{ {ports} }} drop"
+            chain = f"type filter hook output priority 0\n{rule}\n"
+            rules = f"table inet way {{\nchain out {{\n{chain}}}\n}}\n"
+            run_program([*self._on(side), "nft", rules])
+
     def slow(self, rate: str) -> None:
         """Make the cable no faster than ``rate``, as tc writes rates."""
         for side in SIDES:
@@ -274,6 +289,11 @@ class World:
         disc.replace(self.image)
         mount_store(self.image, self.store)
         self.sshd = start_sshd(self.sshd_configuration)
+
+    def logins(self) -> int:
+        """How many connections the server's sshd has let in, ever."""
+        log = self.sshd_configuration.parent / "log"
+        return log.read_text().count("Accepted publickey for byteback ")
 
     def stop_sshd(self) -> None:
         """No more logins; those that are there stay."""
