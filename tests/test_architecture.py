@@ -52,6 +52,7 @@ ALLOWED = {
     "server.search": STORE | {"server.snapshots"},
     "server.transfer": RECORDED | {"server.search"},
     "server.prune": RECORDED | {"server.access", "server.search", "server.transfer"},
+    "server.status": RECORDED,
     "server.session": RECORDED | {"server.search", "server.transfer"},
     "server.setup": STORE | {"server.access"},
 }

@@ -18,6 +18,7 @@ PROGRAMS = (
     "byteback-setup-client-receive",
     "byteback-setup-server",
     "byteback-snapshot",
+    "byteback-status",
 )
 # Below share/, where each shell looks for what packages bring.
 PLACES = {

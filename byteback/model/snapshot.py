@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 
 NAME_FORMAT = "%Y-%m-%dT%H:%M%z"
@@ -13,8 +13,9 @@ MISDATED_BY = timedelta(days=1)  # two clocks, or a clock set right, may differ 
 # Strict on purpose: a lenient parser takes "march" or "restore-2015-01-01" for a
 # date, and what parses as a snapshot may one day be pruned. Before May 2014 the old
 # tool wrote no zone.
+# Newer versions of Python take 24:00 for the next day's midnight.
 _PATTERN = re.compile(
-    r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2})(?:([+-])(\d{2})(\d{2}))?", re.ASCII
+    r"\d{4}-\d{2}-\d{2}T(?:[01]\d|2[0-3]):\d{2}(?:[+-]\d{4})?", re.ASCII
 )
 
 
@@ -41,14 +42,13 @@ def parse_snapshot_name(name: str, local_zone: tzinfo = UTC) -> datetime | None:
 
     A name without a zone is taken to be in ``local_zone``.
     """
-    match = _PATTERN.fullmatch(name)
-    if match is None:
+    if _PATTERN.fullmatch(name) is None:
         return None
-    year, month, day, hour, minute = (int(part) for part in match.groups()[:5])
     try:
-        return datetime(
-            year, month, day, hour, minute, tzinfo=_zone(match, local_zone)
-        ).astimezone(UTC)
+        time = datetime.fromisoformat(name)
+        if time.tzinfo is None:
+            time = time.replace(tzinfo=local_zone)
+        return time.astimezone(UTC)
     except (ValueError, OverflowError):  # the 30th of February, the year 0000
         return None
 
@@ -60,10 +60,3 @@ def is_misdated(time: datetime, now: datetime) -> bool:
     may count as the newest.
     """
     return time > now + MISDATED_BY
-
-
-def _zone(match: re.Match[str], local_zone: tzinfo) -> tzinfo:
-    if match[6] is None:
-        return local_zone
-    offset = timedelta(hours=int(match[7]), minutes=int(match[8]))
-    return timezone(-offset if match[6] == "-" else offset)

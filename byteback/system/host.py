@@ -16,7 +16,7 @@ from byteback.system import process
 SERVER_PROGRAMS = frozenset(
     {
         *("byteback-prune", "byteback-receive", "byteback-setup-client-receive"),
-        *("byteback-setup-server", "byteback-snapshot"),
+        *("byteback-setup-server", "byteback-snapshot", "byteback-status"),
     }
 )
 

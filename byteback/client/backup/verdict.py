@@ -21,10 +21,6 @@ _ATTRIBUTE = "rsync_xal_set: lsetxattr("
 _CHANGED_MEANWHILE = re.compile(
     r'got a block match with no basis file for ".*" \[receiver\]'
 )
-# rsync's last words on a server too old to tell Reason.RSYNC_REFUSED.
-_SERVER_REFUSED = re.compile(
-    r"rsync error: .* \(code [12]\) at \S+ \[(?:server|Receiver|generator)="
-)
 _QUOTED_NAME = re.compile(r'"(/?[^"]*)"')
 
 
@@ -44,7 +40,7 @@ def check(outcome: Outcome, connection: Connection) -> None:
         return
     said_by_server = connection.transfer_failure(outcome)
     if said_by_server is not None:
-        raise _as_rsync_explains(said_by_server, outcome, connection)
+        raise said_by_server
     if any(map(_is_full_disc, (*outcome.problems, *outcome.complaint))):
         raise BusyError(
             f"the disc of {connection.name} is full",
@@ -55,44 +51,12 @@ def check(outcome: Outcome, connection: Connection) -> None:
         return
     if outcome.status == openssh.STATUS_FAILED:
         raise connection.failure(outcome.status, outcome.remarks or outcome.complaint)
-    if _is_changed_meanwhile(outcome):
-        raise _changed_meanwhile(connection)
+    if any(map(_CHANGED_MEANWHILE.fullmatch, (*outcome.remarks, *outcome.complaint))):
+        raise BusyError(
+            f"the transfer to {connection.name} met files with several names",
+            reason=failures.Reason.AT_ONCE,
+        )
     raise _failure(outcome, connection)
-
-
-def _is_changed_meanwhile(outcome: Outcome) -> bool:
-    said = (*outcome.remarks, *outcome.complaint)
-    return any(map(_CHANGED_MEANWHILE.fullmatch, said))
-
-
-def _changed_meanwhile(connection: Connection) -> BusyError:
-    return BusyError(
-        f"the transfer to {connection.name} met files with several names",
-        reason=failures.Reason.AT_ONCE,
-    )
-
-
-def _as_rsync_explains(
-    error: BytebackError, outcome: Outcome, connection: Connection
-) -> BytebackError:
-    """The server's word, with its rsync's if that was what refused."""
-    if error.reason != failures.Reason.RSYNC_REFUSED:
-        return error
-    if _is_changed_meanwhile(outcome):
-        return _changed_meanwhile(connection)
-    error.details = _said_by_rsync(outcome)
-    return error
-
-
-def _said_by_rsync(outcome: Outcome) -> tuple[str, ...]:
-    """What both rsyncs wrote to standard error, without the server's own words."""
-    lines = [f"rsync: {problem}" for problem in outcome.problems]
-    lines += [
-        line
-        for line in (*outcome.remarks, *outcome.complaint)
-        if not line.startswith(" ") and not failures.is_failure(line)
-    ]
-    return tuple(dict.fromkeys(lines))
 
 
 def _is_full_disc(line: str) -> bool:
@@ -107,11 +71,6 @@ def _is_full_disc(line: str) -> bool:
 def _failure(outcome: Outcome, connection: Connection) -> BytebackError:
     message = f"the transfer to {connection.name} failed: {outcome.meaning}"
     is_line = outcome.status in NO_ROUTE or outcome.status < 0
-    refused = [line for line in outcome.complaint if _SERVER_REFUSED.match(line)]
-    if refused:
-        return ToolError(
-            message, details=_said_by_rsync(outcome), status=outcome.status
-        )
     if is_line or outcome.status > command.SIGNALLED:
         return UnreachableError(message, details=outcome.complaint)
     error = ToolError(message, details=outcome.complaint, status=outcome.status)

@@ -56,7 +56,8 @@ CREATE TABLE IF NOT EXISTS deletion (  -- of a snapshot, by pruning
     host TEXT NOT NULL,
     name TEXT NOT NULL,
     time REAL NOT NULL,
-    freed INTEGER               -- bytes that came back; NULL: not measured
+    expected INTEGER,           -- bytes that were to come back; NULL: unknown
+    freed INTEGER               -- bytes that did; NULL: not measured
 );
 CREATE INDEX IF NOT EXISTS deletion_host ON deletion (host, time);
 CREATE TABLE IF NOT EXISTS free_space (  -- one reading an hour, by pruning

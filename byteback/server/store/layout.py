@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import NamedTuple
@@ -68,8 +68,12 @@ class Store(NamedTuple):
 
     def snapshots(self, host: str) -> list[Snapshot]:
         """A client's snapshots, oldest first. Foreign names are none of them."""
+        return self.dated(host, self.trees(host))
+
+    def dated(self, host: str, names: Iterable[str]) -> list[Snapshot]:
+        """The snapshots among ``names``, oldest first."""
         found = []
-        for name in self.trees(host):
+        for name in names:
             time = parse_snapshot_name(name, _zone_for(name))
             if time is not None:
                 found.append(Snapshot(host, time, name))

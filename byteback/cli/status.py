@@ -1,0 +1,107 @@
+"""byteback-status: how is each client's backup?"""
+
+from __future__ import annotations
+
+import time
+from typing import NoReturn
+
+import click
+
+from byteback import log
+from byteback.cli import _boundary
+from byteback.cli._options import (
+    CONTEXT,
+    exit_status_help,
+    verbose_option,
+    version_option,
+)
+from byteback.errors import BytebackError, NotSetUpError, UsageError
+from byteback.model.status import Report
+
+HISTORY = 2000  # backups of one client: all that the ledger keeps
+
+
+@click.command(
+    "byteback-status",
+    context_settings=CONTEXT,
+    epilog=exit_status_help(0, 1, 2, 10)
+    + "\n  With --check: 0 well, 1 warning, 2 critical, 3 unknown",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--check", is_flag=True, help="One line for a monitoring system.")
+@click.option(
+    "--prometheus", is_flag=True, help="Print metrics in Prometheus's text format."
+)
+@verbose_option
+@version_option
+@click.argument("hosts", nargs=-1, metavar="[CLIENT]...")
+def command(
+    hosts: tuple[str, ...],
+    *,
+    as_json: bool,
+    check: bool,
+    prometheus: bool,
+    verbose: bool,
+) -> None:
+    """Tell how each client's backup is, and how the store itself is.
+
+    Without CLIENT: a table of all clients, and everything that is wrong. With CLIENT:
+    that client's backups. Run it on the server, as root or as the byteback user. It
+    asks no client.
+    """
+    log.set_up("byteback-status", verbose=verbose)
+    if as_json + check + prometheus > 1:
+        raise UsageError("give only one of --json, --check and --prometheus")
+    if check:
+        _check(hosts)
+        return
+    report = _collect(hosts, HISTORY if hosts else None)
+    click.echo(_format(report, hosts, as_json=as_json, prometheus=prometheus), nl=False)
+
+
+def _collect(hosts: tuple[str, ...], history: int | None = None) -> Report:
+    from byteback.server.prune import run
+    from byteback.server.status import collect
+
+    with run.opened_store() as store:
+        return collect.collect(store, time.time(), names=hosts, history=history)
+
+
+def _format(
+    report: Report, hosts: tuple[str, ...], *, as_json: bool, prometheus: bool
+) -> str:
+    from byteback.model import metrics, status_text
+    from byteback.system.host import LocalZone
+
+    if as_json:
+        return metrics.format_json(report, with_backups=bool(hosts)) + "\n"
+    if prometheus:
+        return metrics.format_metrics(report)
+    lines = []
+    if not hosts:
+        lines = status_text.format_report(report, LocalZone())
+    for client in report.clients if hosts else ():
+        lines += [f"{client.name}:", *status_text.format_history(client, LocalZone())]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _check(hosts: tuple[str, ...]) -> NoReturn:
+    """Print a monitoring plugin's line and end with its status, whatever goes wrong."""
+    from byteback.model import status_text
+
+    try:
+        report = _collect(hosts)
+    except NotSetUpError as error:
+        click.echo(f"BYTEBACK CRITICAL - {error.message}")
+        raise click.exceptions.Exit(2) from None
+    except BytebackError as error:
+        click.echo(f"BYTEBACK UNKNOWN - {error.message}")
+        raise click.exceptions.Exit(3) from None
+    line, status = status_text.format_check(report)
+    click.echo(line)
+    raise click.exceptions.Exit(status)
+
+
+def main() -> NoReturn:
+    """Run the program."""
+    _boundary.run(command)

@@ -1,0 +1,69 @@
+"""About how much room a client's history takes, from what the server has measured.
+
+btrfs tells this only with quota groups, which make snapshots slow, or by reading all
+trees. The ledger has what each push took from the disc, and what each deletion gave
+back. That gives an estimate, which is calibrated by the deletions themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
+
+ENOUGH = 3  # measured deletions that say something
+LEAST_BYTES = 1 << 20  # smaller deletions are lost in the noise of others' writing
+LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
+
+
+class Step(NamedTuple):
+    """One snapshot that is there: its time, and what was taken since the one before.
+
+    ``taken`` is bytes, of all pushes since the snapshot before it that is still there.
+    """
+
+    name: str
+    taken: int
+
+
+class Deletion(NamedTuple):
+    """One measured deletion: bytes that were expected back, and that came back."""
+
+    expected: int
+    freed: int
+
+
+def calibration(deletions: Sequence[Deletion]) -> float:
+    """By how much estimates were too low: the median of what deletions gave back.
+
+    1 where too few were measured.
+    """
+    ratios = [
+        freed / expected for expected, freed in deletions if expected >= LEAST_BYTES
+    ]
+    if len(ratios) < ENOUGH:
+        return 1.0
+    return min(max(median(ratios), LEAST_FACTOR), MOST_FACTOR)
+
+
+def expected_from_each(steps: Sequence[Step], factor: float = 1.0) -> dict[str, int]:
+    """About how many bytes come back if one of these snapshots goes, by its name.
+
+    ``steps`` are one client's, oldest first. What a snapshot alone holds came with it,
+    and was replaced or removed in the next one: it is at most what either took. The
+    newest is shared with ``current``, and gives nothing back.
+    """
+    found = {step.name: 0 for step in steps}
+    for step, following in pairwise(steps):
+        found[step.name] = int(factor * min(step.taken, following.taken))
+    return found
+
+
+def history_bytes(taken: int, grown: int | None, factor: float = 1.0) -> int:
+    """About how many bytes come back if all of a client's snapshots go.
+
+    ``taken`` is what its pushes took since the oldest one, ``grown`` by how much its
+    files have grown meanwhile: ``current`` keeps that.
+    """
+    return max(0, int(factor * (taken - max(0, grown or 0))))

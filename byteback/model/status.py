@@ -1,0 +1,156 @@
+"""What the store knows of its clients and of itself, as frozen values.
+
+Times are seconds since 1970, sizes bytes. None stands for what is not known: without a
+ledger only the snapshots tell something.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
+
+
+class Result(StrEnum):
+    """How one backup ended."""
+
+    WHOLE = "whole"
+    PARTIAL = "partial"  # finished, but the client could not read some files
+    FAILED = "failed"
+    RUNNING = "running"
+
+    @property
+    def is_good(self) -> bool:
+        """The backup is there and can be restored."""
+        return self in (Result.WHOLE, Result.PARTIAL)
+
+
+class Backup(NamedTuple):
+    """One transfer to the server, and the snapshot that was made of it."""
+
+    started: float
+    ended: float | None
+    result: Result
+    received: int | None = None  # bytes that the server's rsync read
+    written: int | None = None  # bytes that it wrote
+    taken: int | None = None  # bytes by which the store had less room afterwards
+    files: int | None = None  # as the client said
+    snapshot: str | None = None
+    is_full: bool | None = None  # every file was compared
+
+    @property
+    def duration_s(self) -> float | None:
+        """None while it runs, and where its end is unknown."""
+        return None if self.ended is None else self.ended - self.started
+
+
+class Snapshots(NamedTuple):
+    """A client's snapshots, and the times of them all where they are needed."""
+
+    number: int = 0
+    oldest: float | None = None
+    newest: float | None = None
+    times: tuple[float, ...] = ()  # oldest first; empty where the ledger tells enough
+
+
+NO_SNAPSHOTS = Snapshots()
+
+
+@dataclass(frozen=True)
+class Client:
+    """One client: its backups, oldest first, and what it takes."""
+
+    name: str
+    backups: tuple[Backup, ...] = ()
+    snapshots: Snapshots = NO_SNAPSHOTS
+    enrolled: float | None = None
+    expect_hours: float | None = None  # server.toml's word for this client; 0: never
+    current_bytes: int | None = None
+    history_bytes: int | None = None  # would come back if all its history went
+    suddenly: tuple[str, ...] = ()  # sentences about a backup that is very different
+    machines: int = 1  # with this client's key, as far as is known
+    clock_ahead_s: float | None = None  # the client's clock against the server's
+    record_failed: bool = False  # a full comparison found what its record had missed
+    is_retired: bool = False
+
+    @property
+    def good(self) -> tuple[float, ...]:
+        """When its good backups ended, oldest first; by its snapshots if need be."""
+        ends = [
+            backup.ended
+            for backup in self.backups
+            if backup.result.is_good and backup.ended is not None
+        ]
+        return tuple(sorted(ends)) or self.snapshots.times
+
+    @property
+    def newest_good(self) -> float | None:
+        """When its newest good backup ended."""
+        # A ledger that was lost may know less than the snapshots do.
+        known = [*self.good[-1:], self.snapshots.newest]
+        return max((time for time in known if time is not None), default=None)
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """The store itself. A field that is None could not be found out."""
+
+    is_mounted: bool = True
+    is_read_only: bool = False
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+    min_percent: float = 5.0
+    device_errors: tuple[str, ...] = ()  # lines like "/dev/sdb: 3 write errors"
+    scrub_finished: float | None = None
+    scrub_errors: int | None = None
+    made: float | None = None  # when the store was made
+    pruned: float | None = None  # the last run of pruning that came to its end
+    sealed: float | None = None  # the same of sealing; None where it is off
+    seals: bool = False
+    can_prune: bool = True  # some snapshot may be deleted, or there is room
+    settings_fault: str | None = None
+    clock_fault: str | None = None
+    oldest_snapshot: float | None = None
+
+
+class Level(StrEnum):
+    """How bad an alarm is; a monitoring system's words."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, order=True)
+class Alarm:
+    """One thing that is wrong, in words for an administrator."""
+
+    client: str  # "" for the store itself
+    kind: str  # stable: programs and byteback-status(1) know it by this
+    level: Level = field(compare=False)
+    message: str = field(compare=False)
+    hint: str = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answer of byteback-status: the store, its clients, and what is wrong."""
+
+    server: str  # this machine's name
+    version: str  # byteback's
+    time: float
+    store: StoreState
+    clients: tuple[Client, ...]
+    alarms: tuple[Alarm, ...]
+
+    def alarms_of(self, client: str) -> tuple[Alarm, ...]:
+        """The alarms of one client, or of the store itself for ``""``."""
+        return tuple(alarm for alarm in self.alarms if alarm.client == client)
+
+    @property
+    def worst(self) -> Level | None:
+        """The worst level among the alarms; None where all is well."""
+        levels = {alarm.level for alarm in self.alarms}
+        return next((level for level in reversed(Level) if level in levels), None)

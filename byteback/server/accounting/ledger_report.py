@@ -1,0 +1,85 @@
+"""Reads the ledger for byteback-status: the last backups of each client, as values.
+
+Nothing here waits for long, and a ledger that is lost, locked, damaged or of another
+version gives what can be had of it: at worst nothing.
+"""
+
+from __future__ import annotations
+
+import bisect
+import sqlite3
+import time
+
+from byteback.model.status import Backup, Result
+from byteback.server.accounting.ledger_file import opened, path
+from byteback.server.store.layout import Store
+
+RECENT = 15  # transfers of each client: ten intervals, and some that failed
+
+_TRANSFERS = """
+SELECT started, ended, result, bytes_received, bytes_written,
+    data_taken + metadata_taken
+FROM transfer WHERE host = ? AND kind = 'push' AND started <= ?
+ORDER BY started DESC LIMIT ?
+"""
+_SNAPSHOTS = """
+SELECT made, name, incomplete, files, size FROM snapshot
+WHERE host = ? AND made >= ? ORDER BY made
+"""
+# Older than version 2, on a disc that was too full for new columns.
+_OLD_SNAPSHOTS = _SNAPSHOTS.replace("files, size", "files, NULL")
+
+
+def recent_backups(
+    store: Store, clients: list[str], number: int = RECENT
+) -> dict[str, tuple[Backup, ...]]:
+    """The last ``number`` transfers of each client, oldest first."""
+    found: dict[str, tuple[Backup, ...]] = {}
+    if not path(store).exists():
+        return found
+    until = time.time() + 1  # a clock that was wrong must not hide what came later
+    with opened(store, hurried=True) as ledger:
+        for client in clients:
+            rows = ledger.execute(_TRANSFERS, (client, until, number)).fetchall()
+            if rows:
+                rows.reverse()
+                found[client] = _join(rows, _snapshot_rows(ledger, client, rows[0][0]))
+    return found
+
+
+def _snapshot_rows(
+    ledger: sqlite3.Connection, client: str, since: float
+) -> list[tuple[float, str, int, int | None, int | None]]:
+    try:
+        return ledger.execute(_SNAPSHOTS, (client, since)).fetchall()
+    except sqlite3.OperationalError:
+        return ledger.execute(_OLD_SNAPSHOTS, (client, since)).fetchall()
+
+
+def _join(
+    rows: list[tuple[float, float | None, str | None, int, int, int]],
+    snapshots: list[tuple[float, str, int, int | None, int | None]],
+) -> tuple[Backup, ...]:
+    """Give each transfer the snapshot that was made before the next transfer began."""
+    starts = [row[0] for row in rows]
+    snapshot_of = {bisect.bisect_right(starts, made[0]) - 1: made for made in snapshots}
+    backups = []
+    for number, (started, ended, result, received, written, taken) in enumerate(rows):
+        _, name, incomplete, files, _ = snapshot_of.get(
+            number, (0, None, 0, None, None)
+        )
+        is_last = number == len(rows) - 1
+        known = _result(result, is_last=is_last)
+        if known is Result.WHOLE and incomplete:
+            known = Result.PARTIAL
+        backups.append(
+            Backup(started, ended, known, received, written, taken, files, name)
+        )
+    return tuple(backups)
+
+
+def _result(word: str | None, *, is_last: bool) -> Result:
+    """A transfer without an end is running, or was cut off by a crash."""
+    if word is None:
+        return Result.RUNNING if is_last else Result.FAILED
+    return Result(word) if word in {"whole", "partial"} else Result.FAILED

@@ -1,0 +1,147 @@
+"""Gathers a status report from the store and the ledger; asks no client.
+
+Whatever cannot be found out is left out: a store that is in trouble must still be able
+to say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+
+import byteback
+from byteback.errors import UsageError
+from byteback.model import alarms
+from byteback.model.growth import Verdict
+from byteback.model.snapshot import parse_snapshot_name
+from byteback.model.status import (
+    NO_SNAPSHOTS,
+    Backup,
+    Client,
+    Report,
+    Snapshots,
+    StoreState,
+)
+from byteback.server.accounting import growth, ledger_report
+from byteback.server.status import sizes
+from byteback.server.store import settings
+from byteback.server.store.layout import Store
+from byteback.server.store.settings import ServerSettings
+from byteback.system.btrfs import commands, health
+
+ENDS = 3  # names at either end of a sorted list, among which are the first and last
+
+
+def collect(
+    store: Store, now: float, *, names: Sequence[str] = (), history: int | None = None
+) -> Report:
+    """The report at ``now``, in seconds since 1970.
+
+    ``names`` limits it to these clients, ``history`` is how many backups of each it
+    holds. Raises NotSetUpError for a name that is no client.
+    """
+    for name in names:
+        growth.check_client(store, name)
+    state, verdicts = _store_state(store, now)
+    chosen = list(names) or store.hosts()
+    backups = ledger_report.recent_backups(
+        store, chosen, history or ledger_report.RECENT
+    )
+    snapshots = {name: _snapshots(store, name, name in backups) for name in chosen}
+    oldest = {name: found.oldest for name, found in snapshots.items()}
+    measured = sizes.client_sizes(store, oldest)
+    clients = tuple(
+        _client(
+            store,
+            name,
+            backups.get(name, ()),
+            snapshots[name],
+            measured.get(name),
+            verdicts.get(name),
+        )
+        for name in chosen
+    )
+    found = [] if names else alarms.store_alarms(state, now)
+    for client in clients:
+        found += alarms.client_alarms(client, now)
+    return Report(
+        server=socket.gethostname(),
+        version=byteback.__version__,
+        time=now,
+        store=state,
+        clients=clients,
+        alarms=tuple(found),
+    )
+
+
+def _client(
+    store: Store,
+    name: str,
+    backups: tuple[Backup, ...],
+    snapshots: Snapshots,
+    size: sizes.ClientSize | None,
+    verdict: Verdict | None,
+) -> Client:
+    said = []
+    if verdict is not None and verdict.blamed_since is not None:
+        said.append(growth.describe_blame(name, verdict))
+    if verdict is not None and verdict.shrinkage is not None:
+        said.append(growth.describe_shrinkage(name, verdict))
+    return Client(
+        name=name,
+        backups=backups,
+        snapshots=snapshots,
+        enrolled=_enrolled(store, name) if not (backups or snapshots.number) else None,
+        current_bytes=size.current if size is not None else None,
+        history_bytes=size.history if size is not None else None,
+        suddenly=tuple(said),
+    )
+
+
+def _store_state(store: Store, now: float) -> tuple[StoreState, dict[str, Verdict]]:
+    """The store's state, and what stands out among its clients' backups."""
+    free = commands.free_space(store.root)
+    verdicts = growth.verdicts(store, free, now)
+    scrub = health.last_scrub(store.root)
+    limits, fault = ServerSettings(), None
+    try:
+        limits = settings.load()
+    except UsageError as error:
+        fault = error.message
+    state = StoreState(
+        is_read_only=bool(os.statvfs(store.root).f_flag & os.ST_RDONLY),
+        free_bytes=free.free_bytes,
+        total_bytes=free.total_bytes,
+        min_percent=limits.min_percent,
+        device_errors=health.device_errors(store.root),
+        scrub_finished=scrub.finished if scrub is not None else None,
+        scrub_errors=scrub.errors if scrub is not None else None,
+        settings_fault=fault,
+    )
+    return state, verdicts
+
+
+def _snapshots(store: Store, name: str, is_in_ledger: bool) -> Snapshots:
+    """A client's snapshots; all their times only where the ledger knows nothing.
+
+    Names sort nearly as their times do: within hours, where zones differ.
+    """
+    try:
+        names = [tree for tree in store.trees(name) if parse_snapshot_name(tree)]
+    except OSError:  # taken away while we look
+        return NO_SNAPSHOTS
+    asked = names[:ENDS] + names[-ENDS:] if is_in_ledger else names
+    times = sorted(snapshot.time.timestamp() for snapshot in store.dated(name, asked))
+    if not times:
+        return NO_SNAPSHOTS
+    kept = () if is_in_ledger else tuple(times)
+    return Snapshots(len(names), times[0], times[-1], kept)
+
+
+def _enrolled(store: Store, name: str) -> float | None:
+    """When a client without any snapshot was enrolled: its directory then changed."""
+    with contextlib.suppress(OSError):
+        return store.host_directory(name).stat().st_mtime
+    return None

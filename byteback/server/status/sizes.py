@@ -1,0 +1,97 @@
+"""What each client takes in the store, by what the ledger has measured."""
+
+from __future__ import annotations
+
+import bisect
+import sqlite3
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from byteback.model import space_estimate
+from byteback.model.space_estimate import Deletion, Step
+from byteback.server.accounting.ledger_file import opened, path
+from byteback.server.store.layout import Store
+
+_NEWEST_SIZE = """
+SELECT size FROM snapshot WHERE host = ? AND size IS NOT NULL ORDER BY made DESC LIMIT 1
+"""
+_OLDEST_SIZE = """
+SELECT size FROM snapshot WHERE host = ? AND size IS NOT NULL AND made >= ?
+ORDER BY made LIMIT 1
+"""
+_TAKEN = """
+SELECT SUM(data_taken) FROM transfer WHERE host = ? AND kind = 'push' AND started > ?
+"""
+_PUSHES = """
+SELECT started, COALESCE(data_taken, 0) FROM transfer
+WHERE host = ? AND kind = 'push' ORDER BY started
+"""
+_MADE = "SELECT made, name FROM snapshot WHERE host = ? ORDER BY made"
+_DELETED = """
+SELECT expected, freed FROM deletion
+WHERE expected IS NOT NULL AND freed IS NOT NULL ORDER BY id DESC LIMIT 50
+"""
+
+
+class ClientSize(NamedTuple):
+    """Bytes that a client takes, None where the ledger does not tell."""
+
+    current: int | None  # of all its files, as the client counted them
+    history: int | None  # about what comes back if its snapshots go
+
+
+def client_sizes(
+    store: Store, oldest: Mapping[str, float | None]
+) -> dict[str, ClientSize]:
+    """The sizes of these clients, each given with the time of its oldest snapshot."""
+    found: dict[str, ClientSize] = {}
+    if not path(store).exists():
+        return found
+    with opened(store, hurried=True) as ledger:
+        factor = _calibration(ledger)
+        for client, since in oldest.items():
+            current = _one(ledger, _NEWEST_SIZE, client)
+            if since is None:
+                found[client] = ClientSize(current, None)
+                continue
+            taken = _one(ledger, _TAKEN, client, since)
+            first = _one(ledger, _OLDEST_SIZE, client, since)
+            grown = None if current is None or first is None else current - first
+            history = space_estimate.history_bytes(taken or 0, grown, factor)
+            found[client] = ClientSize(current, None if taken is None else history)
+    return found
+
+
+def expected_from_each(
+    store: Store, client: str, names: Collection[str]
+) -> dict[str, int]:
+    """About how many bytes the deletion of each snapshot gives back, by its name.
+
+    ``names`` are the client's snapshots; those that the ledger does not know of are
+    left out.
+    """
+    if not path(store).exists():
+        return {}
+    with opened(store, hurried=True) as ledger:
+        made = ledger.execute(_MADE, (client,)).fetchall()
+        pushes = ledger.execute(_PUSHES, (client,)).fetchall()
+        starts = [started for started, _ in pushes]
+        steps, before = [], 0
+        for time, name in made:
+            if name in names:
+                end = bisect.bisect_right(starts, time)
+                steps.append(Step(name, sum(taken for _, taken in pushes[before:end])))
+                before = end
+        return space_estimate.expected_from_each(steps, _calibration(ledger))
+    return {}
+
+
+def _calibration(ledger: sqlite3.Connection) -> float:
+    return space_estimate.calibration(
+        [Deletion(*row) for row in ledger.execute(_DELETED)]
+    )
+
+
+def _one(ledger: sqlite3.Connection, query: str, *values: str | float) -> int | None:
+    row = ledger.execute(query, values).fetchone()
+    return None if row is None or row[0] is None else int(row[0])
