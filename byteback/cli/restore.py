@@ -32,6 +32,8 @@ from byteback.model import listing
 
 RESTORE_ONLY = ("to", "in_place", "yes", "overwrite", "dry_run", "compress")
 
+ANY_SNAPSHOT = "*"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -83,7 +85,7 @@ class Options:
 @click.option(
     "-s",
     "--snapshot",
-    default="*",
+    default=ANY_SNAPSHOT,
     show_default=True,
     metavar="NAME",
     shell_complete=complete_snapshot,
@@ -196,6 +198,12 @@ def _check(options: Options) -> None:
     chosen = [name for name, is_chosen in modes.items() if is_chosen]
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} contradict each other")
+    if options.as_diff and options.snapshot != ANY_SNAPSHOT:
+        name = options.snapshot
+        raise UsageError(
+            "--diff takes snapshots as words, not with --snapshot",
+            hint=f"byteback-restore --diff {name} compares {name} with now",
+        )
     if not (options.patterns or options.as_diff or options.as_verify):
         raise UsageError("no pattern was given", hint="name the files to look for")
     if not options.as_restore:

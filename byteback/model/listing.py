@@ -11,6 +11,8 @@ from byteback.errors import RefusedError, escape
 from byteback.model.snapshot import CURRENT, is_misdated, parse_snapshot_name
 
 HEADER = ("snapshot", "modestring", "size", "uid", "gid", "mtime", "path")
+# Before the path, so that all other columns stand where they stand in every listing.
+HEADER_WITH_FIRST_SEEN = (*HEADER[:-1], "since", HEADER[-1])
 GAP = "  "
 _NANOSECOND = 10**9
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -84,7 +86,7 @@ class Table:
 
     def __init__(self, *, human: bool = False, first_seen: bool = False) -> None:
         self._human, self._first_seen = human, first_seen
-        self._header = ("since", *HEADER) if first_seen else HEADER
+        self._header = HEADER_WITH_FIRST_SEEN if first_seen else HEADER
         self._widths = [len(cell) for cell in self._header[:-1]]
         self._is_started = False
         self._waiting: list[Sequence[str]] = []
@@ -218,16 +220,17 @@ def _format_row(entry: Entry, *, human: bool, first_seen: bool) -> tuple[str, ..
     path = escape(entry.path)
     if entry.target is not None:
         path += f" -> {escape(entry.target)}"
-    row = (
+    columns = (
         escape(entry.snapshot),
         stat.filemode(entry.mode),
         size,
         str(entry.uid),
         str(entry.gid),
         format_mtime(entry.mtime_ns),
-        path,
     )
-    return (escape(entry.first_seen or entry.snapshot), *row) if first_seen else row
+    if first_seen:
+        return (*columns, escape(entry.first_seen or entry.snapshot), path)
+    return (*columns, path)
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -127,6 +127,11 @@ def test_differences_to_now_and_between_snapshots(client: Client) -> None:
     for words in (["--diff"], ["--diff", "../x"], ["--diff", "now"], ["--verify", "/"]):
         assert client.restore(*words, check=False).status == 2
     assert client.restore("--diff", "--verify", check=False).status == 2
+    option = client.restore("--diff", "--snapshot", FIRST, SOURCE, check=False)
+    assert (option.status, FIRST in option.stderr) == (2, True)
+    nothing = client.restore("--diff", FIRST, "/no/such", check=False)
+    assert nothing.status == 1
+    assert "--snapshot" not in nothing.stderr
     unknown = client.restore("--diff", "2001-01-01T00:00+0000", "current", check=False)
     assert unknown.status == 9
 

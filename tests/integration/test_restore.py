@@ -626,6 +626,13 @@ def test_old_clients_can_list(restorer: Restorer) -> None:
     assert set(dashes) == {"-"}
     assert link.endswith(f"{SOURCE}/kinds/link -> file")
     assert space.endswith(f"{SOURCE}/names/with space")
+    nothing = f"byteback-receive --snapshot * --list {SOURCE}/no=20such /\x1b[2J"
+    outcome = run_program([*old_ssh(restorer), target, nothing])
+    assert outcome.stdout.splitlines() == [
+        "** Sorry.  There were no files matching:",
+        f"--> {SOURCE}/no such",
+        "--> /\\x1b[2J",
+    ]
 
 
 def test_old_clients_can_restore(restorer: Restorer) -> None:

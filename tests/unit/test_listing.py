@@ -58,11 +58,13 @@ def test_table_lines_up_and_escapes() -> None:
 
 
 def test_table_can_tell_since_when() -> None:
-    """The oldest snapshot with the same version goes first."""
-    entry = Entry(NEW, "/a", stat.S_IFREG, 0, 0, 0, 0, first_seen=OLD)
+    """In a column before the path: the others stand as in every listing."""
+    entry = FILE._replace(first_seen=OLD)
     header, _, row = format_table([entry], first_seen=True)
-    assert header.startswith("since")
-    assert row.startswith(OLD)
+    plain_header, _, plain_row = format_table([entry])
+    assert header.split() == [*plain_header.split()[:-1], "since", "path"]
+    assert row.split() == [*plain_row.split()[:-1], OLD, "/etc/hosts"]
+    assert row.startswith(NEW)
 
 
 @pytest.mark.parametrize("entry", [FILE, LINK, DEVICE])

@@ -116,7 +116,11 @@ def _with_now(
             f"{quote(comparison.older)} may be several snapshots",
             hint="name the one to compare with, as byteback-restore --verbose / does",
         )
-    found = query.find(connection, Query(comparison.patterns, comparison.older))
+    found = query.find(
+        connection,
+        Query(comparison.patterns, comparison.older),
+        elsewhere="--diff takes another one as its first word",
+    )
     selected = selections.look_up(comparison.older)
     known = selected or selections.choose(["/"], None)
     job = pull.Pull(

@@ -100,10 +100,13 @@ def find(
     connection: Connection,
     query: Query,
     take: Callable[[list[Entry]], None] | None = None,
+    *,
+    elsewhere: str = "leave --snapshot out to look in all of them",
 ) -> Found:
     """What matches; relative patterns start in the working directory.
 
-    ``take`` is as for ask. Raises BytebackError if nothing matches, else as
+    ``take`` is as for ask. Raises BytebackError if nothing matches, with
+    ``elsewhere`` as the hint where only some snapshots were searched; else as
     answer.receive.
     """
     found = ask(connection, query, absolute_patterns(query.patterns), take)
@@ -113,8 +116,7 @@ def find(
             + ", ".join(quote(text) for text in query.patterns),
             hint=None
             if query.snapshot == "*"
-            else f"that is, in snapshot {quote(query.snapshot)}; leave --snapshot out "
-            "to look in all of them",
+            else f"that is, in snapshot {quote(query.snapshot)}; {elsewhere}",
         )
     return found
 

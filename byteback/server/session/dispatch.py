@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from byteback import __version__, log
@@ -22,6 +23,7 @@ from byteback.errors import (
     PolicyError,
     RefusedError,
     ToolError,
+    escape,
     quote,
 )
 from byteback.model.hostname import is_host_name
@@ -222,9 +224,16 @@ def _list(store: Store, host: str, request: requests.List) -> int:
         chains=chains,
         index=index,
     )
-    for line in listing.format_table(list(entries)):
+    found = list(entries)
+    for line in listing.format_table(found) if found else _nothing(request.patterns):
         _write(line)
     return 0
+
+
+def _nothing(patterns: Sequence[str]) -> list[str]:
+    """The words of the Ruby tool's server, which its client shows as they come."""
+    words = ["** Sorry.  There were no files matching:"]
+    return [*words, *(f"--> {escape(pattern)}" for pattern in patterns)]
 
 
 def _confine_search(store: Store, host: str) -> None:
