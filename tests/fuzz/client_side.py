@@ -82,14 +82,14 @@ def read_differences(data: bytes) -> None:
 
 def read_rsync_output(data: bytes) -> None:
     """What rsync prints, into which the far end can put lines of its own."""
-    statistics: dict[str, int] = {}
     heard, largest = pull.Heard(), LargestSeen()
+    said = [command._Said(on, heard.take) for on in (None, check_progress)]
     for raw in data.splitlines():
         line = raw.decode("utf-8", "surrogateescape")
-        for on_progress in (None, check_progress):
-            command._take_line(line, statistics, on_progress, heard.take)
+        for one in said:
+            one.take(line)
         largest.take(line)
-    assert all(number >= 0 for number in statistics.values())
+    assert all(number >= 0 for one in said for number in one.statistics.values())
     assert largest.size >= 0
     for change in heard.changes:
         assert change.action in ("create", "replace", "adjust", "delete")

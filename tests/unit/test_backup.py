@@ -14,6 +14,7 @@ import pytest
 
 from byteback.cli.backup import spread_greedy
 from byteback.client.backup import excludes, hooks, push, run, verdict
+from byteback.client.backup.sending import send
 from byteback.client.settings import (
     Files,
     check_key,
@@ -288,7 +289,7 @@ def test_a_file_of_too_many_blocks_is_compared_in_larger_ones(
 
     monkeypatch.setattr(command, "transfer", transfer)
     argv = ["rsync", "--block-size=4096", "/"]
-    assert push.send(argv, CONNECTION, RetryPolicy(0)).is_success
+    assert send(argv, CONNECTION, RetryPolicy(0)).is_success
     assert ran == [tuple(argv), ("rsync", "/")]
 
 
@@ -298,7 +299,7 @@ def test_a_transfer_that_is_to_come_again_at_once_does(
     said = ("byteback-receive: busy: links", f"  reason: {failures.Reason.AT_ONCE}")
     ends = [Outcome(75, remarks=said), Outcome(0)]
     monkeypatch.setattr(command, "transfer", lambda *_, **__: ends.pop(0))
-    assert push.send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
+    assert send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
 
 
 def test_a_server_that_is_not_waited_for_is_asked_at_once(
@@ -309,10 +310,10 @@ def test_a_server_that_is_not_waited_for_is_asked_at_once(
     failed = Outcome(2, remarks=(line,), complaint=(line, "rsync error: (code 2)"))
     ends = [failed, Outcome(0)]
     monkeypatch.setattr(command, "transfer", lambda *_, **__: ends.pop(0))
-    assert push.send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
+    assert send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
     ends = [failed] * 5
     with pytest.raises(BusyError, match="several names"):
-        push.send(["rsync"], CONNECTION, RetryPolicy(0))
+        send(["rsync"], CONNECTION, RetryPolicy(0))
 
 
 def test_the_servers_word_decides_whether_to_come_back() -> None:
@@ -355,15 +356,6 @@ def test_a_lost_login_is_told_apart_from_a_lost_line() -> None:
     denied = Outcome(255, remarks=("byteback@x: Permission denied (publickey).",))
     with pytest.raises(RefusedError, match="does not take this machine's key"):
         verdict.check(denied, CONNECTION)
-
-
-def test_names_of_unread_files_are_told_once_each() -> None:
-    problems = (
-        '[sender] send_files failed to open "/a b": Permission denied (13)',
-        'opendir "/c" failed: Input/output error (5)',
-        '[sender] send_files failed to open "/a b": Permission denied (13)',
-    )
-    assert verdict.unread_names(outcome(23, *problems)) == ["/a b", "/c"]
 
 
 def test_retries_pause_longer_each_time_and_then_give_up() -> None:

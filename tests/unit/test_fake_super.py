@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from byteback.system.rsync.fake_super import (
     ATTRIBUTE,
+    LONGEST,
     FakeStat,
+    is_readable,
     parse_fake_stat,
     read_fake_stat,
 )
@@ -77,3 +80,32 @@ def test_links_are_not_followed(file: Path, tmp_path: Path) -> None:
 def test_parse(value: bytes, expected: FakeStat | None) -> None:
     """Malformed values count as absent."""
     assert parse_fake_stat(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"100644 0,0 0:0", b"100640 0,0 5:6\0", b" 100644 8,1 4294967295:0"),
+        *(b"+100644 -1,0 0:0 and more", b"777777777777 0,0 9999999999:0"),
+        *(b"", b"\0" * 14, b"100644 0,0 0:", b"100644 0,0 0", b"100644 0 ,0 0:0"),
+        *(
+            b"1006440,0 0:0",
+            b"9 0,0 0:0",
+            b"100644 0,0 0:\0000",
+            b"1 2,3 4:x",
+            b"1-2,3 4:5",
+        ),
+        *(b"108 0,0 0:0", b"100644 0,0\n0:0", b"100644\t0,\v0 0:\x0c0", b"- 1 2,3 4:5"),
+    ],
+)
+def test_a_note_is_readable_if_rsyncs_sscanf_takes_it(value: bytes) -> None:
+    numbers = (ctypes.c_uint * 5)()
+    places = [ctypes.byref(numbers, 4 * at) for at in range(5)]
+    taken = ctypes.CDLL(None).sscanf(value, b"%o %d,%d %d:%d", *places)
+    assert is_readable(value) is (taken == 5)
+
+
+def test_a_note_that_rsync_has_no_room_for() -> None:
+    value = b"100644 0,0 0:0".ljust(LONGEST, b"0")
+    assert is_readable(value)
+    assert not is_readable(value + b"0")

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.client.backup import verdict
 from byteback.client.backup.excludes import automatic_excludes
 from byteback.client.settings import MAX_FILE, Files, read_rsync_flags
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection
-from byteback.client.transport.retry import RetryPolicy, retrying
-from byteback.errors import BusyError, UsageError, quote
+from byteback.errors import UsageError, quote
 from byteback.model.rsync_filter import source_rules
 from byteback.system import host
-from byteback.system.rsync import command
-from byteback.system.rsync.command import Outcome, Progress
-from byteback.wire.failures import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +39,6 @@ OPTIONS = (
 )
 SENT_FORMAT = "--out-format=%l %i %n"  # largest_file and lost_acls read it
 BLOCK_SIZE = "--block-size="
-PARTIAL_PAUSE_S = 10.0
-TIMES_AT_ONCE = 3  # that the server has one transfer come again without a pause
 
 
 @dataclass(frozen=True)
@@ -147,63 +140,6 @@ def again_argv(
     argv = push_argv(connection, Selection(()), files, io_timeout_s)
     kept = [word for word in argv if not word.startswith(("--del", "--recursive"))]
     return [kept[0], f"--files-from={list_file}", "--from0", "--existing", *kept[1:]]
-
-
-def send(
-    argv: Sequence[str],
-    connection: Connection,
-    policy: RetryPolicy,
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-    on_line: Callable[[str], None] | None = None,
-    stdin: int | None = None,
-) -> Outcome:
-    """Run the transfer until it is done, resuming after each failure that can pass.
-
-    The outcome is a success, or partial: all is there but what could not be read.
-    Raises UnreachableError or BusyError when no attempt is left, RefusedError if the
-    server refuses, ToolError for the failures that trying again does not mend.
-    """
-
-    words = list(argv)
-
-    def transfer() -> Outcome:
-        if stdin is not None:
-            os.lseek(stdin, 0, os.SEEK_SET)
-        return command.transfer(
-            words, on_progress=on_progress, on_line=on_line, stdin=stdin
-        )
-
-    def once() -> Outcome:
-        outcome = transfer()
-        is_too_large = outcome.status == command.NO_MEMORY
-        if is_too_large or outcome.status < 0:
-            # The server may have more of a new file than anybody knew of, and each of
-            # its blocks takes memory here: rsync's own size takes least.
-            fewer = [word for word in words if not word.startswith(BLOCK_SIZE)]
-            is_too_large = is_too_large and fewer != words
-            words[:] = fewer
-            outcome = transfer() if is_too_large else outcome
-        verdict.check(outcome, connection)
-        return outcome
-
-    def attempt() -> Outcome:
-        for _ in range(TIMES_AT_ONCE):
-            try:
-                return once()
-            except BusyError as error:
-                if error.reason != Reason.AT_ONCE:
-                    raise
-                logger.info("%s", error.message)
-        return once()
-
-    outcome = retrying(attempt, policy, renew=connection.renew)
-    if outcome.status == command.PARTIAL and policy.number > 0:
-        # Once more: what could not be read may just have been in the way.
-        logger.warning("some files could not be read; trying those once more")
-        soon = RetryPolicy(policy.number, min(policy.delay_s, PARTIAL_PAUSE_S))
-        outcome = retrying(attempt, soon, renew=connection.renew)
-    return outcome
 
 
 def _check_rules(file: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from byteback import locking
-from byteback.client.backup import hooks, push, selections, verdict
+from byteback.client.backup import hooks, push, selections
 from byteback.client.backup.excludes import foreign_mount_points
 from byteback.client.backup.largest_file import (
     LargestSeen,
@@ -19,6 +19,8 @@ from byteback.client.backup.largest_file import (
     write_largest,
 )
 from byteback.client.backup.lost_acls import LostAcls, scan
+from byteback.client.backup.sending import send
+from byteback.client.backup.shortfall import Shortfall
 from byteback.client.settings import (
     RUN_DIRECTORY,
     Files,
@@ -31,7 +33,7 @@ from byteback.client.settings import (
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection, connect
 from byteback.client.transport.retry import RetryPolicy, retrying
-from byteback.errors import BytebackError, IncompleteBackupError, UsageError, escape
+from byteback.errors import BytebackError, UsageError
 from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
@@ -43,7 +45,6 @@ from byteback.wire.replies import Completion, parse_completion
 logger = logging.getLogger(__name__)
 
 DEFAULT_IO_TIMEOUT_S = 10800
-NAMES_SHOWN = 5
 BY_THEMSELVES = 1  # what even a first backup finds there: the top of the tree
 
 
@@ -180,8 +181,9 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
     if completion is not None and completion.snapshot is not None:
         told["BYTEBACK_SNAPSHOT"] = completion.snapshot
     logger.info("%s", summary.sentence())
-    if summary.outcome.status == PARTIAL:
-        raise _incomplete(summary.outcome)
+    missing = Shortfall(summary.outcome).error()
+    if missing is not None:
+        raise missing
     hooks.run_hooks(directory / hooks.POST, told | {"BYTEBACK_RESULT": "success"})
     return summary
 
@@ -210,7 +212,7 @@ def _transfer(
         block_size=None if largest is None else choose_block_size(largest),
         compress=greeting.compresses,
     )
-    outcome = push.send(
+    outcome = send(
         argv,
         connection,
         options.retry,
@@ -249,7 +251,7 @@ def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:
         file.flush()
         options = job.options
         argv = push.again_argv(connection, options.files, job.io_timeout_s, "-")
-        push.send(argv, connection, options.retry, stdin=file.fileno())
+        send(argv, connection, options.retry, stdin=file.fileno())
 
 
 def _remember_largest(job: Job, known: int | None, seen: int, outcome: Outcome) -> None:
@@ -273,16 +275,3 @@ def _remember_largest(job: Job, known: int | None, seen: int, outcome: Outcome) 
 def _own_files(job: Job) -> tuple[Sequence[str], Collection[str]]:
     """Where to look for what was sent, and where not."""
     return job.selection.sources, frozenset(foreign_mount_points(host.mounts()))
-
-
-def _incomplete(outcome: Outcome) -> IncompleteBackupError:
-    names = verdict.unread_names(outcome)
-    details = [escape(problem) for problem in outcome.problems[:NAMES_SHOWN]]
-    many = f"{len(names)} files" if names else "some files"
-    if len(names) == 1:
-        many = "one file"
-    return IncompleteBackupError(
-        f"the backup is done, but {many} could not be read",
-        hint="mend or exclude what is listed here; all the rest is safe",
-        details=details,
-    )

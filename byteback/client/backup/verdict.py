@@ -13,7 +13,8 @@ from byteback.wire import failures
 
 NO_ROUTE = (5, 10, 12, 30, 35, openssh.STATUS_FAILED)  # rsync's for a broken line
 
-# At the end of the line: what stands before it may be anybody's file name.
+# At the end of a line of "rsync: ...", which always ends in the system's reason: what
+# stands before it, and at the end of other lines, may be anybody's file name.
 _FULL_DISC = re.compile(r": (?:No space left on device|Disk quota exceeded) \(\d+\)$")
 _ATTRIBUTE = "rsync_xal_set: lsetxattr("
 # A file changed under another of its names while it was compared. The server tells its
@@ -21,17 +22,8 @@ _ATTRIBUTE = "rsync_xal_set: lsetxattr("
 _CHANGED_MEANWHILE = re.compile(
     r'got a block match with no basis file for ".*" \[receiver\]'
 )
-_QUOTED_NAME = re.compile(r'"(/?[^"]*)"')
-
-
-def unread_names(outcome: Outcome) -> list[str]:
-    """The names of the files that rsync complained about, each once, in its order."""
-    found: dict[str, None] = {}
-    for problem in outcome.problems:
-        match = _QUOTED_NAME.search(problem)
-        if match:
-            found[match[1]] = None
-    return list(found)
+# get_stat_xattr in rsync's xattrs.c; its first words, for a file's name follows.
+_DAMAGED = re.compile(r'Corrupt user\.rsync\.%stat xattr attached to "')
 
 
 def check(outcome: Outcome, connection: Connection) -> None:
@@ -41,7 +33,8 @@ def check(outcome: Outcome, connection: Connection) -> None:
     said_by_server = connection.transfer_failure(outcome)
     if said_by_server is not None:
         raise said_by_server
-    if any(map(_is_full_disc, (*outcome.problems, *outcome.complaint))):
+    last = [line for line in outcome.complaint if line.startswith("rsync: ")]
+    if any(map(_is_full_disc, (*outcome.problems, *last))):
         raise BusyError(
             f"the disc of {connection.name} is full",
             hint="it makes room by itself as far as it may: see byteback-prune there",
@@ -54,6 +47,14 @@ def check(outcome: Outcome, connection: Connection) -> None:
     if any(map(_CHANGED_MEANWHILE.fullmatch, (*outcome.remarks, *outcome.complaint))):
         raise BusyError(
             f"the transfer to {connection.name} met files with several names",
+            reason=failures.Reason.AT_ONCE,
+        )
+    if any(map(_DAMAGED.match, (*outcome.remarks, *outcome.complaint))):
+        # The server has read the same in its log, and mends it before the next one.
+        raise BusyError(
+            f"{connection.name} met the damaged note of a file's owner and mode",
+            hint="a backup has the server mend it",
+            details=outcome.complaint,
             reason=failures.Reason.AT_ONCE,
         )
     raise _failure(outcome, connection)

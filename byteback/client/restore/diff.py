@@ -138,7 +138,7 @@ def _with_now(
     )
     heard = pull.Heard(directory=job.directory)
     names = [entry.path[1:] or "./" for entry in found.entries]
-    problems = pull.run_pull(job, names, heard=heard).problems
+    problems = pull.run_pull(job, names, heard=heard).all_problems
     changes = sorted(_changed(heard.changes), key=lambda one: one.path.split("/"))
     if selected is not None:
         return changes, problems

@@ -129,10 +129,10 @@ def _differing(
     heard = pull.Heard()
     by_path = {entry.path: entry for entry in entries}
     outcome = pull.run_pull(job, [path[1:] for path in by_path], heard=heard)
-    if outcome.problems:
+    if outcome.all_problems:
         raise BytebackError(
             f"some files could not be compared with {quote(snapshot)}",
-            details=outcome.problems[:SHOWN],
+            details=outcome.all_problems[:SHOWN],
         )
     changed = {
         "/" + change.path

@@ -7,16 +7,20 @@ tree can be read and no fifo can make us wait.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from byteback.model.listing import Entry
 from byteback.system.rsync import fake_super
 
 PATH_MAX = 4096  # bytes; Linux follows no longer path or link
+MAX_WAITING = 1 << 28  # bytes: paths of directories still to be looked into
+PATH_SIZE = 64  # bytes that a path takes besides its characters
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK the opening of a fifo that took a file's place would wait.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -78,6 +82,50 @@ def list_directory(fd: int | None, only: Container[str] | None) -> Names:
             for e in entries
             if (is_directory := e.is_dir(follow_symlinks=False)) or e.name in only
         }
+
+
+class Found(NamedTuple):
+    """A name somewhere below a tree's top, while its directory is open."""
+
+    directory: int  # file descriptor
+    path: str  # beneath the top
+    entry: os.DirEntry[str]
+
+
+def entries_below(top: Path) -> Generator[Found, None, None]:
+    """All names below a tree's top; no link is followed.
+
+    They may be removed meanwhile, which hides no other name (readdir(3p)). Nothing is
+    remembered but directories: how many names there are, a client decides.
+    Raises OverflowError if these are too many, OSError if the top cannot be read.
+    """
+    root = os.open(top, _DIRECTORY)
+    try:
+        waiting, size = [""], PATH_SIZE
+        while waiting:
+            path = waiting.pop()
+            size -= len(path) + PATH_SIZE
+            with contextlib.suppress(OSError):  # closed to us, or a path too long
+                for found in _look_into(root, path):
+                    yield found
+                    if found.entry.is_dir(follow_symlinks=False):
+                        waiting.append(found.path)
+                        size += len(found.path) + PATH_SIZE
+                    if size > MAX_WAITING:
+                        raise OverflowError("there are too many directories")
+    finally:
+        os.close(root)
+
+
+def _look_into(root: int, path: str) -> Iterator[Found]:
+    directory = os.open(path or ".", _DIRECTORY, dir_fd=root)
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                below = f"{path}/{entry.name}" if path else entry.name
+                yield Found(directory, below, entry)
+    finally:
+        os.close(directory)
 
 
 def size_below(parent: int, name: str, step: Callable[[], None]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from byteback.model.rsync_names import plain_name
@@ -24,6 +24,8 @@ _CUT_ESCAPE = re.compile(rb"\\#?[0-7]{0,3}\Z")
 _LOGGED = re.compile(rb"[0-9/]{10} [0-9:]{8} \[[0-9]+\] ")
 # rsync(1), --itemize-changes: all but directories, and but what is new ("+").
 _CHANGED = re.compile(rb"[<>.c][^d][^+ ]\S{8} (.+)", re.DOTALL)
+# get_stat_xattr in rsync's xattrs.c; the name of the file follows.
+_DAMAGED = b"Corrupt user.rsync.%stat xattr attached to "
 
 
 class Changes:
@@ -37,6 +39,9 @@ class Changes:
         self.beginnings: set[str] = set()
         self.fifo: Path | None = None  # for rsync's log
         self.is_heard = False
+        # Called when rsync meets an attribute that it cannot read.
+        self.on_damage: Callable[[], None] = lambda: None
+        self.is_damaged = False
         # They had one name when the transfer began; None: it is no second one.
         self._separated = separated
         self._top = top
@@ -87,6 +92,9 @@ class Changes:
         if prefix is None:
             return
         self.is_heard = True
+        if line.startswith(_DAMAGED, prefix.end()) and not self.is_damaged:
+            self.is_damaged = True
+            self.on_damage()
         changed = _CHANGED.fullmatch(line[prefix.end() :].rstrip(b"\n"))
         if changed is None:
             return

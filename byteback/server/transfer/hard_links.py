@@ -17,14 +17,12 @@ from typing import NamedTuple
 from byteback.errors import BusyError
 from byteback.server.store import tree
 from byteback.server.store.layout import Store
+from byteback.server.transfer import recheck
 from byteback.server.transfer.change_log import MAX_SHARED, Changes, open_beneath
-from byteback.server.transfer.recheck import DOUBTED_NS
 from byteback.system import fifo, files
 from byteback.system.btrfs import subvolume
 
 MAX_NAMES = 100_000  # of all such files, which are few enough to be linked anew
-MAX_WAITING = 1 << 28  # bytes: paths of directories still to be looked into
-PATH_SIZE = 64  # bytes that a path takes besides its characters
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -105,7 +103,7 @@ def separate(store: Store, host: str, changes: Changes) -> int:
         elif are_few or number in numbers:
             kept.add(number)
             if number in numbers:
-                _doubt(one.directory, one.name, one.status)
+                recheck.doubt(one.directory, one.name, one.status)
     # When it is true: a run that was killed before this is done once more.
     text = " ".join([_tree_id(top), *map(str, kept | chosen.keys())])
     files.write_atomically(_note(store, host), text.encode("ascii"), mode=0o600)
@@ -134,15 +132,10 @@ def _doubt_at(top: Path, path: str, number: int) -> bool:
         status = tree.status(directory, name)
         if status is None or status.st_ino != number:
             return False
-        _doubt(directory, name, status)
+        recheck.doubt(directory, name, status)
         return True
     finally:
         os.close(directory)
-
-
-def _doubt(directory: int, name: str, status: os.stat_result) -> None:
-    times = (status.st_atime_ns, DOUBTED_NS)
-    os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
 
 
 def _note(store: Store, host: str) -> Path:
@@ -182,42 +175,10 @@ class _Name(NamedTuple):
 
 
 def _names(top: Path) -> Generator[_Name, None, None]:
-    """All names of plain files that have several; no link is followed.
-
-    They may be removed meanwhile, which hides no other name (readdir(3p)). Nothing is
-    remembered but directories: how many names there are, a client decides.
-    """
-    root = os.open(top, _DIRECTORY)
-    try:
-        waiting, size = [""], PATH_SIZE
-        while waiting:
-            path = waiting.pop()
-            size -= len(path) + PATH_SIZE
-            with contextlib.suppress(OSError):  # closed to us, or a path too long
-                for found in _look_into(root, path):
-                    if isinstance(found, _Name):
-                        yield found
-                        continue
-                    waiting.append(found)
-                    size += len(found) + PATH_SIZE
-                    if size > MAX_WAITING:
-                        raise OverflowError("there are too many directories")
-    finally:
-        os.close(root)
-
-
-def _look_into(root: int, path: str) -> Iterator[str | _Name]:
-    """The paths of the directories in one, and the files there that have more names."""
-    directory = os.open(path or ".", _DIRECTORY, dir_fd=root)
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                below = f"{path}/{entry.name}" if path else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    yield below
-                elif entry.is_file(follow_symlinks=False):
-                    status = entry.stat(follow_symlinks=False)
-                    if status.st_nlink > 1:
-                        yield _Name(directory, entry.name, below, status)
-    finally:
-        os.close(directory)
+    """All names of plain files that have several. Raises as tree.entries_below."""
+    with contextlib.closing(tree.entries_below(top)) as entries:
+        for directory, path, entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                status = tree.status(directory, entry.name)
+                if status is not None and status.st_nlink > 1:
+                    yield _Name(directory, entry.name, path, status)

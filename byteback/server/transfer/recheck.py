@@ -34,10 +34,15 @@ def doubt_recent(tree: Path, since: float) -> int:
     return count
 
 
+def doubt(directory: int, name: str, status: os.stat_result) -> None:
+    """Give a file in an open directory a time that is wrong. Raises OSError."""
+    times = (status.st_atime_ns, DOUBTED_NS)
+    os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
+
+
 def _doubt(name: str, directory: int, since: float) -> bool:
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode) or status.st_ctime < since:
         return False
-    times = (status.st_atime_ns, DOUBTED_NS)
-    os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
+    doubt(directory, name, status)
     return True

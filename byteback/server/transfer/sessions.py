@@ -11,7 +11,13 @@ from byteback.server.snapshots import take
 from byteback.server.store import settings, state
 from byteback.server.store.layout import Store
 from byteback.server.store.state import Transfer
-from byteback.server.transfer import hard_links, rsync_args, runner, space_guard
+from byteback.server.transfer import (
+    attributes,
+    hard_links,
+    rsync_args,
+    runner,
+    space_guard,
+)
 from byteback.server.transfer.change_log import Changes
 from byteback.system import signals
 from byteback.system.btrfs import commands
@@ -46,6 +52,8 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
             measured, changes = _receive(store, host, command, limits, lock, watched)
             # Where it failed, too: it may have failed for that very reason.
             _separate(store, host, measured, changes)
+            if changes is not None and changes.is_damaged:
+                raise attributes.come_again()
             result = _RESULTS.get(measured.status, Transfer.FAILED)
         finally:
             # A client that takes its own transfer over sends a signal at a moment of
@@ -82,6 +90,7 @@ def _receive(
         argv = command.argv
         return runner.run(argv, current, sandbox.WRITE, limits, lock, look), None
     with hard_links.heard(store, host) as changes:
+        changes.on_damage = partial(attributes.note, store, host)
         measured = runner.run(
             [command.argv[0], *changes.options, *command.argv[1:]],
             current,
@@ -106,6 +115,7 @@ def _make_sure_of_current(store: Store, host: str) -> None:
 
         count = recheck.doubt_recent(store.current(host), since - CLOCK_STEP_S)
         log.audit("RECOVER", host=host, what="power cut in a transfer", files=count)
+    attributes.mend(store, host)
     if state.read(store, host) is Transfer.RUNNING:
         commands.sync(store.current(host))
 

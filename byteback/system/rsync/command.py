@@ -55,6 +55,7 @@ MEANINGS = {
 
 MAX_PROBLEMS = 1000  # lines kept of what rsync complains about
 MAX_REMARKS = 20
+NO_DELETIONS = "IO error encountered -- skipping file deletion"
 
 _PROGRESS = re.compile(
     r"\s*(\d[\d,.]{0,40})\s+(\d{1,3})%\s+([\d.,]+[kKMGT]?B/s)\s+(\d+:\d\d:\d\d)",
@@ -62,6 +63,7 @@ _PROGRESS = re.compile(
 )
 _STATISTIC = re.compile(r"([A-Z][A-Za-z ]+): ([\d,.]{1,40})", re.ASCII)
 _LINE_END = re.compile(rb"[\r\n]")
+_VANISHED = re.compile(r"(?:file|directory|link|special|device) has vanished: ")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,20 @@ class Outcome:
     complaint: tuple[str, ...] = ()  # its last lines on standard error
     remarks: tuple[str, ...] = ()  # what ssh and the other side said there
     size_sent: int = 0  # bytes of the files that were sent, themselves
+    # What is gone here may still be there: after some errors rsync deletes nothing.
+    kept_deleted: bool = False
+
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """``problems``, and the complaints that begin in no particular way.
+
+        A transfer that ended with PARTIAL has one at least. What else is said on
+        standard error has failed a transfer as a whole.
+        """
+        if self.is_success:
+            return self.problems
+        others = [line for line in self.remarks if not _VANISHED.match(line)]
+        return (*self.problems, *others) or (self.meaning,)
 
     @property
     def is_success(self) -> bool:
@@ -128,10 +144,7 @@ def transfer(
     output. ``confine`` is run in the child, before it becomes rsync. On an exception,
     a signal's included, rsync is stopped first.
     """
-    problems: list[str] = []
-    tail: list[str] = []
-    remarks: list[str] = []
-    statistics: dict[str, int] = {}
+    said, complained = _Said(on_progress, on_line), _Complained()
     with signals.held():
         running = process.start(
             argv,
@@ -144,15 +157,13 @@ def transfer(
         assert running.stdout is not None  # noqa: S101 # for the type checker
         assert running.stderr is not None  # noqa: S101
         reader = threading.Thread(
-            target=_read_complaints,
-            args=(running.stderr, problems, tail, remarks),
-            daemon=True,
+            target=complained.read, args=(running.stderr,), daemon=True
         )
         reader.start()
         try:
             with signals.let_through():
                 for line in _lines(running.stdout):
-                    _take_line(line, statistics, on_progress, on_line)
+                    said.take(line)
                 status = running.wait()
         finally:
             process.stop_group(running)
@@ -160,17 +171,19 @@ def transfer(
         # Not after a signal: a shared connection keeps rsync's standard error open
         # until all is through that is on its way, and nobody asks for complaints then.
         reader.join(timeout=5)
+    count = said.statistics.get
     return Outcome(
         status,
-        files=statistics.get("Number of files", 0),
-        files_created=statistics.get("Number of created files", 0),
-        files_sent=statistics.get("Number of regular files transferred", 0),
-        size_sent=statistics.get("Total transferred file size", 0),
-        bytes_sent=statistics.get("Total bytes sent", 0),
-        bytes_received=statistics.get("Total bytes received", 0),
-        problems=tuple(problems),
-        complaint=tuple(tail),
-        remarks=tuple(remarks),
+        files=count("Number of files", 0),
+        files_created=count("Number of created files", 0),
+        files_sent=count("Number of regular files transferred", 0),
+        size_sent=count("Total transferred file size", 0),
+        bytes_sent=count("Total bytes sent", 0),
+        bytes_received=count("Total bytes received", 0),
+        problems=tuple(complained.problems),
+        complaint=tuple(complained.tail),
+        remarks=tuple(complained.remarks),
+        kept_deleted=said.kept_deleted,
     )
 
 
@@ -194,26 +207,37 @@ def parse_progress(line: str) -> Progress | None:
     return Progress(transferred, int(match[2]), match[3], match[4])
 
 
-def _take_line(
-    line: str,
-    statistics: dict[str, int],
-    on_progress: Callable[[Progress], None] | None,
-    on_line: Callable[[str], None] | None,
-) -> None:
-    progress = parse_progress(line) if on_progress else None
-    if progress is not None and on_progress is not None:
-        on_progress(progress)
-        return
-    found = _STATISTIC.match(line)
-    if found:
-        digits = re.sub(r"[,.].*" if "." in found[2] else ",", "", found[2])
-        if digits.isdigit():
-            statistics[found[1]] = int(digits)
-    if line.strip():
-        if logger.isEnabledFor(logging.DEBUG):  # there may be millions of lines
-            logger.debug("rsync: %s", escape(line))
-        if on_line is not None:
-            on_line(line)
+class _Said:
+    """Standard output, line by line."""
+
+    def __init__(
+        self,
+        on_progress: Callable[[Progress], None] | None,
+        on_line: Callable[[str], None] | None,
+    ) -> None:
+        self.statistics: dict[str, int] = {}
+        self.kept_deleted = False
+        self._on_progress = on_progress
+        self._on_line = on_line
+
+    def take(self, line: str) -> None:
+        """Take one line."""
+        progress = parse_progress(line) if self._on_progress else None
+        if progress is not None and self._on_progress is not None:
+            self._on_progress(progress)
+            return
+        found = _STATISTIC.match(line)
+        if found:
+            digits = re.sub(r"[,.].*" if "." in found[2] else ",", "", found[2])
+            if digits.isdigit():
+                self.statistics[found[1]] = int(digits)
+        elif line == NO_DELETIONS:
+            self.kept_deleted = True
+        if line.strip():
+            if logger.isEnabledFor(logging.DEBUG):  # there may be millions of lines
+                logger.debug("rsync: %s", escape(line))
+            if self._on_line is not None:
+                self._on_line(line)
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:
@@ -227,21 +251,30 @@ def _lines(stream: IO[bytes]) -> Iterator[str]:
         yield pending.decode("utf-8", "surrogateescape")
 
 
-def _read_complaints(
-    stream: IO[bytes], problems: list[str], tail: list[str], remarks: list[str]
-) -> None:
-    with stream:
-        for raw in stream:
-            line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
-            if not line.strip():
-                continue
-            logger.debug("rsync: %s", escape(line))
-            tail.append(line)
-            del tail[: -process.DETAIL_LINES]
-            if line.startswith("rsync: "):
-                if len(problems) < MAX_PROBLEMS:
-                    problems.append(line.removeprefix("rsync: "))
-            elif not line.startswith("rsync "):
-                remarks.append(line)
-                # The first and the last: a banner may come before what counts.
-                del remarks[MAX_REMARKS:-MAX_REMARKS]
+class _Complained:
+    """Standard error, sorted by who speaks there."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.tail: list[str] = []
+        self.remarks: list[str] = []
+
+    def read(self, stream: IO[bytes]) -> None:
+        """Take all lines, to the end of ``stream``."""
+        with stream:
+            for raw in stream:
+                line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+                if line.strip():
+                    logger.debug("rsync: %s", escape(line))
+                    self._take(line)
+
+    def _take(self, line: str) -> None:
+        self.tail.append(line)
+        del self.tail[: -process.DETAIL_LINES]
+        if line.startswith("rsync: "):
+            if len(self.problems) < MAX_PROBLEMS:
+                self.problems.append(line.removeprefix("rsync: "))
+        elif not line.startswith("rsync "):
+            self.remarks.append(line)
+            # The first and the last: a banner may come before what counts.
+            del self.remarks[MAX_REMARKS:-MAX_REMARKS]

@@ -15,6 +15,12 @@ MAX_ID = 2**32 - 1
 
 # OCTALMODE MAJOR,MINOR UID:GID; see set_stat_xattr in rsync's xattrs.c.
 _FORM = re.compile(rb"([0-7]{1,6}) (\d{1,10}),(\d{1,10}) (\d{1,10}):(\d{1,10})\0?")
+# As rsync itself reads it: sscanf(3) with "%o %d,%d %d:%d", to the first NUL.
+_READABLE = re.compile(
+    rb"\s*[-+]?[0-7]++\s*[-+]?\d++,\s*[-+]?\d++\s*[-+]?\d++:\s*[-+]?\d[^\0]*(\0.*)?",
+    re.DOTALL,
+)
+LONGEST = 255  # bytes that rsync has room for
 
 
 class FakeStat(NamedTuple):
@@ -73,6 +79,11 @@ def parse_fake_stat(value: bytes) -> FakeStat | None:
     if max(major, minor, uid, gid) > MAX_ID or stat.S_IFMT(mode) not in _TYPES:
         return None
     return FakeStat(mode, (major, minor), uid, gid)
+
+
+def is_readable(value: bytes) -> bool:
+    """Whether rsync can read the attribute's value: one that it cannot ends it."""
+    return len(value) <= LONGEST and _READABLE.fullmatch(value) is not None
 
 
 _TYPES = frozenset(

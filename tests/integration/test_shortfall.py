@@ -1,0 +1,134 @@
+"""What a transfer meets that it cannot send or store: told, mended, or both."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import EnrolledClient, find_user
+from tests.integration.programs import Outcome, run_program
+
+STAT = "user.rsync.%stat"
+NO_RETRY = ("--retry-number", "0")
+
+
+@pytest.fixture
+def source() -> Iterator[Path]:
+    """A directory for a client's files."""
+    with tempfile.TemporaryDirectory(prefix="source-", dir="/srv") as directory:
+        yield Path(directory)
+
+
+def backup(client: EnrolledClient, *words: str | Path, expect: int = 0) -> Outcome:
+    program = client.bin / "byteback-backup"
+    outcome = run_program([program, *words], check=False)
+    assert outcome.status == expect, outcome
+    return outcome
+
+
+def copy_of(client: EnrolledClient, path: Path) -> Path:
+    return client.current / path.relative_to("/")
+
+
+# --- Damaged attributes ------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(enrolled_client: EnrolledClient, source: Path) -> EnrolledClient:
+    """A client with notes in its ``current`` that rsync cannot read."""
+    for name in ("a", "b", "below/c", "below/d"):
+        path = source / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"contents of {name}")
+        path.chmod(0o640)
+    (source / "link").symlink_to("a")
+    backup(enrolled_client, "--source", source)
+    for name, value in {
+        "a": b"100640 0,0",
+        "below/c": b"",
+        "below": b"\xff" * 14,
+        "link": b"120777 0,0 0:x",
+    }.items():
+        os.setxattr(copy_of(enrolled_client, source / name), STAT, value)
+    # A damaged copy has other contents as well, though its size and time are right.
+    copy = copy_of(enrolled_client, source / "below/c")
+    status = copy.stat()
+    copy.write_text("CONTENTS OF below/c")
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return enrolled_client
+
+
+def test_damaged_attributes_are_mended_at_once(
+    damaged: EnrolledClient, source: Path
+) -> None:
+    (source / "new").write_text("new")
+    outcome = backup(damaged, "--source", source, *NO_RETRY)
+    assert (outcome.stdout, outcome.stderr) == ("", "")
+    for name in ("a", "b", "below/c", "below/d", "new"):
+        copy = copy_of(damaged, source / name)
+        assert copy.read_text() == (source / name).read_text()
+    user = find_user()
+    for name, mode in {"a": "100640", "below/c": "100640", "link": "120777"}.items():
+        noted = os.getxattr(copy_of(damaged, source / name), STAT)
+        assert noted == f"{mode} 0,0 0:0".encode()
+    assert os.getxattr(copy_of(damaged, source / "below"), STAT) == b"40755 0,0 0:0"
+    assert copy_of(damaged, source / "link").read_text() == "a"
+    assert copy_of(damaged, source / "a").stat().st_uid == user.uid
+    # It is mended once, and not looked for ever after.
+    assert not list((damaged.store / ".byteback/hosts").glob("*.damaged"))
+
+
+def test_a_dry_run_mends_nothing_and_says_what_will(
+    damaged: EnrolledClient, source: Path
+) -> None:
+    outcome = backup(damaged, "--source", source, "--dry-run", expect=75)
+    assert "hint: a backup has the server mend it" in outcome.stderr
+    assert f"Corrupt {STAT} xattr attached to" in outcome.stderr
+    assert os.getxattr(copy_of(damaged, source / "a"), STAT) == b"100640 0,0"
+
+
+# --- Paths that are too long -------------------------------------------------------
+
+
+@pytest.fixture
+def too_deep(source: Path) -> Iterator[Path]:
+    """A directory in ``source`` with a file whose path no system call takes."""
+    top = source / "deep"
+    top.mkdir()
+    name = "x" * 250
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(17):
+        os.mkdir(name, dir_fd=fd)
+        above, fd = fd, os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(above)
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+    yield top
+    run_program(["rm", "-rf", top])
+
+
+def test_a_path_that_is_too_long_is_named(
+    enrolled_client: EnrolledClient, source: Path, too_deep: Path
+) -> None:
+    (source / "z").mkdir()
+    (source / "z/old").write_text("old")
+    outcome = backup(enrolled_client, "--source", source, expect=3)
+    assert "the backup is done, but some files could not be read" in outcome.stderr
+    assert f": {too_deep}/xxx" in outcome.stderr
+    (source / "z/old").unlink()
+    outcome = backup(enrolled_client, "--source", source, *NO_RETRY, expect=3)
+    first, *_, last = outcome.stderr.splitlines()
+    assert first.endswith(", and so files that were deleted here were kept in it")
+    assert f": {too_deep}/xxx" in last
+    assert len(last) < 500
+    assert copy_of(enrolled_client, source / "z/old").exists()
+    # Excluded, it is in nobody's way.
+    excludes = enrolled_client.configuration / "excludes"
+    excludes.write_text(f"{too_deep}\n")
+    backup(enrolled_client, "--source", source)
+    assert not copy_of(enrolled_client, source / "z/old").exists()
+    assert not copy_of(enrolled_client, too_deep).exists()
