@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from byteback.errors import UsageError, quote
 
 DEFAULT_USER = "byteback"
 EXAMPLE = "byteback@backuphost.example.com:"
+_LIKE_A_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class Destination:
 def parse_destination(text: str) -> Destination:
     """Read a destination; raises UsageError if it is none.
 
-    A bare IPv6 address is taken whole when it has two colons or more, as a host and
-    a path never do; with a path it needs brackets.
+    A path that looks like a port is refused. A bare IPv6 address is taken whole when
+    it has two colons or more, as a host and a path never do; with a path it needs
+    brackets.
     """
     text = text.strip()
     if text.startswith("ssh://"):
@@ -44,15 +47,24 @@ def parse_destination(text: str) -> Destination:
         host, path = rest, ""
     else:
         host, _, path = rest.partition(":")
-    return _checked(text, user if at else DEFAULT_USER, host, None, path)
+    found = _checked(text, user if at else DEFAULT_USER, host, None, path)
+    if _LIKE_A_PORT.fullmatch(path):
+        url = f"ssh://{found.user}@{found.rsync_host}:{path}/"
+        raise UsageError(
+            f"{quote(text)}: is {path} a port? As it stands it is a path",
+            hint=f"for the port write {url}",
+        )
+    return found
 
 
 def format_destination(destination: Destination) -> str:
     """The text that parse_destination reads back as the same value."""
+    user, host, path = destination.user, destination.rsync_host, destination.path
     if destination.port is not None:
-        host = destination.rsync_host
-        return f"ssh://{destination.user}@{host}:{destination.port}/{destination.path}"
-    return f"{destination.user}@{destination.rsync_host}:{destination.path}"
+        return f"ssh://{user}@{host}:{destination.port}/{path}"
+    if _LIKE_A_PORT.fullmatch(path):
+        return f"ssh://{user}@{host}/{path}"
+    return f"{user}@{host}:{path}"
 
 
 def _parse_url(text: str) -> Destination:

@@ -26,6 +26,8 @@ WRITTEN = {
     "ssh://me@host:2222/": Destination("me", "host", 2222),
     "ssh://host": Destination("byteback", "host"),
     "ssh://me@[::1]:2222/x": Destination("me", "::1", 2222, "x"),
+    "ssh://me@host/2222": Destination("me", "host", path="2222"),
+    "me@host:./2222": Destination("me", "host", path="./2222"),
 }
 
 
@@ -63,6 +65,15 @@ def test_what_is_formatted_is_read_back(destination: Destination) -> None:
 def test_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_destination(text)
+
+
+@pytest.mark.parametrize("server", ["byteback@host", "byteback@[::1]"])
+def test_a_port_is_asked_back_for(server: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_destination(f"{server}:2222")
+    url = str(caught.value.hint).split()[-1]
+    assert url == f"ssh://{server}:2222/"
+    assert parse_destination(url).port == 2222
 
 
 @given(st.text(max_size=40))
