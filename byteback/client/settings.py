@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byteback.errors import NotSetUpError, UsageError, quote
-from byteback.model.destination import Destination, parse_destination
+from byteback.model.destination import (
+    Destination,
+    format_destination,
+    parse_destination,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +78,31 @@ def read_destination(files: Files, given: str | None) -> Destination:
         ) from None
 
 
+def setup_command(
+    files: Files,
+    destination: Destination | None = None,
+    *options: str,
+    key: Path | None = None,
+) -> str:
+    """The command that sets this machine up again, as a shell takes it.
+
+    What set-up remembers by itself is left out. ``destination`` of None is the
+    remembered one.
+    """
+    words = ["byteback-setup-client"]
+    if destination is not None and destination != _remembered_destination(files):
+        words += ["--destination", format_destination(destination)]
+    if key is not None and key != files.key:
+        words += ["--ssh-key", str(key)]
+    return shlex.join([*words, *options])
+
+
+def _remembered_destination(files: Files) -> Destination | None:
+    with contextlib.suppress(NotSetUpError, UsageError):
+        return read_destination(files, None)
+    return None
+
+
 def check_key(key: Path) -> Path:
     """``key`` itself if it can be read. Raises NotSetUpError with what to do if not.
 
@@ -102,7 +131,8 @@ def check_key(key: Path) -> Path:
     if is_empty:
         raise NotSetUpError(
             f"the key {quote(str(key))} is empty",
-            hint=f"remove it and run byteback-setup-client again: rm {key}",
+            hint=f"have a new one made: rm {key} && byteback-setup-client "
+            "--replace-key",
         )
     return key
 

@@ -5,12 +5,18 @@ A reader ignores keys that it does not know, so that either side may be the newe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from byteback.errors import RefusedError
+from byteback.errors import RefusedError, quote
 
 PROTOCOL = 1
 MAX_SIZE = 2**63  # bytes: more than any file system holds
+MAX_SHOWN = 100  # characters of a line that is none of ours
+
+
+class ForeignTextError(RefusedError):
+    """The server printed something else before its answer."""
 
 
 class Hello(NamedTuple):
@@ -19,6 +25,7 @@ class Hello(NamedTuple):
     byteback: str  # the server's version
     protocol: int
     host: str
+    is_old_line: bool = False  # the key's line in authorized_keys is the old tool's
 
 
 class Completion(NamedTuple):
@@ -47,14 +54,33 @@ def format_reply(reply: Hello | Completion | End) -> str:
 
 
 def parse_hello(text: str) -> Hello:
-    """Raises RefusedError if ``text`` is no Hello: then the server is an old one."""
-    fields = _parse(text)
+    """Raises RefusedError if ``text`` is no Hello: then the server is an old one.
+
+    Raises ForeignTextError if other lines come before it: what a login shell prints
+    there would be in the way of rsync, too.
+    """
+    *earlier, last = text.strip().splitlines() or [""]
+    before, brace, rest = last.partition("{")
+    fields = _parse(brace + rest)
     version, protocol, host = (fields.get(k) for k in ("byteback", "protocol", "host"))
     if not (
         isinstance(version, str) and isinstance(protocol, int) and isinstance(host, str)
     ):
         raise _not_understood()
-    return Hello(version, protocol, host)
+    check_is_alone([*earlier, before])
+    return Hello(version, protocol, host, fields.get("is_old_line") is True)
+
+
+def check_is_alone(earlier: Sequence[str]) -> None:
+    """Raise ForeignTextError if the server printed text ``earlier`` than its answer."""
+    for line in earlier:
+        if line.strip():
+            raise ForeignTextError(
+                "the server prints text of its own in each session: "
+                f"{quote(line.strip()[:MAX_SHOWN])}",
+                hint="find out there what prints it, in /etc/ssh/sshrc or the byteback "
+                "user's .bashrc, say, and have it print nothing",
+            )
 
 
 def parse_completion(text: str) -> Completion:

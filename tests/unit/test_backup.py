@@ -197,7 +197,13 @@ CONNECTION = Connection(Destination("byteback", "server"), Path("key"), None, No
         (255, ("No ED25519 host key is known for x and you have",), RefusedError),
         (255, ('Load key "key": error in libcrypto', "x: Perm"), NotSetUpError),
         (127, ("sh: 1: byteback-receive: not found",), RefusedError),
+        (254, ("The server goes down.",), UnreachableError),
         (1, (), RefusedError),
+        (
+            255,
+            ("/etc/ssh/ssh_config: terminating, 1 bad configuration options",),
+            UsageError,
+        ),
     ],
 )
 def test_how_a_session_failed(
@@ -205,6 +211,7 @@ def test_how_a_session_failed(
 ) -> None:
     error = CONNECTION.failure(status, details)
     assert type(error) is kind
+    assert error.hint or details[0].startswith("byteback-receive: ")
     assert "byteback-receive: " not in error.message or status == 127
 
 
@@ -216,8 +223,12 @@ def test_how_a_session_failed(
             "",
             "is not known",
         ),  # as after an upgrade from 0.4, which pinned nothing
-        (None, "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @", "somebody may"),
-        (Path("known_hosts"), "", "somebody may"),
+        (
+            None,
+            "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @",
+            "another machine may",
+        ),
+        (Path("known_hosts"), "", "another machine may"),
         (Path("known_hosts"), "No RSA host key is known for x and", "does not hold it"),
     ],
 )

@@ -24,7 +24,7 @@ from byteback.wire.probe import ACKNOWLEDGEMENT, BLOCK, FIRST_BLOCKS, MAX_BLOCKS
 from byteback.wire.replies import Hello
 
 HELLO = Hello("1.0", 1, "a")
-DESTINATION = Destination("byteback", "server")
+DESTINATION = Destination("byteback", "server.invalid")
 SAYS_HELLO = """
 import os, sys, time
 print('{"byteback": "1.0", "protocol": 1, "host": "a"}', flush=True)
@@ -257,8 +257,12 @@ def test_a_server_that_does_not_know_it_is_asked_plainly(server: str) -> None:
     assert there.pings == [True]
 
 
-def test_a_line_before_the_hello_is_passed_over() -> None:
-    assert line_probe.ping(connection(f"print('Welcome')\n{HONEST}"), 1.0)[0] == HELLO
+@pytest.mark.parametrize("end", ["\\n", ""])
+def test_a_server_that_prints_before_its_hello_is_told_of(end: str) -> None:
+    """rsync could not work there: its stream would begin with the same text."""
+    prints = f"import sys; sys.stdout.write('Welcome{end}')"
+    with pytest.raises(RefusedError, match=r"text of its own.*'Welcome'"):
+        line_probe.ping(connection(f"{prints}\n{HONEST}"), 1.0)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ class Reader(Generic[Line]):
                 fields = json.loads(line)
             except (ValueError, RecursionError):
                 fields = None
+                before = line.partition(b"{")[0].decode("utf-8", "replace")
+                replies.check_is_alone([before] if self.found == 0 else [])
             end = replies.parse_end(fields) if isinstance(fields, dict) else None
             if end is not None and end.found == self.found:
                 self._end = end

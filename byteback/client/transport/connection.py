@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.client.transport import control_socket
+from byteback.client.settings import Files
+from byteback.client.transport import control_socket, no_connection
 from byteback.client.transport.control_socket import SOCKET
 from byteback.errors import (
     BusyError,
     BytebackError,
     LockedError,
-    NotSetUpError,
     PolicyError,
     RefusedError,
     ToolError,
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 300.0
 SIGNALLED = 128  # plus a signal: the remote program was ended by one
+HIGHEST_SIGNAL = 64
 _SERVER_STATUSES = frozenset(
     kind.exit_status for kind in (ToolError, PolicyError, BusyError)
 )
@@ -45,6 +46,11 @@ class Connection:
     known_hosts: Path | None
     control_path: Path | None
     ciphers: str | None = None  # None: as ssh likes
+
+    @property
+    def files(self) -> Files:
+        """This machine's configuration, where the server's key is pinned."""
+        return Files() if self.known_hosts is None else Files(self.known_hosts.parent)
 
     @property
     def remote_shell(self) -> str:
@@ -87,7 +93,9 @@ class Connection:
             if error.status == 127:
                 raise
             raise UnreachableError(
-                f"{self.name} did not answer in time", details=error.details
+                f"{self.name} did not answer in time",
+                hint="it may have too much to do: try again later, or look at it",
+                details=error.details,
             ) from None
         if finished.status != 0:
             raise self.failure(finished.status, finished.complaint)
@@ -126,7 +134,8 @@ class Connection:
     def failure(self, status: int, details: tuple[str, ...]) -> BytebackError:
         """The error for an ssh session that ended with ``status``."""
         if status == openssh.STATUS_FAILED or status < 0:
-            return self._connection_failure(details)
+            ended = (f"ssh {process.describe_status(status)}",) if status < 0 else ()
+            return no_connection.explain(self, details or ended)
         error = self._failure(status, details)
         error.reason = failures.parse_reason(details)
         return error
@@ -137,19 +146,18 @@ class Connection:
         hint = failures.parse_hint(said[1:])
         if status in (BusyError.exit_status, LockedError.exit_status):
             return BusyError(message, hint)
-        if status > SIGNALLED:
+        if SIGNALLED < status <= SIGNALLED + HIGHEST_SIGNAL:
             number = status - SIGNALLED
-            return UnreachableError(f"{self.name} was stopped by signal {number}")
+            return UnreachableError(
+                f"{self.name} was stopped by signal {number}",
+                hint="is that machine being shut down, or short of memory?",
+            )
         if status == PolicyError.exit_status:
             return PolicyError(message, hint)
-        if status == 127:
-            return RefusedError(
-                f"{self.name} has no byteback-receive",
-                hint="install the package byteback-server there",
-                details=details,
-            )
         if status == ToolError.exit_status:
             return ToolError(message, hint, () if hint else said[1:])
+        if not any(map(failures.is_failure, details)):
+            return no_connection.explain_status(self, status, details)
         return RefusedError(message, hint, () if hint else said[1:])
 
     def transfer_failure(self, outcome: Outcome) -> BytebackError | None:
@@ -163,45 +171,6 @@ class Connection:
                     status = outcome.status if known else RefusedError.exit_status
                 return self.failure(status, said)
         return None
-
-    def _connection_failure(self, details: tuple[str, ...]) -> BytebackError:
-        text = "\n".join(details)
-        is_changed = "IDENTIFICATION HAS CHANGED" in text
-        is_refused = "Host key verification failed" in text
-        # Where nothing is pinned, ssh says no more than that it may ask nobody.
-        is_unknown = is_refused and self.known_hosts is None and not is_changed
-        if is_unknown or "host key is known for" in text:
-            return RefusedError(
-                f"the host key of {self.name} is not known: "
-                f"{quote(str(self.known_hosts or 'known_hosts'))} does not hold it",
-                hint="run byteback-setup-client again to pin it",
-            )
-        if is_refused or is_changed:
-            return RefusedError(
-                f"the host key of {self.name} is not the one that was pinned at "
-                "set-up: somebody may be listening in",
-                hint="find out whether the server was reinstalled; only then run "
-                "byteback-setup-client again",
-            )
-        if f'Load key "{self.key}": bad permissions' in text:
-            return NotSetUpError(
-                f"the key {quote(str(self.key))} can be read by others, and so ssh "
-                "does not use it",
-                hint=f"chmod 600 {self.key}",
-            )
-        if f'Load key "{self.key}"' in text:
-            return NotSetUpError(
-                f"the key {quote(str(self.key))} is damaged: ssh cannot read it",
-                hint="move it away and run byteback-setup-client again",
-                details=details,
-            )
-        if "Permission denied" in text:
-            return RefusedError(
-                f"{self.name} does not take this machine's key",
-                hint="run byteback-setup-client again to enrol it",
-                details=details,
-            )
-        return UnreachableError(f"cannot reach {self.name}", details=details)
 
     def _ssh(self) -> list[str]:
         return openssh.ssh_argv(

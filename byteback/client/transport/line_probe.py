@@ -81,6 +81,7 @@ def _read_hello(stream: IO[bytes], connection: Connection) -> replies.Hello | No
     waiting = select.poll()
     waiting.register(stream, select.POLLIN)
     deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    earlier: list[str] = []
     rest, size = b"", 0
     while size < MAX_ANSWER:
         if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -90,10 +91,17 @@ def _read_hello(stream: IO[bytes], connection: Connection) -> replies.Hello | No
             return None
         size += len(some)
         *lines, rest = (rest + some).split(b"\n")
-        for line in lines:
-            # Others may come before it, from a login shell.
-            with contextlib.suppress(RefusedError):
-                return replies.parse_hello(line.decode("utf-8", "replace"))
+        for raw in lines:
+            line = raw.decode("utf-8", "replace")
+            try:
+                hello = replies.parse_hello(line)
+            except replies.ForeignTextError:
+                raise
+            except RefusedError:
+                earlier.append(line)
+            else:
+                replies.check_is_alone(earlier)
+                return hello
     return replies.parse_hello("")  # which is none, and raises what that means
 
 

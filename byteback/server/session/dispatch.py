@@ -109,7 +109,12 @@ def _dispatch(store: Store, host: str, request: requests.Request, address: str) 
     match request:
         case requests.Ping():
             if request.json:
-                _reply(replies.Hello(__version__, replies.PROTOCOL, host))
+                # New lines name the host in the command, see byteback-receive.
+                is_old_line = "BYTEBACK_HOST" in os.environ
+                hello = replies.Hello(
+                    __version__, replies.PROTOCOL, host, is_old_line=is_old_line
+                )
+                _reply(hello)
             if request.json and request.probe:
                 from byteback.server.session import line_probe
 

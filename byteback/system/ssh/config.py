@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from byteback.errors import ToolError, UsageError
 from byteback.model.destination import Destination
 from byteback.system import process
+from byteback.system.ssh import openssh
 
 _STRICTNESS = {
     "true": "yes",
@@ -39,11 +41,24 @@ class SshConfig:
 
 
 def resolve(destination: Destination, login: str) -> SshConfig:
-    """Ask ssh how it would reach the server as user ``login``."""
+    """Ask ssh how it would reach the server as user ``login``.
+
+    Raises UsageError if ssh cannot read its configuration.
+    """
     argv = ["ssh", "-G", "-T", "-l", login]
     if destination.port is not None:
         argv += ["-p", str(destination.port)]
-    shown = process.run([*argv, "--", destination.host], timeout_s=60)
+    argv += [*openssh.NO_REMOTE_COMMAND, "--", destination.host, "true"]
+    try:
+        shown = process.run(argv, timeout_s=60)
+    except ToolError as error:
+        if error.status != openssh.STATUS_FAILED:
+            raise
+        raise UsageError(
+            "ssh cannot use its configuration",
+            hint="correct the line that it names",
+            details=error.details,
+        ) from None
     return parse(shown.text)
 
 

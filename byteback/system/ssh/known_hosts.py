@@ -22,6 +22,7 @@ class HostKeyLine:
     blob: bytes
     is_revoked: bool
     path: Path
+    name: str  # the one by which the line was found
 
 
 def names_of(host: str, port: int) -> list[str]:
@@ -66,9 +67,10 @@ def _parse(line: bytes, names: list[str], path: Path) -> HostKeyLine | None:
         blob = base64.b64decode(words[2], validate=True)
     except (binascii.Error, ValueError):
         return None
-    if not any(_matches(words[0], name) for name in names):
+    found = [name for name in names if _matches(words[0], name)]
+    if not found:
         return None
-    return HostKeyLine(words[1], blob, marker == "@revoked", path)
+    return HostKeyLine(words[1], blob, marker == "@revoked", path, found[0])
 
 
 def _matches(patterns: str, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,19 @@ CPU_INFO = Path("/proc/cpuinfo")
 CONFIG_TIMEOUT_S = 10.0  # for ssh to read its configuration
 
 STATUS_FAILED = 255  # ssh(1): its own failures, as against the remote command's
+STATUS_NO_LOGIN = 254  # sshd's own, while /etc/nologin is there and PAM is not used
+
+# For ``ssh -G``: ForkAfterAuthentication in ssh_config makes ssh ask for a command, and
+# RemoteCommand makes it refuse one.
+NO_REMOTE_COMMAND = ("-o", "RemoteCommand=none")
+
+# What would keep a request or its answer from getting through. OpenSSH 8.7 and later
+# know these keywords, and earlier ones end at a keyword that they do not know.
+_SESSION = {
+    "SessionType": "default",
+    "StdinNull": "no",
+    "ForkAfterAuthentication": "no",
+}
 
 
 def ssh_argv(
@@ -34,6 +48,7 @@ def ssh_argv(
     known_hosts: Path | None = None,
     control_path: Path | None = None,
     ciphers: str | None = None,
+    log_level: str = "ERROR",
 ) -> list[str]:
     """``ssh`` and its options, without the host, for a run that nobody watches.
 
@@ -42,10 +57,14 @@ def ssh_argv(
     the name that the user typed; without it ssh's own files decide. With
     ``control_path`` all sessions share one connection, made by the first of them.
     ``ciphers`` of None leaves them to ssh.
+
+    At the ``log_level`` INFO ssh also gives its reason for each connection that it does
+    not make, and prints the server's banner.
     """
     options = {
         "BatchMode": "yes",
         "IdentitiesOnly": "yes",
+        "PubkeyAuthentication": "yes",
         "PreferredAuthentications": "publickey",
         "ConnectTimeout": str(CONNECT_TIMEOUT_S),
         "ServerAliveInterval": str(ALIVE_INTERVAL_S),
@@ -53,13 +72,17 @@ def ssh_argv(
         "ClearAllForwardings": "yes",
         "ForwardAgent": "no",
         "ForwardX11": "no",
+        "Tunnel": "no",
         "PermitLocalCommand": "no",
         "RemoteCommand": "none",
         "RequestTTY": "no",
         "EscapeChar": "none",
         "Compression": "no",
-        "LogLevel": "ERROR",
+        "LogLevel": log_level,
     }
+    is_young = _knows_session_keywords()
+    if is_young:
+        options |= _SESSION
     if known_hosts is not None:
         options |= {
             "StrictHostKeyChecking": "yes",
@@ -68,7 +91,10 @@ def ssh_argv(
             "HostKeyAlias": pinned_name(destination),
             "CheckHostIP": "no",
             "UpdateHostKeys": "no",
+            "VerifyHostKeyDNS": "no",
         }
+        if is_young:  # it is known since OpenSSH 8.5
+            options["KnownHostsCommand"] = "none"
     if control_path is not None:
         options |= {
             "ControlMaster": "auto",
@@ -94,7 +120,7 @@ def fast_ciphers(destination: Destination) -> str | None:
     if not re.search(r"^(?:flags|Features)\b.*\baes\b", _cpu_info(), re.MULTILINE):
         return None
     offered = _ciphers([*_login(destination), "--", destination.host])
-    if offered != _ciphers(["-F", "none", "byteback"]):
+    if offered != _ciphers(["-F", "none", "--", "byteback"]):
         return None
     fast = [cipher for cipher in FAST_CIPHERS if cipher in offered]
     rest = [cipher for cipher in offered if cipher not in fast]
@@ -136,14 +162,23 @@ def _login(destination: Destination) -> list[str]:
 
 def _ciphers(arguments: Sequence[str]) -> list[str]:
     """What ssh would offer to a host, best first; nothing if it does not say."""
+    value = _effective(arguments).get("ciphers")
+    return value.split(",") if value else []
+
+
+@functools.cache
+def _knows_session_keywords() -> bool:
+    return "sessiontype" in _effective(["-F", "none", "--", "byteback"])
+
+
+def _effective(arguments: Sequence[str]) -> dict[str, str]:
+    """Keywords and values that ssh would go by; nothing if it does not say."""
+    argv = ["ssh", "-T", "-G", *NO_REMOTE_COMMAND, *arguments, "true"]
     with contextlib.suppress(ToolError):
-        argv = ["ssh", "-T", "-G", *arguments]
         shown = process.run(argv, timeout_s=CONFIG_TIMEOUT_S)
-        for line in shown.text.splitlines():
-            keyword, _, value = line.partition(" ")
-            if keyword == "ciphers":
-                return value.split(",")
-    return []
+        pairs = (line.partition(" ") for line in shown.text.splitlines())
+        return {keyword: value for keyword, _, value in pairs}
+    return {}
 
 
 def _cpu_info() -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from byteback.errors import BytebackError, UnreachableError, quote
 from byteback.model.public_key import PublicKey
+from byteback.system import process
 from byteback.system.ssh import socket
 from byteback.system.ssh.config import SshConfig
 from byteback.system.ssh.socket import CONNECT_TIMEOUT_S
@@ -58,8 +59,9 @@ class RemoteResult:
 class Session:
     """One connection. Made by open_session, which also closes it.
 
-    ``further`` are the methods that the server wants besides what it has taken, and
-    ``key_used`` is the key that it let us in with.
+    ``further`` are the methods that the server wants besides what it has taken,
+    ``key_used`` is the key that it let us in with, and ``parting_words`` is what it
+    said when it hung up over an attempt to log in.
     """
 
     def __init__(self, transport: paramiko.Transport, config: SshConfig) -> None:
@@ -67,6 +69,7 @@ class Session:
         self._config = config
         self.further: frozenset[str] = frozenset()
         self.key_used: LoginKey | None = None
+        self.parting_words: tuple[str, ...] = ()
 
     @property
     def server_key(self) -> PublicKey:
@@ -147,8 +150,17 @@ class Session:
             self.further = frozenset(attempt())
         except (module.SSHException, EOFError, OSError, ValueError) as error:
             logger.debug("login attempt: %s", error)
+            self._note_parting_words()
             return False
         return bool(self._transport.is_authenticated())
+
+    def _note_parting_words(self) -> None:
+        # Each attempt has an auth_handler of its own, so that this is none of the
+        # banners that the server shows to everybody.
+        handler = self._transport.auth_handler
+        banner = getattr(handler, "banner", None)
+        if banner and not self.is_open:
+            self.parting_words = process.last_lines(banner)
 
     def _lost(self, error: Exception) -> UnreachableError:
         return UnreachableError(

@@ -56,5 +56,6 @@ def _connect(config: SshConfig) -> socket.socket:
         ) from None
     except (OSError, UnicodeError) as error:
         raise UnreachableError(
-            f"cannot connect to {where}: {getattr(error, 'strerror', None) or error}"
+            f"cannot connect to {where}: {getattr(error, 'strerror', None) or error}",
+            hint="check the network, the name and the port",
         ) from None
