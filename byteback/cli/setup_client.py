@@ -47,7 +47,8 @@ _DONE = {
 @click.option(
     "--hostname",
     metavar="NAME",
-    help="The name to be known by.  [default: the fully-qualified host name]",
+    help="The name to be known by.  [default: the one that it has been enrolled under,"
+    " or the fully-qualified host name]",
 )
 @click.option(
     "--login",

@@ -34,7 +34,8 @@ def ensure_key(path: Path, host: str) -> PublicKey:
     except ToolError as error:
         raise ToolError(
             f"{quote(str(path))} is no private key that works without a passphrase",
-            hint="move it away, and a new one will be made",
+            hint=f"have a new one made: mv {path} {path}.old && byteback-setup-client "
+            "--replace-key",
             details=error.details,
         ) from None
     return _with_public_file(parse_public_key(shown.text), public, host)
@@ -76,7 +77,7 @@ def _make_key(path: Path, host: str) -> None:
         files.sync_directory(path.parent)
     except FileExistsError:
         raise BytebackError(
-            f"{quote(str(path))} has just been made by somebody else",
+            f"{quote(str(path))} has just been made by another program",
             hint="is another byteback-setup-client running? Run this again",
         ) from None
     finally:

@@ -11,10 +11,12 @@ from byteback.errors import (
     NotSetUpError,
     RefusedError,
     ToolError,
+    UnreachableError,
     UsageError,
 )
 from byteback.model.public_key import PublicKey
 from byteback.system.process import last_lines
+from byteback.system.ssh import openssh
 from byteback.system.ssh.session import RemoteResult
 from byteback.wire import failures
 from byteback.wire.failures import Reason
@@ -89,8 +91,16 @@ def _failure(result: RemoteResult, server: str) -> BytebackError:
                 "in as another user (--login)",
                 details=details,
             )
+        if result.status == openssh.STATUS_NO_LOGIN:
+            return UnreachableError(
+                f"{server} lets no user in",
+                hint="it is being shut down or looked after: /etc/nologin is there",
+                details=details,
+            )
         return ToolError(
             f"{PROGRAM} on {server} failed with status {result.status}",
+            hint="log in there by hand to see why; byteback-setup-server gives the "
+            "user byteback a shell that works",
             details=details or last_lines(result.stdout.encode()),
             status=result.status,
         )

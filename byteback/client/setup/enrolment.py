@@ -18,7 +18,10 @@ from byteback.model.hostname import check_host_name
 from byteback.system import files as system_files
 from byteback.system import host
 
-NAME_FILE = "hostname"  # in /etc/byteback: the name that the server knows us by
+# In /etc/byteback: the name that the server knows us by, and the one that the machine
+# itself had then.
+NAME_FILE = "hostname"
+OWN_NAME_FILE = "own-hostname"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def set_up_client(
     """
     _prepare_directory(files.directory)
     former = _former_name(files)
-    name = choose_name(former, options.hostname, questions)
+    own = (read_text(files.directory / OWN_NAME_FILE) or "").strip() or None
+    name = choose_name(former, options.hostname, questions, own)
     # A new name is a new client, and gets a new key: the old one stays bound to the
     # old name, and in force until the new one has proved itself.
     old_name = former if former != name and options.key.exists() else None
@@ -73,10 +77,17 @@ def set_up_client(
     )
 
 
-def choose_name(former: str | None, given: str | None, questions: Questions) -> str:
-    """The name to enrol under. A machine that was renamed meanwhile is asked about.
+def choose_name(
+    former: str | None,
+    given: str | None,
+    questions: Questions,
+    former_own: str | None = None,
+) -> str:
+    """The name to enrol under: ``given``, else the ``former`` one, else its own.
 
-    Raises UsageError if there is nobody to ask, or no usable name.
+    A machine that was renamed since (``former_own`` is what it was called when it was
+    last set up) is asked about. Raises UsageError if there is nobody to ask, or no
+    usable name.
     """
     name = check_host_name(given if given is not None else host.full_host_name())
     if given is not None or former in (None, name):
@@ -87,6 +98,8 @@ def choose_name(former: str | None, given: str | None, questions: Questions) -> 
             )
         return name
     former = check_host_name(former or "")
+    if name == former_own:
+        return former
     if not questions.can_confirm():
         raise UsageError(
             f"this machine was enrolled as {quote(former)}, and is now {quote(name)}",
@@ -122,6 +135,7 @@ def _remember(files: Files, destination: Destination, name: str) -> None:
     try:
         for path, text in (
             (files.directory / NAME_FILE, name),
+            (files.directory / OWN_NAME_FILE, host.full_host_name()),
             (files.destination, format_destination(destination)),
         ):
             if read_text(path) != f"{text}\n":

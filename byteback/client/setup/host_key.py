@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pwd
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,21 +146,26 @@ def _refuse_changed(key: PublicKey, known: KnownKeys, server: str) -> None:
             )
     # The first list that knows the server decides. All types that it knows were asked
     # for first, so that another type means that the server has lost the known one.
-    for source in (known.pinned, known.seen):
-        believed = [x for x in source if not x.is_revoked and x.kind in KEY_TYPES]
-        if any(x.blob == key.blob for x in believed):
-            return
-        if believed:
-            raise _changed(key, believed, server)
+    believed = [
+        [x for x in source if not x.is_revoked and x.kind in KEY_TYPES]
+        for source in (known.pinned, known.seen)
+    ]
+    first = next((source for source in believed if source), [])
+    if first and not any(x.blob == key.blob for x in first):
+        others = [x for source in believed for x in source if x.blob != key.blob]
+        raise _changed(key, others, server)
 
 
 def _changed(
     key: PublicKey, believed: Sequence[HostKeyLine], server: str
 ) -> BytebackError:
-    path = believed[0].path
+    """All files that hold another key, so that one look at the server is enough."""
+    places = list(dict.fromkeys((line.path, line.name) for line in believed))
+    commands = [f"ssh-keygen -R {shlex.quote(name)} -f {path}" for path, name in places]
     return BytebackError(
-        f"THE HOST KEY OF {server} HAS CHANGED: somebody may be listening in. It is "
-        f"now {key.kind} {key.fingerprint}, unlike the one in {quote(str(path))}",
-        hint="only if you know that the server was reinstalled, take its old line out "
-        f"of {path} and run this again",
+        f"THE HOST KEY OF {server} HAS CHANGED: another machine may have taken its "
+        f"place. It is now {key.kind} {key.fingerprint}, unlike the one in "
+        + " and ".join(quote(str(path)) for path, _ in places),
+        hint="only if you know that the server was reinstalled, forget its old key "
+        f"and run this again: {' && '.join(commands)}",
     )

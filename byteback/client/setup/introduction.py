@@ -76,7 +76,8 @@ class Applicant:
         return RefusedError(
             f"{self.server} does not let this machine's own key alone in",
             hint="the server's sshd log says why: wrong owners or modes above "
-            "authorized_keys, a key type or login that its sshd_config does not allow",
+            "authorized_keys, or what its sshd_config does not allow; or ssh_config "
+            "here does not allow the key's type",
             details=error.details,
         )
 
@@ -96,6 +97,7 @@ class Introduction:
             self._config, applicant.destination, applicant.files
         )
         self._accepted: PublicKey | None = None
+        self._proof: Hello | BytebackError | None = None
 
     @property
     def server_fingerprint(self) -> str:
@@ -118,6 +120,7 @@ class Introduction:
                     self._check_server,
                     self._questions,
                     frozenset(ignored),
+                    self._needs_login,
                 ) as session:
                     try:
                         return self._ask(session)
@@ -174,13 +177,32 @@ class Introduction:
         self._accepted = key
         host_key.pin(self._applicant.files, self._applicant.destination, key)
 
+    def _needs_login(self) -> bool:
+        """Whether the machine's own key, by itself, leaves something to be done."""
+        if self._options.replace_key:
+            return True
+        proof = self._prove_once()
+        return isinstance(proof, BytebackError) or proof.is_old_line
+
+    def _prove_once(self) -> Hello | BytebackError:
+        if self._proof is None:
+            try:
+                self._proof = self._applicant.prove()
+            except BytebackError as error:
+                logger.debug("the machine's own key does not work: %s", error.message)
+                self._proof = error
+        return self._proof
+
     def _settle_without_login(self, error: RefusedError) -> Reply:
         if self._options.replace_key:
             raise error
-        try:
-            hello = self._applicant.prove()
-        except BytebackError as reason:
-            logger.debug("nor does the machine's own key work: %s", reason.message)
-            raise error from None
-        logger.warning("%s; yet it knows this machine already", error.message)
-        return Reply("already", hello.byteback)
+        proof = self._prove_once()
+        if isinstance(proof, BytebackError):
+            raise error
+        if proof.is_old_line:
+            logger.warning(
+                "%s; this machine's line there is still the old tool's", error.message
+            )
+        else:
+            logger.info("no login is needed: the server takes this machine's own key")
+        return Reply("already", proof.byteback)

@@ -23,6 +23,9 @@ FAILURES_A_CONNECTION = 4
 MAX_KEYS = 12
 PASSWORD_TRIES = 3
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+_ADMIN_KEY = (
+    "on the server 'sudo byteback-setup-server --admin-key FILE.pub' lets your key in"
+)
 
 
 class LoginRefusedError(RefusedError):
@@ -38,6 +41,7 @@ class _Door:
     def __init__(self, stack: contextlib.ExitStack, connect: Connect) -> None:
         self._stack = stack
         self._connect = connect
+        self.parting_words: tuple[str, ...] = ()
         self.methods = self.knock()
 
     def knock(self) -> frozenset[str]:
@@ -46,6 +50,11 @@ class _Door:
         self.session = self._stack.enter_context(self._connect())
         self.failures = 0
         return self.session.login_without()
+
+    def note_failure(self) -> None:
+        """Count one more attempt that led nowhere, and keep what the server said."""
+        self.failures += 1
+        self.parting_words = self.session.parting_words or self.parting_words
 
     def knock_if_worn_out(self) -> None:
         """Connect anew if the server has hung up, or is about to."""
@@ -61,11 +70,13 @@ def logged_in(
     check: Callable[[PublicKey], None],
     questions: Questions,
     ignored: frozenset[bytes],
+    is_needed: Callable[[], bool],
 ) -> Iterator[Session]:
     """A session in which commands can be run, for the length of the block.
 
     ``check`` raises if the server's key cannot be trusted; nothing is offered before
-    it returns. Keys whose blobs are ``ignored`` are not tried. Raises
+    it returns. Keys whose blobs are ``ignored`` are not tried. ``is_needed`` is called
+    before a passphrase or a password is asked for: False gives up. Raises
     LoginRefusedError, or UnreachableError.
     """
 
@@ -84,14 +95,20 @@ def logged_in(
     with contextlib.ExitStack() as stack:
         door = _Door(stack, connect)
         if door.methods:
-            keys = candidate_keys(config, questions, ignored)
-            if not (_try_keys(door, keys) or _try_secrets(door, config, questions)):
+            keys = candidate_keys(config, questions, ignored, is_needed)
+            is_in = _try_keys(door, keys) or (
+                is_needed() and _try_secrets(door, config, questions)
+            )
+            if not is_in:
                 raise _refused(config, door, questions)
         yield door.session
 
 
 def candidate_keys(
-    config: SshConfig, questions: Questions, ignored: frozenset[bytes]
+    config: SshConfig,
+    questions: Questions,
+    ignored: frozenset[bytes],
+    is_needed: Callable[[], bool],
 ) -> Iterator[LoginKey]:
     """The keys worth trying, likeliest first; passphrases are asked for last."""
     paths = identity_files(config)
@@ -114,6 +131,8 @@ def candidate_keys(
         if loaded is not None and loaded.blob not in tried:
             tried.add(loaded.blob)
             yield loaded
+    if not locked or not is_needed():
+        return
     for path in locked:
         unlocked = None if _public_blob(path) in tried else _unlock(path, questions)
         if unlocked is not None and unlocked.blob not in tried:
@@ -140,7 +159,7 @@ def _try_keys(door: _Door, keys: Iterator[LoginKey]) -> bool:
             return True
         if door.session.further:  # the key was right, and one factor of several
             return False
-        door.failures += 1
+        door.note_failure()
     return False
 
 
@@ -165,7 +184,7 @@ def _try_secrets(door: _Door, config: SshConfig, questions: Questions) -> bool:
             return False
         if is_in:
             return True
-        door.failures += 1
+        door.note_failure()
     return False
 
 
@@ -190,20 +209,26 @@ def _public_blob(path: Path) -> bytes | None:
 def _refused(config: SshConfig, door: _Door, questions: Questions) -> LoginRefusedError:
     who = f"{quote(config.host)} does not let {quote(config.user)} in"
     takes_secrets = {"password", "keyboard-interactive"} & door.methods
+    if door.parting_words:
+        return LoginRefusedError(
+            f"{who}: it hung up when a key was shown",
+            hint="its own words follow; 'chage --list' on the server shows whether "
+            "that user's account has expired",
+            details=door.parting_words,
+        )
     if takes_secrets and not questions.can_ask_secret():
         return LoginRefusedError(
             f"{who}: no key at hand fits, and there is no terminal to ask for a "
             "password on",
-            hint="run this on a terminal, with your ssh agent, or with SSH_ASKPASS",
+            hint=f"{_ADMIN_KEY}; or run this on a terminal, or with SSH_ASKPASS",
         )
     if takes_secrets:
         return LoginRefusedError(
             f"{who}: permission denied (no key at hand fits, and no password did)",
-            hint="on the server 'sudo byteback-setup-server --admin-key FILE.pub' lets "
-            "your key in; byteback-setup-client(1) names other ways",
+            hint=f"{_ADMIN_KEY}; byteback-setup-client(1) names other ways",
         )
     return LoginRefusedError(
         f"{who}: it takes keys only, and no key at hand fits",
-        hint="run this with your ssh agent (sudo --preserve-env=SSH_AUTH_SOCK), or as "
-        "a user that you can log in as (--login)",
+        hint=f"{_ADMIN_KEY}; or run this with your ssh agent (sudo "
+        "--preserve-env=SSH_AUTH_SOCK), or log in as another user (--login)",
     )

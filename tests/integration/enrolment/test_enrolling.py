@@ -40,7 +40,7 @@ def test_running_it_again_changes_nothing(open_server: Server) -> None:
     open_server.enrol_well()
     before = open_server.key_file.read_bytes()
     files = {path: path.read_bytes() for path in ETC.iterdir()}
-    again = run_program([open_server.bin / "byteback-setup-client", "--hostname", HOST])
+    again = run_program([open_server.bin / "byteback-setup-client"])
     assert "already" in again.stdout
     assert open_server.key_file.read_bytes() == before
     assert {path: path.read_bytes() for path in ETC.iterdir()} == files
@@ -119,6 +119,7 @@ def test_old_line_is_modernised(open_server: Server) -> None:
 def test_renamed_machine_keeps_its_old_key(open_server: Server) -> None:
     open_server.enrol_well()
     old = (ETC / "key").read_bytes()
+    (ETC / "own-hostname").write_text("before.example\n")
     asked = open_server.enrol()
     assert asked.status == 2
     assert "was enrolled as" in asked.stderr

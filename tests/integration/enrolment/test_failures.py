@@ -36,7 +36,19 @@ def test_clear_words_for_a_server_that_is_not_there(server: Server) -> None:
         outcome = run_program([program, *options], check=False)
         assert outcome.status == 12
         assert words in outcome.stderr
+        assert "\n  hint: " in outcome.stderr
     listener.server_close()
+
+
+def test_a_port_behind_the_host_is_asked_back_for(open_server: Server) -> None:
+    program = open_server.bin / "byteback-setup-client"
+    options = ("--hostname", HOST, "--accept-new-host-key")
+    wrong = f"{USER}@127.0.0.1:{open_server.sshd.port}"
+    refused = run_program([program, *options, "--destination", wrong], check=False)
+    assert refused.status == 2
+    assert not ETC.exists() or not (ETC / "key").exists()
+    right = refused.stderr.split()[-1]
+    run_program([program, *options, "--destination", right])
 
 
 def test_clear_words_for_a_server_without_byteback(open_server: Server) -> None:

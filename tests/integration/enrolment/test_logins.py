@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from byteback.server.access import authorized_keys
 from byteback.server.store.layout import Store
 from tests.integration import conftest
@@ -12,6 +14,7 @@ from tests.integration.conftest import HOST, USER
 from tests.integration.enrolment.server import (
     ETC,
     PASSPHRASE,
+    ROOT_SSH,
     Server,
     agent_with,
     askpass,
@@ -87,6 +90,7 @@ def test_password_by_askpass(password_server: Server, tmp_path: Path) -> None:
     outcome = password_server.enrol("--accept-new-host-key", "--hostname", HOST)
     assert outcome.status == 9
     assert "no terminal" in outcome.stderr
+    assert "byteback-setup-server --admin-key" in outcome.stderr
     wrong = askpass(tmp_path, "wrong")
     outcome = password_server.enrol("--hostname", HOST, SSH_ASKPASS=str(wrong))
     assert outcome.status == 9
@@ -115,9 +119,44 @@ def test_enrolled_by_hand_and_no_password(password_server: Server) -> None:
     assert "byteback-setup-server --admin-key" in shown
     key = (ETC / "key.pub").read_text().strip()
     assert password_server.receive(HOST, key).status == 0
-    status, shown = talk(argv, [("password:", "")])
+    status, shown = talk(argv, [])
     assert status == 0, shown
     assert "is already the client" in shown
+    assert "password" not in shown
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(PASSPHRASE, "brought up to date"), ("", "line there is still the old tool's")],
+)
+def test_an_old_line_is_worth_a_password(
+    server: Server, tmp_path: Path, answer: str, words: str
+) -> None:
+    """The machine's key works, and the line that it stands in can be better."""
+    key = make_key(ETC / "key").with_suffix(".pub")
+    options = f'command="byteback-receive",environment="BYTEBACK_HOST={HOST}" '
+    server.let_in(key, options)
+    command = f"mkdir ~/{HOST}; btrfs -q su cr ~/{HOST}/current"
+    run_program(["su", USER, "-c", command])
+    lines = ("PasswordAuthentication yes", "PermitUserEnvironment yes")
+    with sshd_that(server, tmp_path, *lines) as old:
+        argv = [*old.enrolling, "--hostname", HOST]
+        status, shown = talk(argv, [("y/N", "y"), ("password:", answer)])
+    assert status == 0, shown
+    assert words in shown
+
+
+def test_a_locked_key_is_left_locked_where_the_machines_own_works(
+    server: Server,
+) -> None:
+    key = make_key(ROOT_SSH / "id_ed25519", "-N", PASSPHRASE)
+    server.let_in(key.with_suffix(".pub"))
+    argv = [*server.enrolling, "--hostname", HOST]
+    status, shown = talk(argv, [("y/N", "y"), ("Passphrase", PASSPHRASE)])
+    assert status == 0, shown
+    status, shown = talk(argv, [])
+    assert status == 0, shown
+    assert "Passphrase" not in shown
 
 
 def test_questions_of_the_servers_own(server: Server, tmp_path: Path) -> None:
