@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 # Room for metadata beyond this counts for nothing: no single backup needs more, and
 # a large store would otherwise give up history for gigabytes that stay unused.
@@ -14,10 +14,19 @@ METADATA_CAP = 20 * 2**30
 METADATA_MARGIN = 16 * 2**20
 METADATA_MUCH = 512 * 2**20  # set aside for metadata; less is not worth fetching back
 
-_BLOCK_GROUP = re.compile(r"^Metadata,(\S+?): Size:(\d+), Used:(\d+)", re.MULTILINE)
-_UNALLOCATED = re.compile(r"^\s+Device unallocated:\s+(\d+)", re.MULTILINE)
-_RATIO = re.compile(r"^\s+Metadata ratio:\s+([0-9.]+)", re.MULTILINE)
-_RESERVE = re.compile(r"^\s+Global reserve:\s+(\d+)\s+\(used:\s+(\d+)\)", re.MULTILINE)
+# BTRFS_BLOCK_GROUP_* of linux/btrfs_tree.h: what a space holds, and how often.
+DATA, METADATA = 1 << 0, 1 << 2
+GLOBAL_RESERVE = 1 << 49
+_COPIES = {1 << 4: 2, 1 << 5: 2, 1 << 6: 2, 1 << 9: 3, 1 << 10: 4}  # RAID1, DUP ...
+_PARITIES = {1 << 7: 1, 1 << 8: 2}  # RAID5, RAID6
+
+
+class Space(NamedTuple):
+    """What btrfs has handed out to one kind of use, in bytes of the file system."""
+
+    flags: int
+    size: int
+    used: int
 
 
 @dataclass(frozen=True)
@@ -91,23 +100,33 @@ class FreeSpace:
         return f"{self.percent:.1f} %"
 
 
-def parse_metadata_room(usage: str) -> MetadataRoom | None:
-    """Read what ``btrfs filesystem usage -b`` prints, or None if it says too little.
+def metadata_room(
+    spaces: Collection[Space], unallocated: int, devices: int
+) -> MetadataRoom | None:
+    """What btrfs has for metadata; ``unallocated`` are bytes of all the devices.
 
-    A file system with mixed block groups has no metadata of its own: None as well.
+    A file system with mixed block groups has no metadata of its own: None.
     """
-    groups = _BLOCK_GROUP.findall(usage)
-    unallocated, ratio = _UNALLOCATED.search(usage), _RATIO.search(usage)
-    if not groups or unallocated is None or ratio is None:
+    own = [s for s in spaces if s.flags & METADATA and not s.flags & DATA]
+    size = sum(space.size for space in own)
+    if not size:
         return None
-    reserve = _RESERVE.search(usage)
-    held = int(reserve[1]) - int(reserve[2]) if reserve else 0
+    raw = sum(space.size * _ratio(space.flags, devices) for space in own)
+    reserves = [s for s in spaces if s.flags & GLOBAL_RESERVE]
     return MetadataRoom(
-        size=sum(int(size) for _, size, _ in groups),
-        used=sum(int(used) for _, _, used in groups),
-        reserve=max(0, held),
-        unallocated=int(int(unallocated[1]) / max(1.0, float(ratio[1]))),
+        size=size,
+        used=sum(space.used for space in own),
+        reserve=sum(max(0, space.size - space.used) for space in reserves),
+        unallocated=int(unallocated * size / raw),
     )
+
+
+def _ratio(flags: int, devices: int) -> float:
+    """How many bytes of the devices one byte takes."""
+    for bit, parities in _PARITIES.items():
+        if flags & bit:
+            return devices / (devices - parities) if devices > parities else 1.0
+    return max((copies for bit, copies in _COPIES.items() if flags & bit), default=1)
 
 
 def wants_pruning(percent: float, limits: Limits, *, under_way: bool) -> bool:

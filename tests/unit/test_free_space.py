@@ -5,39 +5,29 @@ from __future__ import annotations
 import pytest
 
 from byteback.model.free_space import (
+    DATA,
+    GLOBAL_RESERVE,
+    METADATA,
     FreeSpace,
     Limits,
     MetadataRoom,
+    Space,
     has_settled,
-    parse_metadata_room,
+    metadata_room,
     wants_pruning,
 )
 
 LIMITS = Limits(5.0, 10.0)
 GIB = 2**30
 
-# As btrfs-progs 6.2 prints it to a user who is not root.
-USAGE = """\
-Overall:
-    Device size:\t\t        1073741824
-    Device allocated:\t\t         132513792
-    Device unallocated:\t\t         941228032
-    Device missing:\t\t                 0
-    Device slack:\t\t18446744072637906944
-    Used:\t\t\t            294912
-    Free (estimated):\t\t         949616640\t(min: 479002624)
-    Free (statfs, df):\t\t         948568064
-    Data ratio:\t\t\t              1.00
-    Metadata ratio:\t\t              2.00
-    Global reserve:\t\t           5767168\t(used: 1000)
-    Multiple profiles:\t\t                no
-
-Data,single: Size:8388608, Used:0 (0.00%)
-
-Metadata,DUP: Size:53673984, Used:131072 (0.24%)
-
-System,DUP: Size:8388608, Used:16384 (0.20%)
-"""
+# As Linux 6.18 tells it of a new file system on one disc, with metadata twice (DUP).
+DUP = 1 << 5
+SPACES = [
+    Space(DATA, 8388608, 0),
+    Space(1 << 1 | DUP, 8388608, 16384),  # system
+    Space(METADATA | DUP, 53673984, 131072),
+    Space(GLOBAL_RESERVE, 5767168, 1000),
+]
 
 
 @pytest.mark.parametrize(
@@ -56,26 +46,44 @@ def test_hysteresis(percent: float, under_way: bool, wanted: bool) -> None:
     assert wants_pruning(percent, LIMITS, under_way=under_way) is wanted
 
 
-def test_usage_is_read_as_an_unprivileged_user_gets_it() -> None:
-    room = parse_metadata_room(USAGE)
+def test_room_for_metadata_counts_copies_once() -> None:
+    room = metadata_room(SPACES, unallocated=941228032, devices=1)
     assert room == MetadataRoom(
         size=53673984, used=131072, reserve=5766168, unallocated=470614016
     )
 
 
 def test_several_profiles_add_up() -> None:
-    more = USAGE + "\nMetadata,single: Size:1000, Used:10 (1.00%)\n"
-    room = parse_metadata_room(more)
+    more = [*SPACES, Space(METADATA, 1000, 10)]
+    room = metadata_room(more, 941228032, 1)
     assert room is not None
     assert (room.size, room.used) == (53674984, 131082)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "nonsense", USAGE.replace("Metadata,DUP", "Data+Metadata,single")],
+    ("profile", "devices", "ratio"),
+    [
+        (0, 1, 1),
+        (1 << 3, 4, 1),  # RAID0
+        (1 << 4, 2, 2),  # RAID1
+        (1 << 6, 4, 2),  # RAID10
+        (1 << 7, 3, 1.5),  # RAID5
+        (1 << 8, 4, 2),  # RAID6
+        (1 << 9, 3, 3),  # RAID1C3
+        (1 << 10, 4, 4),
+    ],
 )
-def test_usage_that_says_too_little_is_left_out(text: str) -> None:
-    assert parse_metadata_room(text) is None
+def test_what_is_unallocated_is_divided_by_the_profile(
+    profile: int, devices: int, ratio: float
+) -> None:
+    room = metadata_room([Space(METADATA | profile, 1000, 0)], 12000, devices)
+    assert room is not None
+    assert room.unallocated == int(12000 / ratio)
+
+
+@pytest.mark.parametrize("flags", [DATA, DATA | METADATA, GLOBAL_RESERVE])
+def test_without_metadata_of_its_own_there_is_no_room_for_it(flags: int) -> None:
+    assert metadata_room([Space(flags, 1000, 10)], 12000, 1) is None
 
 
 def test_full_metadata_is_a_shortage_though_data_has_room() -> None:

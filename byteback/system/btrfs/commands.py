@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from byteback.errors import ToolError, quote
-from byteback.model.free_space import FreeSpace, has_settled, parse_metadata_room
+from byteback.model.free_space import FreeSpace, has_settled
 from byteback.system import privilege, process
+from byteback.system.btrfs import space
 
 SUBVOLUME_INODE = 256  # the root directory of each subvolume, see btrfs(5)
 DELETE_TRIES = 4
@@ -223,14 +224,10 @@ def free_space(path: Path) -> FreeSpace:
     What btrfs says of its metadata is left out where it cannot be had.
     """
     view = os.statvfs(path)
-    metadata = None
-    with contextlib.suppress(ToolError):
-        usage = process.run(["btrfs", "filesystem", "usage", "-b", path], timeout_s=60)
-        metadata = parse_metadata_room(usage.text)
     return FreeSpace(
         free_bytes=view.f_bavail * view.f_frsize,
         total_bytes=view.f_blocks * view.f_frsize,
-        metadata=metadata,
+        metadata=space.read_metadata_room(path),
     )
 
 
