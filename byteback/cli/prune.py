@@ -136,7 +136,7 @@ def _prune(
     with prune.opened_store() as store:
         pruner = prune.Pruner(store, order)
         if force:
-            pruner.prune_one()
+            _echo(pruner.prune_one())
         else:
             pruner.prune(prune.choose_limits(min_percent, max_percent))
 

@@ -107,8 +107,18 @@ def protections(snapshots: Collection[Snapshot], now: datetime) -> dict[Snapshot
     not take the place of its host's newest unless there is no other.
     """
     kept = {s: "younger than 7 days" for s in snapshots if now - s.time < MIN_AGE}
-    kept.update((s, "newest of its host") for s in _newest_of_hosts(snapshots, now))
+    kept.update((s, "newest of its host") for s in newest_of_hosts(snapshots, now))
     return kept
+
+
+def newest_of_hosts(snapshots: Iterable[Snapshot], now: datetime) -> set[Snapshot]:
+    """The newest snapshot of each host; one of the future only if there is no other."""
+    newest: dict[str, Snapshot] = {}
+    for snapshot in _newest_first(snapshots):
+        best = newest.get(snapshot.host)
+        if best is None or (best.time > now >= snapshot.time):
+            newest[snapshot.host] = snapshot
+    return set(newest.values())
 
 
 def next_to_go(
@@ -130,14 +140,16 @@ def next_to_force(
 ) -> tuple[Place, bool] | None:
     """The last in the order, whatever its age, and whether it is its host's newest.
 
-    A host's newest is taken only when nothing else is left.
+    None if all that is left is ``spared``. A host's newest is taken only when nothing
+    else is left, and so never because all the others are spared.
     """
-    newest = _newest_of_hosts([place.snapshot for place in places], now)
-    willing = [place for place in reversed(places) if place.snapshot not in spared]
-    for place in willing:
-        if place.snapshot not in newest:
-            return place, False
-    return (willing[0], True) if willing else None
+    newest = newest_of_hosts([place.snapshot for place in places], now)
+    others = [place for place in places if place.snapshot not in newest]
+    candidates = others or places
+    for place in reversed(candidates):
+        if place.snapshot not in spared:
+            return place, not others
+    return None
 
 
 class _Picker:
@@ -199,15 +211,6 @@ def _walk(links: list[int], place: int) -> int:
 def _newest_first(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
     by_name = sorted(snapshots, key=lambda s: (s.host, s.name))
     return sorted(by_name, key=lambda s: s.time, reverse=True)
-
-
-def _newest_of_hosts(snapshots: Iterable[Snapshot], now: datetime) -> set[Snapshot]:
-    newest: dict[str, Snapshot] = {}
-    for snapshot in _newest_first(snapshots):
-        best = newest.get(snapshot.host)
-        if best is None or (best.time > now >= snapshot.time):
-            newest[snapshot.host] = snapshot
-    return set(newest.values())
 
 
 def _midday(day: date, zone: tzinfo) -> datetime:

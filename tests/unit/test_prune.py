@@ -57,6 +57,7 @@ class Volume:
         self.closed: list[str] = []
         self.metadata: MetadataRoom | None = None
         self.compacted: list[str] = []
+        self.plain: set[Path] = set()  # directories that are no subvolumes
 
     def add(self, host: str, *days_old: int) -> list[Path]:
         (self.root / host / "current").mkdir(parents=True, exist_ok=True)
@@ -105,6 +106,9 @@ class Volume:
         assert mode == os.W_OK
         return path not in self.sealed
 
+    def is_subvolume(self, path: Path) -> bool:
+        return path.is_dir() and not path.is_symlink() and path not in self.plain
+
     def compact(self, path: Path, kind: str) -> bool:
         assert path == self.root
         self.compacted.append(kind)
@@ -126,9 +130,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
     monkeypatch.setattr(
         repair, "os", SimpleNamespace(**{**vars(os), "access": made.may_write})
     )
-    monkeypatch.setattr(
-        commands, "is_subvolume", lambda p: p.is_dir() and not p.is_symlink()
-    )
+    monkeypatch.setattr(commands, "is_subvolume", made.is_subvolume)
     return made
 
 
@@ -300,20 +302,41 @@ def test_runs_that_overlap_leave_the_work_to_the_first(
 def test_force_deletes_exactly_one_whatever_its_age(volume: Volume) -> None:
     volume.add("a", 0, 1, 2)
     volume.free = 90
-    assert volume.pruner().prune_one() == 1
+    assert volume.pruner().prune_one() == []
     assert volume.deleted == ["a/2026-11-21"]
 
 
-def test_force_takes_a_newest_last_and_warns(
+def test_force_takes_a_newest_last_and_says_so(
     volume: Volume, caplog: pytest.LogCaptureFixture
 ) -> None:
     volume.add("a", 0, 1)
     volume.add("b", 100)
-    for _ in range(3):
-        assert volume.pruner().prune_one() == 1
+    told = [line for _ in range(3) for line in volume.pruner().prune_one()]
     assert volume.deleted == ["a/2026-11-22", "b/2026-08-15", "a/2026-11-23"]
-    assert caplog.text.count("nothing else is left") == 2
-    assert volume.pruner().prune_one() == 0
+    assert [line.rpartition(" ")[2] for line in told] == ["'b'", "'a'"]
+    assert all("no other snapshot was left" in line for line in told)
+    assert caplog.text.count("no other snapshot was left") == 2
+    assert volume.pruner().prune_one() == []
+    assert len(volume.deleted) == 3
+
+
+def test_a_plain_directory_takes_no_snapshots_place(volume: Volume) -> None:
+    """Made by hand and newer than all, it would else stand for its host's newest."""
+    made = volume.add("a", 8, 20)
+    plain = volume.root / "a" / format_snapshot_name(NOW)
+    plain.mkdir()
+    volume.plain.add(plain)
+    lines = volume.pruner().listing()
+    assert [line.split()[0] for line in lines] == [
+        f"a/{path.name}" for path in (plain, *made)
+    ]
+    assert lines[0].endswith("cannot be deleted: it is no subvolume")
+    assert lines[1].endswith("kept: newest of its host")
+    assert volume.pruner().prune(LIMITS) == 1
+    assert volume.deleted == ["a/2026-11-03"]
+    assert volume.pruner().prune_one()
+    assert volume.deleted == ["a/2026-11-03", "a/2026-11-15"]
+    assert plain.is_dir()
 
 
 def test_force_reports_a_failure_and_deletes_no_other(volume: Volume) -> None:

@@ -373,6 +373,13 @@ def test_force_takes_a_newest_only_when_nothing_else_is_left() -> None:
     assert (found[0].snapshot, found[1]) == (dormant, True)
 
 
+def test_force_takes_no_newest_because_the_others_cannot_go() -> None:
+    history = daily("a", 3)
+    other = snapshot("b", "2020-01-01")
+    places = retention.order_by_age([*history, other])
+    assert retention.next_to_force(places, NOW, set(history[1:])) is None
+
+
 # --- A year in the life ----------------------------------------------------------
 
 

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from byteback.errors import BytebackError, InterruptedBySignalError, ToolError
+from byteback.errors import (
+    BytebackError,
+    InterruptedBySignalError,
+    PolicyError,
+    ToolError,
+)
+from byteback.model.snapshot import format_snapshot_name
 from byteback.server.accounting import ledger
 from byteback.server.snapshots import take
 from byteback.server.store.layout import Store
@@ -77,3 +83,23 @@ def test_a_tree_that_is_closed_by_its_mode_is_opened(
         store.current(HOST).chmod(0o050)
         go()
         assert store.current(HOST).stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [
+        (0, "younger than a minute"),  # a name tells no less
+        (0.5, "younger than 30 minutes"),
+        (1, "younger than an hour"),
+        (6, "younger than 6 hours"),
+        (1.5, "younger than 1.5 hours"),
+    ],
+)
+def test_too_often_says_how_often_it_may_be(
+    store: Store, hours: float, words: str
+) -> None:
+    now = take.local_now()
+    (store.host_directory(HOST) / format_snapshot_name(now)).mkdir()
+    settings = ServerSettings(snapshot_interval_hours=hours)
+    with pytest.raises(PolicyError, match=words):
+        take.take_snapshot(store, HOST, settings, now=lambda: now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 from byteback.errors import ToolError, quote
@@ -30,7 +29,6 @@ class Remover:
         self.store = store
         self.spared: set[Snapshot] = set()
         self.failures: list[ToolError] = []
-        self.sealed: set[Snapshot] = set()  # which only root can delete
 
     def free(self) -> FreeSpace:
         """The room in the store now."""
@@ -95,13 +93,6 @@ class Remover:
             logger.debug("left %s alone: it is another one's", quote(snapshot.path))
             return False
         return self.store.is_client(snapshot.host)
-
-    def spare_sealed(self, places: Iterable[Place]) -> None:
-        """As the store's user, leave to root what only root can delete."""
-        if privilege.is_root_within_reach():
-            return
-        self.sealed = {snapshot for snapshot, _ in places if self._is_sealed(snapshot)}
-        self.spared |= self.sealed
 
     def _is_sealed(self, snapshot: Snapshot) -> bool:
         directory = self.store.host_directory(snapshot.host)

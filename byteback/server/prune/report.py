@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from byteback.model import retention, timeline
 from byteback.model.growth import Verdict
 from byteback.model.retention import Place
 from byteback.model.snapshot import Snapshot
+from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.store.layout import Store
 from byteback.system.host import LocalZone
 
@@ -28,11 +29,11 @@ def snapshots(store: Store) -> list[Snapshot]:
     return found
 
 
-def places(store: Store, order: str, now: datetime) -> list[Place]:
-    """All snapshots of all clients in the chosen order, the next to go last."""
+def places(snapshots_: Iterable[Snapshot], order: str, now: datetime) -> list[Place]:
+    """Snapshots in the chosen order, the next to go last."""
     if order == AGE:
-        return retention.order_by_age(snapshots(store))
-    return retention.order_by_importance(snapshots(store), now, LocalZone())
+        return retention.order_by_age(snapshots_)
+    return retention.order_by_importance(snapshots_, now, LocalZone())
 
 
 def held(
@@ -49,17 +50,30 @@ def held(
 
 
 def listing(
-    places_: Sequence[Place], verdicts: Mapping[str, Verdict], now: datetime
+    places_: Sequence[Place],
+    verdicts: Mapping[str, Verdict],
+    obstacles: Obstacles,
+    now: datetime,
 ) -> list[str]:
-    """One line for each snapshot, in order: HOST/SNAPSHOT, why, what keeps it."""
+    """One line for each snapshot, in order: HOST/SNAPSHOT, why, what keeps it.
+
+    Those that cannot be deleted are marked. What is no snapshot at all comes first, for
+    it has no place in the order.
+    """
     kept = retention.protections([place.snapshot for place in places_], now)
     kept.update(held(places_, verdicts))
-    width = max((len(place.snapshot.path) for place in places_), default=0)
-    lines = []
+    words: dict[Snapshot, list[str]] = {
+        snapshot: [] for snapshot in of_kind(obstacles, Kind.NO_SUBVOLUME)
+    }
     for snapshot, reason in places_:
-        keeping = f"; kept: {kept[snapshot]}" if snapshot in kept else ""
-        lines.append(f"{snapshot.path:<{width}}  {reason}{keeping}")
-    return lines
+        words[snapshot] = [reason]
+        if snapshot in kept:
+            words[snapshot].append(f"kept: {kept[snapshot]}")
+    for snapshot, obstacle in obstacles.items():
+        if snapshot in words:
+            words[snapshot].append(f"cannot be deleted: {obstacle.reason}")
+    width = max((len(snapshot.path) for snapshot in words), default=0)
+    return [f"{s.path:<{width}}  {'; '.join(said)}" for s, said in words.items()]
 
 
 def draw(store: Store, now: datetime, width: int) -> list[str]:

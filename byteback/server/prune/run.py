@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import pwd
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from byteback import locking
@@ -14,6 +14,7 @@ from byteback.errors import (
     BytebackError,
     LockedError,
     NotSetUpError,
+    ToolError,
     UsageError,
     quote,
 )
@@ -26,7 +27,8 @@ from byteback.model.free_space import (
 )
 from byteback.model.growth import Verdict
 from byteback.server.accounting import file_count, growth
-from byteback.server.prune import removal, repair, report
+from byteback.server.prune import obstacles, removal, repair, report
+from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.prune.removal import Remover, sealed_error
 from byteback.server.prune.report import IMPORTANCE
 from byteback.server.search import indexing
@@ -103,10 +105,12 @@ class Pruner:
         self.now = now
         self._remover = Remover(store)
         self._known_verdicts: dict[str, Verdict] | None = None
+        self._obstacles: Obstacles = {}
 
     def listing(self) -> list[str]:
         """One line for each snapshot, the next to go last."""
-        return report.listing(self._places(), self._verdicts(), self.now())
+        found = self._find_obstacles()
+        return report.listing(self._places(), self._verdicts(), found, self.now())
 
     def prune(self, limits: Limits) -> int:
         """Put right what was left behind; if space is short, delete until it is not.
@@ -131,29 +135,51 @@ class Pruner:
         self._remover.raise_failures()
         return deleted
 
-    def prune_one(self) -> int:
-        """Delete the last snapshot in the order, whatever its age: 1, or 0 if none.
+    def prune_one(self) -> list[str]:
+        """Delete the last snapshot in the order, whatever its age.
 
-        A host's newest goes only when there is nothing else. Raises LockedError if
-        another run is pruning, ToolError if the deletion fails.
+        A host's newest goes only when there is nothing else. Returns lines about what
+        should be known of it. Raises LockedError if another run is pruning, ToolError
+        if the deletion fails, or if all that is left cannot be deleted.
         """
-        spared = self._remover.spared
         with locking.hold_directory(self.store.root):
             repair.look_after_seals(self.store)
+            spared = self._remover.spared
+            spared |= of_kind(self._find_obstacles(), Kind.OTHER_NAME)
             while True:
-                found = retention.next_to_force(self._places(), self.now(), spared)
+                places = self._places()
+                found = retention.next_to_force(places, self.now(), spared)
                 if found is None:
-                    logger.info("there is no snapshot to delete")
-                    return 0
+                    return self._nothing_to_force(places)
                 place, is_newest = found
-                if is_newest:
-                    logger.warning(
-                        "nothing else is left: deleting the newest snapshot of host %s",
-                        quote(place.snapshot.host),
-                    )
                 if self._remover.delete(place, self._free()) is not None:
-                    return 1
+                    return [self._tell_newest(place)] if is_newest else []
                 self._remover.raise_failures()
+
+    def _tell_newest(self, place: retention.Place) -> str:
+        told = (
+            f"no other snapshot was left: deleted {place.snapshot.path}, the newest of "
+            f"host {quote(place.snapshot.host)}"
+        )
+        logger.warning("%s", told)
+        return told
+
+    def _nothing_to_force(self, places: Sequence[retention.Place]) -> list[str]:
+        """There was nothing to delete; raises ToolError if something is in the way."""
+        left = [place.snapshot for place in places]
+        newest = retention.newest_of_hosts(left, self.now())
+        stuck = [s for s in left if s in self._obstacles and s not in newest]
+        if not stuck:
+            logger.info("there is no snapshot to delete")
+            return []
+        raise ToolError(
+            f"nothing was deleted: {len(stuck)} snapshots beside the newest of each "
+            f"host are left, and cannot be deleted ({quote(stuck[-1].path)}: "
+            f"{self._obstacles[stuck[-1]].reason})",
+            hint="byteback-prune --list marks them; a client's directory that was "
+            "renamed needs its old name back, see 'Sealed snapshots' in "
+            "byteback-prune(1)",
+        )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -172,7 +198,7 @@ class Pruner:
     def _prune_locked(self, limits: Limits) -> int:
         self._mark_under_way(True)
         self._tell_shrinkages()
-        self._remover.spare_sealed(self._places())
+        self._remover.spared |= set(self._find_obstacles())
         deleted = 0
         is_evened = False
         # Not known at first: an earlier run may have been cut off, or somebody may
@@ -208,7 +234,14 @@ class Pruner:
         return deleted
 
     def _places(self) -> list[retention.Place]:
-        return report.places(self.store, self.order, self.now())
+        """All snapshots in order, without what is known to be none."""
+        plain = of_kind(self._obstacles, Kind.NO_SUBVOLUME)
+        found = [s for s in report.snapshots(self.store) if s not in plain]
+        return report.places(found, self.order, self.now())
+
+    def _find_obstacles(self) -> Obstacles:
+        self._obstacles = obstacles.find(self.store, report.snapshots(self.store))
+        return self._obstacles
 
     def _verdicts(self) -> dict[str, Verdict]:
         if self._known_verdicts is None:
@@ -270,7 +303,7 @@ class Pruner:
                 mark.touch(mode=0o600)
 
     def _say_stuck(self, free: FreeSpace, limits: Limits) -> None:
-        sealed = self._remover.sealed
+        sealed = of_kind(self._obstacles, Kind.ROOTS)
         if sealed and free.percent <= limits.min_percent:
             which = f"free space is {free}, and {len(sealed)} snapshots are"
             self._remover.failures.append(sealed_error(which))

@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from byteback import log
 from byteback.errors import ToolError, quote
@@ -92,6 +92,20 @@ def is_deletable(store: Store, host: str, name: str) -> bool:
             os.close(fd)
 
 
+def claims(store: Store, host: str, names: Iterable[str]) -> dict[str, str]:
+    """The true HOST/NAME of each sealed snapshot among ``names`` of a host.
+
+    With root's rights where they are within reach. Raises OSError.
+    """
+    found = {}
+    with _opened(store, host) as directory:
+        for name in names:
+            claim = directory.claim_of(name)
+            if claim is not None:
+                found[name] = claim
+    return found
+
+
 def copy(store: Store, host: str, name: str, target: str) -> None:
     """Make a writable copy of a sealed snapshot as ``target`` beside it.
 
@@ -162,6 +176,16 @@ class _Directory:
             return fd
         os.close(fd)
         return None
+
+    def claim_of(self, name: str) -> str | None:
+        """What is written on what is at ``name``, if that is root's."""
+        fd = self.open_top(name)
+        if fd is None:
+            return None
+        try:
+            return seal.read_claim(fd)
+        finally:
+            os.close(fd)
 
     def is_of_store(self, fd: int) -> bool:
         """Whether an open directory is no mount point of somebody's."""

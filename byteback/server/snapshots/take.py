@@ -216,7 +216,15 @@ def _check_interval(
         if abs(snapshot.time - minute) < interval:
             raise PolicyError(
                 f"too often: snapshot {snapshot.name} is younger than "
-                f"{interval_hours:g} hours, so no other one was made",
+                f"{_format_interval(interval)}, so no other one was made",
                 hint="current is up to date all the same; "
                 "snapshot_interval_hours in server.toml sets the interval",
             )
+
+
+def _format_interval(interval: timedelta) -> str:
+    if interval < timedelta(hours=1):
+        minutes = interval / timedelta(minutes=1)
+        return "a minute" if minutes == 1 else f"{minutes:g} minutes"
+    hours = interval / timedelta(hours=1)
+    return "an hour" if hours == 1 else f"{hours:g} hours"

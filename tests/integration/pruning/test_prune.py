@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,54 @@ def test_a_snapshot_of_roots_needs_root(store: PruneStore) -> None:
     assert made[1].exists()
     assert store.prune("--prune-force").status == 0
     assert not made[1].exists()
+
+
+def test_force_takes_a_newest_only_when_no_other_is_left(store: PruneStore) -> None:
+    (newest,) = store.history("a", 3)
+    old = store.history("b", 1, 10)
+    assert store.prune("--prune-force") == Outcome(0, "", "")
+    assert [path.exists() for path in (newest, *old)] == [True, True, False]
+    outcome = store.prune("--prune-force")
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert f"deleted a/{newest.name}, the newest of host 'a'" in outcome.stdout
+
+
+def test_the_list_marks_what_cannot_be_deleted(store: PruneStore) -> None:
+    made = store.history("a", 0, 10, 20)
+    run_program(["btrfs", "property", "set", "-t", "subvol", made[1], "ro", "false"])
+    os.chown(made[1], 0, 0)
+    plain = store.root / "a" / "2019-01-02T00:00+0000"
+    plain.mkdir()
+
+    def listed(*, as_root: bool) -> dict[str, str]:
+        lines = store.prune("--list", as_root=as_root).stdout.splitlines()
+        marked = [line.partition("cannot be deleted: ") for line in lines]
+        return {words.split()[0]: why for words, _, why in marked if why}
+
+    assert listed(as_root=True) == {f"a/{plain.name}": "it is no subvolume"}
+    assert listed(as_root=False) == {
+        f"a/{plain.name}": "it is no subvolume",
+        f"a/{made[1].name}": "it is root's: only root deletes it",
+    }
+
+
+def test_metadata_has_the_room_that_btrfs_tells_root(store: PruneStore) -> None:
+    store.history("a", 0, names=2000)
+    room = commands.free_space(store.root).metadata
+    told = run_program(["btrfs", "filesystem", "usage", "-b", store.root]).stdout
+    ((size, used),) = re.findall(r"\nMetadata,\w+: Size:(\d+), Used:(\d+)", told)
+    (unallocated,) = re.findall(r"Device unallocated:\s+(\d+)", told)
+    assert room is not None
+    assert (room.size, room.used) == (int(size), int(used))
+    assert room.unallocated == int(unallocated) // 2  # DUP
+
+
+def test_the_users_run_is_not_told_to_run_as_root(store: PruneStore) -> None:
+    store.history("a", 0, 10)
+    for options in (("--prune",), FULL, FORCE):
+        outcome = store.prune(*options, "--verbose", as_root=False)
+        assert outcome.status == 0
+        assert "run as root" not in outcome.stderr
 
 
 def test_an_overlapping_run_ends_quietly(store: PruneStore) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.programs import run_program
-from tests.integration.pruning.store import FULL
+from tests.integration.programs import Outcome, run_program
+from tests.integration.pruning.store import FORCE, FULL
 from tests.integration.sealing.attacks import ATTACKS, delete_by_number, in_child_of
 from tests.integration.sealing.store import (
     CONTENT,
@@ -137,6 +137,28 @@ def test_nothing_is_pruned_in_a_renamed_directory(store: SealedStore) -> None:
     store.as_user("mv", "-T", store.root / "c", store.root / HOST)
     assert store.prune(*FULL).status == 0
     assert [path.exists() for path in made] == [True] + [False] * 10
+
+
+def test_force_takes_no_newest_for_those_in_a_renamed_directory(
+    store: SealedStore,
+) -> None:
+    made = store.sealed(HOST, 0, *range(10, 18))
+    store.client(OTHER)
+    newest = store.snapshot(OTHER, 30)
+    store.as_user("mv", "-T", store.root / HOST, store.root / "c")
+    forced = store.prune(*FORCE)
+    assert forced.status == 13, forced
+    assert "8 snapshots beside the newest of each host are left" in forced.stderr
+    assert newest.exists()
+    assert all((store.root / "c" / path.name).exists() for path in made)
+    for as_root in (True, False):
+        listed = store.prune("--list", as_root=as_root).stdout.splitlines()
+        marked = [line.split()[0] for line in listed if "it is sealed as 'a/" in line]
+        assert sorted(marked) == sorted(f"c/{path.name}" for path in made)
+    store.as_user("mv", "-T", store.root / "c", store.root / HOST)
+    assert store.prune(*FORCE) == Outcome(0, "", "")
+    assert [path.exists() for path in made] == [True] * 8 + [False]
+    assert newest.exists()
 
 
 def test_what_is_planted_is_not_sealed(store: SealedStore) -> None:
