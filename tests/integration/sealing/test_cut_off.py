@@ -33,7 +33,7 @@ STEPS = {
 KILLED = """
 import os, sys, signal
 sys.path.insert(0, {library!r})
-from byteback.server import prune, sealing
+from byteback.server.prune import run as prune
 from byteback.system.btrfs import subvolume
 from byteback.model.free_space import Limits
 skip = {skip}
