@@ -65,6 +65,8 @@ HOMES = {
     "click": "byteback.cli",
     "psutil": "byteback.system.host",
     "xattr": "byteback.system.rsync.fake_super",
+    "jinja2": "byteback.server.status.page",
+    "markupsafe": "byteback.server.status.page",
     "paramiko": "byteback.system.ssh.session",
     "subprocess": "byteback.system.process",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -32,6 +33,12 @@ HISTORY = 2000  # backups of one client: all that the ledger keeps
 @click.option(
     "--prometheus", is_flag=True, help="Print metrics in Prometheus's text format."
 )
+@click.option(
+    "--html",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write a page for browsers into DIR.",
+)
 @verbose_option
 @version_option
 @click.argument("hosts", nargs=-1, metavar="[CLIENT]...")
@@ -41,6 +48,7 @@ def command(
     as_json: bool,
     check: bool,
     prometheus: bool,
+    html: Path | None,
     verbose: bool,
 ) -> None:
     """Tell how each client's backup is, and how the store itself is.
@@ -50,11 +58,13 @@ def command(
     asks no client.
     """
     log.set_up("byteback-status", verbose=verbose)
-    if as_json + check + prometheus > 1:
-        raise UsageError("give only one of --json, --check and --prometheus")
+    if as_json + check + prometheus + (html is not None) > 1:
+        raise UsageError("give only one of --json, --check, --prometheus and --html")
+    if html is not None:
+        _write_page(html, hosts)
+        return
     if check:
         _check(hosts)
-        return
     report = _collect(hosts, HISTORY if hosts else None)
     click.echo(_format(report, hosts, as_json=as_json, prometheus=prometheus), nl=False)
 
@@ -65,6 +75,17 @@ def _collect(hosts: tuple[str, ...], history: int | None = None) -> Report:
 
     with run.opened_store() as store:
         return collect.collect(store, time.time(), names=hosts, history=history)
+
+
+def _write_page(directory: Path, hosts: tuple[str, ...]) -> None:
+    from byteback.server.prune import run
+    from byteback.server.status import publish
+
+    if hosts:
+        raise UsageError("--html writes the page of all clients: give no CLIENT")
+    with run.opened_store() as store:
+        files = publish.render_page(store, time.time())
+    publish.write_page(directory, files)
 
 
 def _format(

@@ -15,6 +15,7 @@ from byteback.model.destination import (
     format_destination,
     parse_destination,
 )
+from byteback.model.rsync_flags import StrayWordError, collapse
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,10 @@ RUN_DIRECTORY = Path("/run/byteback")  # root's: nobody else can put things ther
 AUTO, ZSTD, NONE = "auto", "zstd", "none"
 COMPRESSION = (AUTO, ZSTD, NONE)  # whether rsync compresses what it sends
 MAX_FILE = 1024 * 1024  # bytes; a larger configuration file is none
+# What every rsync of ours is given, by the options' long names.
+ALWAYS_GIVEN = frozenset(
+    {"archive", "acls", "xattrs", "hard-links", "numeric-ids", "relative", "stats"}
+)
 
 
 @dataclass(frozen=True)
@@ -168,13 +173,28 @@ def read_compression(files: Files, given: str | None) -> str:
 
 
 def read_rsync_flags(files: Files) -> list[str]:
-    """Extra words for rsync: one or several a line, quoted as for a shell."""
+    """Extra words for rsync: one or several a line, quoted as for a shell.
+
+    An option that is given twice, by them or by them and us, counts once: rsync would
+    take -XX for something else than -X.
+    """
     path = files.directory / "rsync_flags"
     text = read_text(path) or ""
     try:
-        return shlex.split(text, comments=True)
+        words = collapse(shlex.split(text, comments=True), ALWAYS_GIVEN)
+    except StrayWordError as error:
+        raise UsageError(
+            f"{quote(str(path))}: {quote(str(error))} is no option of rsync's",
+            hint="write an option and its value as one word: --option=value",
+        ) from None
     except ValueError as error:
         raise UsageError(f"{quote(str(path))}: {error}") from None
+    if any(word.startswith("--files-from") for word in words):
+        raise UsageError(
+            f"{quote(str(path))}: --files-from is byteback's own",
+            hint="say what is to be backed up with byteback-backup --source",
+        )
+    return words
 
 
 def read_text(path: Path) -> str | None:

@@ -12,8 +12,11 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
+from byteback.model.status import DAY_S, Report
+
 ENOUGH = 3  # measured deletions that say something
 LEAST_BYTES = 1 << 20  # smaller deletions are lost in the noise of others' writing
+LEAST_DAYS = 7  # that backups must cover before they tell how fast history grows
 LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
 
 
@@ -67,3 +70,22 @@ def history_bytes(taken: int, grown: int | None, factor: float = 1.0) -> int:
     files have grown meanwhile: ``current`` keeps that.
     """
     return max(0, int(factor * (taken - max(0, grown or 0))))
+
+
+def expected_reach_s(report: Report) -> float | None:
+    """How far back history will reach once the store is full, in seconds.
+
+    What there is for history, its estimated size and the free space above the limit,
+    divided by what all clients add in a second. None where too little is known.
+    """
+    store = report.store
+    histories = [c.history_bytes for c in report.clients if c.history_bytes is not None]
+    known = [client.backups for client in report.clients if client.backups]
+    spans = (backups[-1].started - backups[0].started for backups in known)
+    span_s = max(spans, default=0.0)
+    taken = sum(b.taken or 0 for backups in known for b in backups[1:])
+    is_known = bool(histories) and span_s >= LEAST_DAYS * DAY_S and taken > 0
+    if not is_known or store.free_bytes is None or store.total_bytes is None:
+        return None
+    above = store.free_bytes - store.min_percent / 100 * store.total_bytes
+    return (sum(histories) + max(above, 0.0)) / (taken / span_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 HOUR_S = 3600.0
@@ -76,7 +77,7 @@ class Client:
     record_failed: bool = False  # a full comparison found what its record had missed
     is_retired: bool = False
 
-    @property
+    @cached_property
     def good(self) -> tuple[float, ...]:
         """When its good backups ended, oldest first; by its snapshots if need be."""
         ends = [
@@ -114,6 +115,14 @@ class StoreState:
     settings_fault: str | None = None
     clock_fault: str | None = None
     oldest_snapshot: float | None = None
+
+
+class FreeReading(NamedTuple):
+    """Free space at one moment, bytes."""
+
+    time: float  # seconds since 1970
+    free: int
+    total: int
 
 
 class Level(StrEnum):

@@ -102,7 +102,7 @@ def _client_row(client: Client, report: Report, zone: tzinfo) -> tuple[str, ...]
         NOTHING if newest is None else f"{format_age(report.time - newest)} ago",
         NOTHING if last is None else str(last.result),
         NOTHING if due is None else _moment(due, zone),
-        NOTHING if last is None else _duration(last),
+        NOTHING if last is None else format_duration(last),
         _size(last.received if last is not None else None),
         _size(client.current_bytes),
         _size(client.history_bytes),
@@ -116,7 +116,7 @@ def _history_row(backup: Backup, zone: tzinfo) -> tuple[str, ...]:
     kind = {True: "full", False: "partial", None: NOTHING}[backup.is_full]
     return (
         _moment(backup.started, zone),
-        _duration(backup),
+        format_duration(backup),
         str(backup.result),
         kind,
         _size(backup.received),
@@ -126,7 +126,8 @@ def _history_row(backup: Backup, zone: tzinfo) -> tuple[str, ...]:
     )
 
 
-def _duration(backup: Backup) -> str:
+def format_duration(backup: Backup) -> str:
+    """``1:02:03``, or a dash while it runs and where its end is not known."""
     if backup.result is Result.RUNNING or backup.duration_s is None:
         return NOTHING
     minutes, seconds = divmod(int(max(backup.duration_s, 0)), 60)

@@ -8,6 +8,7 @@ answers with anything but what it promises. ``targets.py`` has the readers.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -28,8 +29,14 @@ def main() -> None:
         # libFuzzer writes what is new to the first directory and reads them all.
         has_corpus = not sys.argv[-1].startswith("-") and len(sys.argv) > 1
         own = [] if has_corpus else [tempfile.mkdtemp(dir=directory)]
-        atheris.Setup([*sys.argv, *own, directory], TARGETS[name])
-        atheris.Fuzz()
+        # libFuzzer ends the process it runs in, so that process is another one: this
+        # one removes the directory.
+        fuzzing = os.fork()
+        if fuzzing == 0:
+            atheris.Setup([*sys.argv, *own, directory], TARGETS[name])
+            atheris.Fuzz()
+        _, status = os.waitpid(fuzzing, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,7 @@ import psutil
 import pytest
 
 from tests.integration.programs import do_without, require_program, run_program
-from tests.integration.sharing import Claims, claims_of, module_of, order
 
-CLAIMS = pytest.StashKey[Claims | None]()
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARY = Path("/usr/local/lib/byteback")
 LAUNCHERS = Path("/usr/local/bin")
@@ -33,45 +31,6 @@ USER = "byteback"
 HOST = "client.example"
 MOUNT_OPTIONS = "loop,noatime,compress=zstd,user_subvol_rm_allowed"
 INTERPRETER = "/usr/bin/python3"  # the one that the server's user can read
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Keep tests that change the machine off every real one."""
-    if os.environ.get("BYTEBACK_TEST_MACHINE") != "1":
-        do_without("changes the machine: run it through tests/run or tests/machine")
-    if os.geteuid() != 0:
-        do_without("needs root")
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Every test in this directory is an integration test."""
-    item.add_marker(pytest.mark.integration)
-
-
-def pytest_collection_modifyitems(
-    session: pytest.Session, items: list[pytest.Item]
-) -> None:
-    """Take the long modules first where several runs share them."""
-    session.stash[CLAIMS] = claims_of(items)
-    if session.stash[CLAIMS] is not None:
-        items.sort(key=lambda item: order(module_of(item)))
-
-
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Run what no other run has claimed, if this one shares with others."""
-    claims = session.stash[CLAIMS]
-    if claims is None or session.testsfailed or session.config.option.collectonly:
-        return None
-    mine = (item for item in session.items if claims.is_mine(module_of(item)))
-    item = next(mine, None)
-    while item is not None:
-        # Looked up before this one runs: it says which fixtures can go.
-        following = next(mine, None)
-        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if session.shouldstop:
-            raise session.Interrupted(session.shouldstop)
-        item = following
-    return True
 
 
 @dataclass(frozen=True)
@@ -127,6 +86,9 @@ def bare_machine() -> None:
 @pytest.fixture(scope="session")
 def installed(bare_machine: None) -> Path:
     """The checkout's programs where every user can run them: their directory."""
+    wanted = "import click, paramiko, psutil, xattr"
+    if run_program([INTERPRETER, "-c", wanted], check=False).status != 0:
+        do_without(f"{INTERPRETER} lacks click, paramiko, psutil or xattr")
     shutil.rmtree(LIBRARY, ignore_errors=True)
     leave_out = shutil.ignore_patterns("__pycache__")
     for part in ("bin", "byteback", "hooks"):

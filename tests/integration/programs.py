@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import shlex
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+from tests.requirements import SEARCH_PATH, do_without, require_program
+
+__all__ = ["SEARCH_PATH", "do_without", "require_program"]  # for the tests here
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def run_program(
 
 
 def processor_seconds() -> float:
-    """What all programs that were run so far took, whatever else the machine did."""
-    times = os.times()
-    return times.children_user + times.children_system
+    """The processor time of all programs that ended so far, to the microsecond."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def describe_failure(argv: Sequence[str | Path], outcome: Outcome) -> str:
@@ -69,18 +70,3 @@ def describe_failure(argv: Sequence[str | Path], outcome: Outcome) -> str:
         f"{words}\nended with status {outcome.status}\n"
         f"--- standard output\n{outcome.stdout}\n--- standard error\n{outcome.stderr}"
     )
-
-
-def require_program(name: str) -> Path:
-    """Where a program is; without it the test is skipped, and fails under CI."""
-    found = shutil.which(name, path=SEARCH_PATH)
-    if found is None:
-        do_without(f"{name} is not installed")
-    return Path(found)
-
-
-def do_without(reason: str) -> NoReturn:
-    """Skip the test with a reason; under CI nothing may be missing, so fail it."""
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)

@@ -244,6 +244,42 @@ def test_files_that_vanish_are_no_failure(
     assert len(snapshots(enrolled_client)) == 1
 
 
+def test_what_a_servers_rsync_refuses_is_told_once(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    (enrolled_client.configuration / "rsync_flags").write_text("-M--delete-after\n")
+    words = ["--retry-delay", "600"]  # it would not end in time
+    outcome = backup(enrolled_client, "--source", source, *words, expect=9)
+    assert "the server's rsync refused the transfer (rsync status 1)" in outcome.stderr
+    assert "may not combine multiple --delete-WHEN options" in outcome.stderr
+    assert snapshots(enrolled_client) == []
+
+
+def test_flags_that_repeat_our_own(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    """As the manual of 0.4 recommended them."""
+    flags = enrolled_client.configuration / "rsync_flags"
+    flags.write_text("--xattrs\n--acls --hard-links\n-aX\n")
+    backup(enrolled_client, "--source", source)
+    assert copy_of(enrolled_client, source / "etc/hosts").exists()
+    # And a client that does not know: rsync refuses -XX beside --fake-super.
+    key = enrolled_client.configuration / "key"
+    ssh = f"ssh -i {key} -p {enrolled_client.port} -l byteback"
+    ssh += f" -o UserKnownHostsFile={enrolled_client.configuration}/known_hosts"
+    old = (
+        "rsync -aAXX -HH --numeric-ids --delete-excluded --delete --inplace --relative"
+    )
+    (source / "new").write_text("new")
+    run_program(
+        [
+            *old.split(),
+            *("-e", ssh, "--rsync-path", "rsync --fake-super", source, "127.0.0.1:"),
+        ]
+    )
+    assert copy_of(enrolled_client, source / "new").read_text() == "new"
+
+
 # --- Hooks -----------------------------------------------------------------------
 
 

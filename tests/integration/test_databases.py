@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,27 +13,22 @@ from tests.integration.conftest import CONFIGURATION
 from tests.integration.hook_runs import DUMPS, run_hook
 from tests.integration.programs import run_program
 
+pytestmark = pytest.mark.databases
+
 
 @pytest.fixture(autouse=True)
-def clean(database_servers: None, installed: Path) -> Iterator[None]:
+def clean(installed: Path) -> Iterator[None]:
     """No dumps and no lists of databases, before and afterwards."""
     yield
     shutil.rmtree(DUMPS, ignore_errors=True)
     shutil.rmtree(CONFIGURATION, ignore_errors=True)
 
 
-@pytest.fixture
-def database_servers() -> None:
-    """Their packages are large, so that they are asked for: tests/run --databases."""
-    if os.environ.get("BYTEBACK_TEST_DATABASES") != "1":
-        pytest.skip("needs PostgreSQL and MariaDB: run tests/run --databases")
-
-
 HOSTILE = ["plain", "with space", "../../../tmp/x", "dbname=postgres", "it's \\ %2F"]
 
 
 @pytest.fixture
-def postgresql(database_servers: None) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A fresh cluster with databases of every kind of name: its name."""
     for line in run_program(["pg_lsclusters", "--no-header"]).stdout.splitlines():
         run_program(["pg_dropcluster", "--stop", *line.split()[:2]])
@@ -109,7 +103,7 @@ def test_postgresql_fails_closed(postgresql: str) -> None:
 
 
 @pytest.fixture
-def mariadb(database_servers: None) -> Iterator[None]:
+def mariadb() -> Iterator[None]:
     """The package's own server, with a database of each kind."""
     run_program(["install", "-d", "-o", "mysql", "/run/mysqld"])
     with subprocess.Popen(

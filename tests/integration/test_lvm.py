@@ -6,7 +6,6 @@ It needs device mapper, LVM and a machine to spoil: `tests/run --lvm` starts one
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,8 @@ from tests.integration.conftest import (
 from tests.integration.hook_runs import HOOKS
 from tests.integration.programs import Outcome, run_program
 
+pytestmark = pytest.mark.lvm
+
 GROUP = "group-1.a+b"
 MOUNTED = Path("/srv/lvm-mounts")
 KINDS = ("ext4", "xfs", "thin")
@@ -32,8 +33,6 @@ MIB = 1 << 20
 @pytest.fixture(scope="module")
 def client(installed: Path, sshd: SshServer) -> Iterator[EnrolledClient]:
     """One client for all tests: in a virtual machine everything takes long."""
-    if os.environ.get("BYTEBACK_TEST_LVM") != "1":
-        pytest.skip("needs a machine with device mapper: run tests/run --lvm")
     with mounted_volume(2 << 30) as volume, enrolled(installed, volume, sshd) as one:
         for directory in ("pre-backup.d", "finally-backup.d"):
             link = CONFIGURATION / directory / "10-snapshot"

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,12 @@ import pytest
 
 from byteback.client.backup import selections
 from tests.integration.conftest import LAUNCHERS, LIBRARY, EnrolledClient
-from tests.integration.programs import Outcome, require_program, run_program
+from tests.integration.programs import (
+    Outcome,
+    do_without,
+    require_program,
+    run_program,
+)
 from tests.integration.source_tree import (
     Entry,
     describe,
@@ -23,7 +29,10 @@ from tests.integration.source_tree import (
     make_source_tree,
 )
 
-ARCHIVE = "BYTEBACK_TEST_SYSTEM"  # the variable that holds its path
+pytestmark = pytest.mark.whole_system
+
+# Made by `tests/debian bookworm`, before the copy of the machine is.
+DEBIAN = Path("/var/cache/byteback-tests/debian/bookworm/root")
 MIB = 1 << 20
 # What a backup leaves the contents of out: other file systems, and what is made anew.
 EMPTIED = (
@@ -52,24 +61,16 @@ def volume_size() -> int:
 
 
 @pytest.fixture
-def archive() -> str:
-    """A Debian, which takes a network to make: so this is asked for."""
-    found = os.environ.get(ARCHIVE)
-    if not found:
-        pytest.skip("needs a Debian to back up: run tests/run --system")
-    return found
-
-
-@pytest.fixture
 def disc(tmp_path: Path) -> Iterator[Path]:
     """A file system that has everything, which the machine's overlay has not."""
     require_program("mkfs.btrfs")
-    image, mounted = tmp_path / "image", tmp_path / "disc"
+    mounted = tmp_path / "disc"
     mounted.mkdir()
-    with image.open("wb") as file:
-        file.truncate(6 << 30)
-    run_program(["mkfs.btrfs", "--quiet", image])
-    run_program(["mount", "-o", "loop,noatime", image, mounted])
+    # Not in /tmp, which is the memory.
+    with tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
+        image.truncate(6 << 30)
+        run_program(["mkfs.btrfs", "--quiet", image.name])
+        run_program(["mount", "-o", "loop,noatime", image.name, mounted])
     try:
         yield mounted
     finally:
@@ -77,12 +78,13 @@ def disc(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def system(archive: str, disc: Path, enrolled_client: EnrolledClient) -> Iterator[Path]:
+def system(disc: Path, enrolled_client: EnrolledClient) -> Iterator[Path]:
     """A Debian that is a client of the server, with everything that is hard in it."""
+    if not DEBIAN.exists():
+        do_without("needs a Debian to back up: run tests/debian bookworm")
     root = disc / "system"
-    root.mkdir(mode=0o755)
-    unpack = ["tar", "--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
-    run_program([*unpack, "--directory", root, "--file", archive])
+    run_program(["cp", "--archive", DEBIAN, root], timeout_s=600)
+    root.chmod(0o755)
     run_program(["mount", "--bind", root, root])  # a root is a mount point
     run_program(["mount", "-t", "proc", "proc", root / "proc"])
     run_program(["mount", "-t", "tmpfs", "run", root / "run"])

@@ -15,7 +15,9 @@ import pytest
 from byteback.cli.backup import spread_greedy
 from byteback.client.backup import excludes, hooks, push, run, verdict
 from byteback.client.backup.sending import send
+from byteback.client.restore import pull
 from byteback.client.settings import (
+    ALWAYS_GIVEN,
     Files,
     check_key,
     read_destination,
@@ -142,9 +144,24 @@ def test_a_wrong_time_out_file_is_named(tmp_path: Path, content: str) -> None:
 def test_rsync_flags_in_all_their_spellings(tmp_path: Path) -> None:
     text = "--bwlimit=5 --one-file-system\n\n# remark\n--exclude 'a b'\n"
     flags = read_rsync_flags(files(tmp_path, rsync_flags=text))
-    assert flags == ["--bwlimit=5", "--one-file-system", "--exclude", "a b"]
+    assert flags == ["--bwlimit=5", "--one-file-system", "--exclude=a b"]
+
+
+@pytest.mark.parametrize(
+    "text", ["--exclude 'a", "/etc", "--checksum etc", "--files-from=list", "--", "-B"]
+)
+def test_rsync_flags_that_are_none_are_named(tmp_path: Path, text: str) -> None:
+    """A word that is no option would be another source to rsync."""
     with pytest.raises(UsageError, match="rsync_flags"):
-        read_rsync_flags(files(tmp_path, rsync_flags="--exclude 'a"))
+        read_rsync_flags(files(tmp_path, rsync_flags=text))
+
+
+def test_what_every_transfer_has_counts_once(tmp_path: Path) -> None:
+    """The manual of 0.4 recommended these; -XX is refused beside --fake-super."""
+    text = "--xattrs --acls --hard-links\n-aAXHz --stats"
+    assert read_rsync_flags(files(tmp_path, rsync_flags=text)) == ["-z"]
+    for options in (push.OPTIONS, pull.OPTIONS):
+        assert {f"--{name}" for name in ALWAYS_GIVEN} <= set(options)
 
 
 def test_a_missing_or_empty_key_says_what_to_do(tmp_path: Path) -> None:
@@ -325,6 +342,31 @@ def test_a_server_that_is_not_waited_for_is_asked_at_once(
     ends = [failed] * 5
     with pytest.raises(BusyError, match="several names"):
         send(["rsync"], CONNECTION, RetryPolicy(0))
+
+
+USAGE = "rsync error: syntax or usage error (code 1) at main.c(1804) [server=3.2.7]"
+CONFLICT = "rsync: --fake-super conflicts with -XX"
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_server_whose_rsync_refuses_is_not_asked_again(*, tells: bool) -> None:
+    said = (
+        "byteback-receive: error: the server's rsync refused (rsync status 1)",
+        "  status: 9",
+        f"  reason: {failures.Reason.RSYNC_REFUSED}",
+    )
+    lines = (CONFLICT, USAGE, *(said if tells else ()), "rsync error: x (code 12) [s]")
+    ended = Outcome(
+        12,
+        problems=(CONFLICT.removeprefix("rsync: "),),
+        complaint=lines,
+        remarks=said if tells else (),
+    )
+    with pytest.raises(BytebackError) as failure:
+        verdict.check(ended, CONNECTION)
+    assert not failure.value.can_pass
+    assert failure.value.exit_status == (9 if tells else 13)
+    assert failure.value.details[0] == CONFLICT
 
 
 def test_the_servers_word_decides_whether_to_come_back() -> None:

@@ -15,6 +15,8 @@ from byteback.system import host
 from tests.unit.test_authorized_keys import KEY
 from tests.unit.test_enrol_host_keys import Answers
 
+needs_ssh_keygen = pytest.mark.needs("ssh-keygen")
+
 
 @pytest.mark.parametrize(
     ("former", "given", "yes", "name"),
@@ -63,6 +65,7 @@ def test_useless_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         choose_name(None, None, Answers(yes=True))
 
 
+@needs_ssh_keygen
 def test_key_is_made_once(tmp_path: Path) -> None:
     path = tmp_path / "key"
     key = client_key.ensure_key(path, "a.example")
@@ -75,6 +78,7 @@ def test_key_is_made_once(tmp_path: Path) -> None:
     assert sorted(x.name for x in tmp_path.iterdir()) == ["key", "key.pub"]
 
 
+@needs_ssh_keygen
 @pytest.mark.parametrize("stray", [None, f"{KEY.line}\n", "rubbish\n"])
 def test_public_half_follows_the_private_one(tmp_path: Path, stray: str | None) -> None:
     path = tmp_path / "key"
@@ -89,12 +93,14 @@ def test_public_half_follows_the_private_one(tmp_path: Path, stray: str | None) 
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@needs_ssh_keygen
 def test_lost_key_is_made_anew(tmp_path: Path) -> None:
     key = client_key.ensure_key(tmp_path / "key", "a.example")
     (tmp_path / "key").unlink()
     assert client_key.ensure_key(tmp_path / "key", "a.example").blob != key.blob
 
 
+@needs_ssh_keygen
 def test_unusable_keys(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.touch()
@@ -107,6 +113,7 @@ def test_unusable_keys(tmp_path: Path) -> None:
         client_key.ensure_key(path, "a.example")
 
 
+@needs_ssh_keygen
 def test_old_key_is_kept_beside_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "key"
     keys = [client_key.ensure_key(path, "old")]

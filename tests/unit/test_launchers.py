@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -18,11 +19,15 @@ PROGRAMS = sorted(PROJECT["scripts"])
 
 
 def run_launcher(launcher: Path, *arguments: str) -> str:
-    """What a launcher prints, started in / by its own ``#!`` line."""
-    # Not the venv's PATH, nor the variables that lead to its modules.
+    """Start a launcher in / and return what it prints.
+
+    By this Python: the one that its ``#!`` line names may lack click. Integration tests
+    and packages go by that line.
+    """
+    # No variables that lead to modules.
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/"}
     done = subprocess.run(
-        [launcher, *arguments],
+        [sys.executable, "-I", launcher, *arguments],
         cwd="/",
         env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -66,5 +71,7 @@ def test_hooks_can_be_linked_as_they_are(hook: Path) -> None:
     assert os.access(hook, os.X_OK)
     text = hook.read_text()
     assert text.startswith(("#!/usr/bin/python3 -I\n", "#!/bin/sh\n"))
-    checker = ["sh", "-n"] if text.startswith("#!/bin/sh") else ["python3", "-m", "ast"]
+    checker = (
+        ["sh", "-n"] if text.startswith("#!/bin/sh") else [sys.executable, "-m", "ast"]
+    )
     subprocess.run([*checker, hook], check=True, stdout=subprocess.DEVNULL)

@@ -31,6 +31,7 @@ def effective_ciphers(argv: list[str]) -> list[str]:
     return next(line[1] for line in lines if line[0] == "ciphers").split(",")
 
 
+@pytest.mark.needs("ssh")
 def test_fast_ciphers_come_first_and_none_is_lost(there: Destination) -> None:
     usual = effective_ciphers(["ssh", "-F", "none"])
     if not set(openssh.FAST_CIPHERS) <= set(usual):

@@ -23,6 +23,7 @@ ED25519 = ssh_strings(b"ssh-ed25519", bytes(range(32)))
 GOOD = f"ssh-ed25519 {ED25519} byteback client key"
 
 
+@pytest.mark.needs("ssh-keygen")
 @pytest.mark.parametrize(
     "options", [("ed25519",), ("rsa", "-b", "2048"), ("ecdsa", "-b", "384")]
 )

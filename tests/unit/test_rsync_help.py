@@ -34,6 +34,7 @@ def test_options_are_those_of_its_help(program: Path) -> None:
     assert "--insecure-links" not in options.options(program)
 
 
+@pytest.mark.needs("rsync")
 def test_the_real_one_is_understood() -> None:
     assert {"--inplace", "--fake-super"} <= options.options(Path("/usr/bin/rsync"))
 

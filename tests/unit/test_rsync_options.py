@@ -111,6 +111,14 @@ def test_a_push_cannot_name_its_path() -> None:
     assert not {"/etc", "../other", "--daemon"} & set(argv)
 
 
+def test_what_a_client_says_twice_counts_once() -> None:
+    """Clients whose rsync_flags repeat our options; rsync refuses XX."""
+    words = f"--server -vvlHHogDtpAAXXXrRxx{CAP} --numeric-ids --numeric-ids --inplace"
+    argv = build_push([*words.split(), "-AXHXX", "--inplace", ".", "."], TIMEOUT).argv
+    assert argv[2] == f"-vvlHogDtpAXrRx{CAP}"
+    assert argv.count("--numeric-ids") == argv.count("--inplace") == 1
+
+
 def test_sparse_goes_where_inplace_is() -> None:
     words = [*f"--server -lrS{CAP}".split(), "--inplace", ".", "."]
     assert f"-lr{CAP}" in build_push(words, TIMEOUT).argv

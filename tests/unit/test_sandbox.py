@@ -232,7 +232,12 @@ DENIED_CALLS = [
 ]
 
 
-@pytest.mark.parametrize("attempt", DENIED_CALLS)
+@pytest.mark.parametrize(
+    "attempt",
+    DENIED_CALLS,
+    # The same names in each of the processes that share a run.
+    ids=lambda attempt: attempt.replace(str(os.getpid()), "PID"),
+)
 def test_system_calls_beyond_a_transfers_need(
     layer: str, tree: Path, attempt: str
 ) -> None:

@@ -24,6 +24,10 @@ _CHANGED_MEANWHILE = re.compile(
 )
 # get_stat_xattr in rsync's xattrs.c; its first words, for a file's name follows.
 _DAMAGED = re.compile(r'Corrupt user\.rsync\.%stat xattr attached to "')
+# rsync's last words on a server too old to tell Reason.RSYNC_REFUSED.
+_SERVER_REFUSED = re.compile(
+    r"rsync error: .* \(code [12]\) at \S+ \[(?:server|Receiver|generator)="
+)
 
 
 def check(outcome: Outcome, connection: Connection) -> None:
@@ -32,7 +36,7 @@ def check(outcome: Outcome, connection: Connection) -> None:
         return
     said_by_server = connection.transfer_failure(outcome)
     if said_by_server is not None:
-        raise said_by_server
+        raise _as_rsync_explains(said_by_server, outcome, connection)
     last = [line for line in outcome.complaint if line.startswith("rsync: ")]
     if any(map(_is_full_disc, (*outcome.problems, *last))):
         raise BusyError(
@@ -44,20 +48,53 @@ def check(outcome: Outcome, connection: Connection) -> None:
         return
     if outcome.status == openssh.STATUS_FAILED:
         raise connection.failure(outcome.status, outcome.remarks or outcome.complaint)
-    if any(map(_CHANGED_MEANWHILE.fullmatch, (*outcome.remarks, *outcome.complaint))):
-        raise BusyError(
+    at_once = _comes_at_once(outcome, connection)
+    if at_once is not None:
+        raise at_once
+    raise _failure(outcome, connection)
+
+
+def _comes_at_once(outcome: Outcome, connection: Connection) -> BusyError | None:
+    """The error where the next transfer will find it mended; None if it is another."""
+    said = (*outcome.remarks, *outcome.complaint)
+    if any(map(_CHANGED_MEANWHILE.fullmatch, said)):
+        return BusyError(
             f"the transfer to {connection.name} met files with several names",
             reason=failures.Reason.AT_ONCE,
         )
-    if any(map(_DAMAGED.match, (*outcome.remarks, *outcome.complaint))):
+    if any(map(_DAMAGED.match, said)):
         # The server has read the same in its log, and mends it before the next one.
-        raise BusyError(
+        return BusyError(
             f"{connection.name} met the damaged note of a file's owner and mode",
             hint="a backup has the server mend it",
             details=outcome.complaint,
             reason=failures.Reason.AT_ONCE,
         )
-    raise _failure(outcome, connection)
+    return None
+
+
+def _as_rsync_explains(
+    error: BytebackError, outcome: Outcome, connection: Connection
+) -> BytebackError:
+    """The server's word, with its rsync's if that was what refused."""
+    if error.reason != failures.Reason.RSYNC_REFUSED:
+        return error
+    at_once = _comes_at_once(outcome, connection)
+    if at_once is not None:
+        return at_once
+    error.details = _said_by_rsync(outcome)
+    return error
+
+
+def _said_by_rsync(outcome: Outcome) -> tuple[str, ...]:
+    """What both rsyncs wrote to standard error, without the server's own words."""
+    lines = [f"rsync: {problem}" for problem in outcome.problems]
+    lines += [
+        line
+        for line in (*outcome.remarks, *outcome.complaint)
+        if not line.startswith(" ") and not failures.is_failure(line)
+    ]
+    return tuple(dict.fromkeys(lines))
 
 
 def _is_full_disc(line: str) -> bool:
@@ -72,6 +109,11 @@ def _is_full_disc(line: str) -> bool:
 def _failure(outcome: Outcome, connection: Connection) -> BytebackError:
     message = f"the transfer to {connection.name} failed: {outcome.meaning}"
     is_line = outcome.status in NO_ROUTE or outcome.status < 0
+    refused = [line for line in outcome.complaint if _SERVER_REFUSED.match(line)]
+    if refused:
+        return ToolError(
+            message, details=_said_by_rsync(outcome), status=outcome.status
+        )
     if is_line or outcome.status > command.SIGNALLED:
         return UnreachableError(message, details=outcome.complaint)
     error = ToolError(message, details=outcome.complaint, status=outcome.status)

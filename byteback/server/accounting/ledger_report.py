@@ -10,7 +10,7 @@ import bisect
 import sqlite3
 import time
 
-from byteback.model.status import Backup, Result
+from byteback.model.status import Backup, FreeReading, Result
 from byteback.server.accounting.ledger_file import opened, path
 from byteback.server.store.layout import Store
 
@@ -45,6 +45,17 @@ def recent_backups(
                 rows.reverse()
                 found[client] = _join(rows, _snapshot_rows(ledger, client, rows[0][0]))
     return found
+
+
+def free_readings(store: Store, since: float) -> list[FreeReading]:
+    """Free space since then, oldest first; pruning takes one reading an hour."""
+    if not path(store).exists():
+        return []
+    with opened(store, hurried=True) as ledger:
+        query = "SELECT time, free_bytes, total_bytes FROM free_space WHERE time >= ?"
+        rows = ledger.execute(f"{query} ORDER BY time", (since,))
+        return [FreeReading(*row) for row in rows]
+    return []
 
 
 def _snapshot_rows(

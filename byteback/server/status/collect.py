@@ -35,12 +35,18 @@ ENDS = 3  # names at either end of a sorted list, among which are the first and 
 
 
 def collect(
-    store: Store, now: float, *, names: Sequence[str] = (), history: int | None = None
+    store: Store,
+    now: float,
+    *,
+    names: Sequence[str] = (),
+    history: int | None = None,
+    all_times: bool = False,
 ) -> Report:
     """The report at ``now``, in seconds since 1970.
 
     ``names`` limits it to these clients, ``history`` is how many backups of each it
-    holds. Raises NotSetUpError for a name that is no client.
+    holds, and ``all_times`` adds the time of every snapshot. Raises NotSetUpError for
+    a name that is no client.
     """
     for name in names:
         growth.check_client(store, name)
@@ -49,7 +55,10 @@ def collect(
     backups = ledger_report.recent_backups(
         store, chosen, history or ledger_report.RECENT
     )
-    snapshots = {name: _snapshots(store, name, name in backups) for name in chosen}
+    snapshots = {
+        name: _snapshots(store, name, all_times=all_times or name not in backups)
+        for name in chosen
+    }
     oldest = {name: found.oldest for name, found in snapshots.items()}
     measured = sizes.client_sizes(store, oldest)
     clients = tuple(
@@ -123,8 +132,8 @@ def _store_state(store: Store, now: float) -> tuple[StoreState, dict[str, Verdic
     return state, verdicts
 
 
-def _snapshots(store: Store, name: str, is_in_ledger: bool) -> Snapshots:
-    """A client's snapshots; all their times only where the ledger knows nothing.
+def _snapshots(store: Store, name: str, *, all_times: bool) -> Snapshots:
+    """A client's snapshots, and if wanted the times of them all.
 
     Names sort nearly as their times do: within hours, where zones differ.
     """
@@ -132,11 +141,11 @@ def _snapshots(store: Store, name: str, is_in_ledger: bool) -> Snapshots:
         names = [tree for tree in store.trees(name) if parse_snapshot_name(tree)]
     except OSError:  # taken away while we look
         return NO_SNAPSHOTS
-    asked = names[:ENDS] + names[-ENDS:] if is_in_ledger else names
+    asked = names if all_times else names[:ENDS] + names[-ENDS:]
     times = sorted(snapshot.time.timestamp() for snapshot in store.dated(name, asked))
     if not times:
         return NO_SNAPSHOTS
-    kept = () if is_in_ledger else tuple(times)
+    kept = tuple(times) if all_times else ()
     return Snapshots(len(names), times[0], times[-1], kept)
 
 

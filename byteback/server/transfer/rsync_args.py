@@ -29,6 +29,9 @@ _MODIFY_WINDOW = re.compile(r"-@(-?[0-9]{1,6})", re.ASCII)
 MAX_BLOCK_SIZE = 128 * 1024  # rsync's own MAX_BLOCK_SIZE since protocol 30
 
 MAX_VERBOSITY = 3  # more shows the workings of the server's rsync
+# Letters that may stand twice. A client that was told to use -X and gives it by itself
+# as well sends -XX, which to rsync is another option.
+_COUNTED = frozenset("v")
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 _SIZE = re.compile(r"[0-9]{1,15}[A-Za-z]{0,3}", re.ASCII)
@@ -233,6 +236,11 @@ def _read_option(
     if name == "timeout":
         read.timeout_s = max(0, int(value))
     else:
+        _add_option(read, word)
+
+
+def _add_option(read: _Words, word: str) -> None:
+    if word not in read.options:
         read.options.append(word)
 
 
@@ -241,17 +249,18 @@ def _read_letters(read: _Words, word: str) -> None:
     if block or _MODIFY_WINDOW.fullmatch(word):
         if block and not 0 < int(block[1]) <= MAX_BLOCK_SIZE:
             raise _refused(word)
-        read.options.append(word)
+        _add_option(read, word)
         return
     plain, e, rest = word[1:].partition("e")
     for letter in plain:
         if letter not in LETTERS:
             raise _refused(f"-{letter}")
+        if letter not in read.letters or letter in _COUNTED:
+            read.letters += letter
     if e:
         if not _CAPABILITIES.fullmatch(e + rest):
             raise _refused(word)
         read.capabilities = e + rest
-    read.letters += plain
     if read.letters.count("v") > MAX_VERBOSITY:
         raise _refused("-" + "v" * read.letters.count("v"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from byteback import locking, log
-from byteback.errors import BusyError, BytebackError
+from byteback.errors import BusyError, BytebackError, RefusedError
 from byteback.server.accounting import ledger
 from byteback.server.snapshots import take
 from byteback.server.store import settings, state
@@ -26,6 +26,8 @@ from byteback.wire import failures, requests
 
 # rsync's exit statuses on the receiving side that mean that all was gone through.
 _RESULTS = {0: Transfer.WHOLE, 24: Transfer.WHOLE, 23: Transfer.PARTIAL}
+# A usage error, and incompatible protocols (rsync(1), EXIT VALUES): they do not pass.
+_REFUSALS = frozenset({1, 2})
 CLOCK_STEP_S = 60.0  # by how much a clock may be set back unnoticed
 
 
@@ -36,9 +38,10 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
     with runner.slot(store, limits, host), runner.own_lock(store, host) as lock:
         take.ensure_current(store, host)
         if command.is_dry_run:
-            return runner.run(
+            measured = runner.run(
                 command.argv, store.current(host), sandbox.READ, limits, lock
-            ).status
+            )
+            return _exit_status(measured.status)
         _make_sure_of_current(store, host)
         # From here on until the end is known, current is nobody's newest copy.
         state.write(store, host, Transfer.RUNNING)
@@ -184,7 +187,7 @@ def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:
 
 def exact_tree(store: Store, host: str, name: str) -> str:
     """``name`` itself if it is one of the host's trees; RefusedError if not."""
-    from byteback.errors import RefusedError, quote
+    from byteback.errors import quote
 
     if name not in store.trees(host):
         raise RefusedError(
@@ -222,4 +225,15 @@ def _end(
 
 
 def _exit_status(status: int) -> int:
+    """The session's exit status for rsync's.
+
+    Raises RefusedError if rsync refused the client's: the client's rsync only sees that
+    the connection ended, and would take it for a failure of the network.
+    """
+    if status in _REFUSALS:
+        raise RefusedError(
+            f"the server's rsync refused the transfer (rsync status {status})",
+            hint="look into rsync_flags, and at the version of rsync on both sides",
+            reason=failures.Reason.RSYNC_REFUSED,
+        )
     return status if status >= 0 else 128 - status

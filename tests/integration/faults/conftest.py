@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +11,6 @@ import pytest
 
 from tests.integration import conftest as machine
 from tests.integration.faults.world import World, build_world
-
-NIGHTLY = "BYTEBACK_NIGHTLY"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +51,7 @@ def with_constants(installed: Path) -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture(scope="session")
-def nightly_s() -> float | None:
-    """For how many seconds the long tests shall go on; None in an ordinary run."""
-    value = os.environ.get(NIGHTLY)
-    return None if value is None else float(value)
+def nightly_s(request: pytest.FixtureRequest) -> float | None:
+    """The seconds for which the long tests go on; None in an ordinary run."""
+    seconds: float | None = request.config.getoption("--nightly")
+    return seconds

@@ -231,11 +231,8 @@ def test_ipv6_alone(world: World) -> None:
     assert_done(world)
 
 
-def test_a_dead_line_is_noticed_in_two_minutes(
-    world: World, nightly_s: float | None
-) -> None:
-    if nightly_s is None:
-        pytest.skip("takes four minutes: set BYTEBACK_NIGHTLY")
+@pytest.mark.nightly  # four minutes
+def test_a_dead_line_is_noticed_in_two_minutes(world: World) -> None:
     write_files(world.source, [8 * MEBI])
     world.slow("20mbit")
     running = world.start(retries=0)
