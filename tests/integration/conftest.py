@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from tests.integration.programs import do_without, require_program, run_program
+from tests.waiting import PATIENCE_S
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARY = Path("/usr/local/lib/byteback")
@@ -174,7 +175,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
         yield SshServer(port, f"[127.0.0.1]:{port} {key}", log)
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -251,12 +252,12 @@ def end_processes_of(user: ServerUser) -> None:
         with contextlib.suppress(psutil.Error):
             if process.uids().real == user.uid:
                 process.kill()
-                process.wait(10)
+                process.wait(PATIENCE_S)
 
 
 def unmount(volume: Path) -> None:
-    """Unmount within a few seconds, or detach from whoever still holds it."""
-    deadline = time.monotonic() + 5
+    """Unmount, or detach from what holds it for longer than a few seconds."""
+    deadline = time.monotonic() + 20
     while run_program(["umount", volume], check=False).status != 0:
         if time.monotonic() > deadline:
             run_program(["umount", "--lazy", volume], check=False)
@@ -296,7 +297,7 @@ def write_sshd_configuration(
 
 def wait_for_port(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
     """Return once the server answers; fail with its log if it ends instead."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -8,12 +8,13 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.integration.conftest import EnrolledClient, SshServer
 from tests.integration.programs import run_program
+from tests.waiting import wait_until
 
 KIB = 1 << 10
 STRACE = ["strace", "-f", "-ff", "-qq", "-o"]  # one file a process
@@ -182,14 +183,6 @@ def traced_by(tracer: int) -> list[str]:
                 if tracer_of(entry.name) == tracer:
                     found.append(entry.name)
     return found
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    """Return once it is, within ten seconds."""
-    deadline = time.monotonic() + 10
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def read_trace(directory: Path) -> list[tuple[str, list[str]]]:

@@ -20,6 +20,7 @@ from byteback import locking
 from byteback.model.snapshot import format_snapshot_name
 from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, run_program
+from tests.waiting import PATIENCE_S, wait_until
 
 SOURCE = Path("/srv/source")
 SERVER_TOML = Path("/etc/byteback/server.toml")
@@ -209,11 +210,9 @@ def test_a_discard_ends_the_transfer_that_is_under_way(scene: Scene) -> None:
     words = ("--source", SOURCE, "--retry-number", "0")
     with subprocess.Popen([program, *words], stderr=subprocess.PIPE) as running:
         large = scene.client.current / "srv" / "source" / "large"
-        deadline = time.monotonic() + 20
-        while not large.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_until(large.exists)
         outcome = scene.prune("--discard", scene.client.host)
-        running.communicate(timeout=60)
+        running.communicate(timeout=PATIENCE_S)
         assert running.returncode != 0
     assert outcome.status == 0, outcome
     assert not large.exists()

@@ -14,9 +14,9 @@ import pytest
 
 from tests.integration.conftest import USER, EnrolledClient
 from tests.integration.programs import run_program
+from tests.waiting import PATIENCE_S, wait_until
 
 FILES = 20_000  # whose listing no chain of pipes and sockets holds
-FEW_S = 15.0
 
 
 @pytest.fixture
@@ -63,10 +63,7 @@ def searches() -> list[int]:
 
 
 def wait_for_no_search() -> None:
-    deadline = time.monotonic() + FEW_S
-    while searches():
-        assert time.monotonic() < deadline, "the server goes on with nobody there"
-        time.sleep(0.1)
+    wait_until(lambda: not searches(), "the server goes on without its client")
 
 
 def resident(pid: int) -> int:
@@ -98,7 +95,7 @@ def test_an_interrupt_ends_both_sides(
     output_of(listing).readline()
     assert searches()
     listing.send_signal(number)
-    _, said = listing.communicate(timeout=FEW_S)
+    _, said = listing.communicate(timeout=PATIENCE_S)
     assert listing.returncode == 128 + number
     assert b"Traceback" not in said
     wait_for_no_search()
@@ -130,12 +127,9 @@ def test_a_search_that_finds_nothing_ends_with_its_client(
     """It writes nothing that could fail, and must notice all the same."""
     words = [f"/srv/**/{'?' * 40}{number}*" for number in range(1000)]
     running = subprocess.Popen([client.bin / "byteback-restore", *words])
-    deadline = time.monotonic() + FEW_S
-    while not searches():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(searches)
     time.sleep(0.5)
     assert running.poll() is None
     running.send_signal(signal.SIGINT)
-    assert running.wait(FEW_S) == 128 + signal.SIGINT
+    assert running.wait(PATIENCE_S) == 128 + signal.SIGINT
     wait_for_no_search()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import CHECKOUT, ServerUser, SshServer
 from tests.integration.programs import run_program
+from tests.waiting import wait_until
 
 MACHINE = CHECKOUT / "tests" / "machine"
 
@@ -99,11 +98,3 @@ def is_asleep(mark: str) -> bool:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return False
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds; fail after ten seconds."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -20,6 +20,7 @@ from byteback.model.listing import HEADER
 from byteback.system.confinement import landlock
 from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, require_program, run_program
+from tests.waiting import wait_until
 
 SOURCE = Path("/home/data")
 NAMES = [
@@ -504,9 +505,7 @@ def test_a_cut_off_restore_continues(restorer: Restorer) -> None:
     target = restorer.work / "current/home/data/large"
     partial = target.parent / ".byteback-partial/large"
     assert not target.exists()
-    deadline = time.monotonic() + 10  # rsync's receiver puts it there when it ends
-    while not partial.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(partial.exists)  # rsync's receiver puts it there when it ends
     assert partial.stat().st_size > 1 << 20
     flags.unlink()
     restorer.run("-r", large)

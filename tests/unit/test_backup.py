@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -534,13 +533,11 @@ def test_a_hung_hook_is_ended_with_its_children(
 def test_a_hook_may_leave_a_service_behind_that_keeps_its_output_open(
     tmp_path: Path,
 ) -> None:
-    script = f"setsid sleep 60 & echo $! >{tmp_path}/p; sleep 0.5"
+    script = f"setsid sleep 600 & echo $! >{tmp_path}/p; sleep 0.5"
     (tmp_path / "a").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "a").chmod(0o755)
-    started = time.monotonic()
     hooks.run_hooks(tmp_path, {})
-    assert time.monotonic() - started < 20
-    os.kill(int((tmp_path / "p").read_text()), 9)
+    os.kill(int((tmp_path / "p").read_text()), 9)  # there still: it was not waited for
 
 
 @pytest.mark.parametrize("name", ["excludes", "rsync_filter"])

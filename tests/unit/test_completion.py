@@ -20,7 +20,7 @@ from byteback.cli import completion
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FIRST, SECOND, SAVED = "2025-11-22T20:15+0000", "2026-01-02T03:04+0100", "saved-by-me"
-LIMIT_S = 10
+LIMIT_S = 120
 # Stands in for the server; all else is the real program.
 STUB = f"""#!{sys.executable}
 import sys

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -122,14 +121,12 @@ def test_one_place_is_left_to_others(store: Store, places: int, own: int) -> Non
 
 def test_a_session_that_only_waits_is_refused_when_time_is_up() -> None:
     reader, writer = os.pipe()
-    started = time.monotonic()
     with (
         pytest.raises(RefusedError, match="longer than 0"),
         limits.time_limit(0.2),
     ):
         os.read(reader, 1)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    assert time.monotonic() - started < 5
     os.close(reader)
     os.close(writer)
 
@@ -149,7 +146,7 @@ except Exception:
 """
     argv = [sys.executable, "-c", code]
     with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE) as session:
-        assert session.wait(20) == BusyError.exit_status
+        assert session.wait(120) == BusyError.exit_status
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ def test_a_server_that_fails_offers_nothing(
 
 
 def test_a_slow_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_snapshot_names, "list_files", lambda *_: time.sleep(30))
+    monkeypatch.setattr(_snapshot_names, "list_files", lambda *_: time.sleep(600))
     monkeypatch.setattr(_snapshot_names, "LIMIT_S", 0.1)
     started = time.monotonic()
     assert completed("") == []
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 300

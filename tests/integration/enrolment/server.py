@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.integration import conftest
 from tests.integration.conftest import HOST, USER, ServerUser, SshServer
 from tests.integration.programs import Outcome, require_program, run_program
+from tests.waiting import PATIENCE_S
 
 ETC = conftest.CONFIGURATION
 ROOT_SSH = Path("/root/.ssh")
@@ -111,7 +112,7 @@ def sshd_that(server: Server, directory: Path, *lines: str) -> Iterator[Server]:
         yield Server(server.user, sshd, server.bin)
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(PATIENCE_S)
 
 
 @contextmanager
@@ -159,7 +160,7 @@ def talk(argv: list[str | Path], answers: list[tuple[str, str]]) -> tuple[int, s
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(argv[0], [os.fspath(word) for word in argv])  # noqa: S606 # the aim
-    shown, unread, deadline = "", "", time.monotonic() + 60
+    shown, unread, deadline = "", "", time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 1)[0]:
             continue

@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.faults.trees import read_state
 from tests.integration.faults.world import World, write_files
+from tests.waiting import wait_until
 
 MEBI = 1 << 20
 # What a new connection, the names and the checksums of what is there cost.
@@ -35,10 +36,9 @@ def assert_done(world: World) -> None:
 
 def wait_until_line_is_given_up(world: World) -> None:
     """Wait until no ssh of the client is left: the pause before the next attempt."""
-    deadline = time.monotonic() + 30
-    while world.processes("client", "ssh"):
-        assert time.monotonic() < deadline, "the dead line was not noticed"
-        time.sleep(0.05)
+    wait_until(
+        lambda: not world.processes("client", "ssh"), "the dead line was not noticed"
+    )
 
 
 def test_a_backup_over_a_sound_cable(world: World) -> None:

@@ -20,6 +20,7 @@ import psutil
 from tests.integration.faults.trees import State, change_at_random, read_state
 from tests.integration.faults.world import Running, World
 from tests.integration.programs import run_program
+from tests.waiting import PATIENCE_S
 
 SEED = 20261122
 KILLS = 50
@@ -76,7 +77,7 @@ class Loop:
         number = self.dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         os.kill(running.pid, number)
         self._count(f"byteback-backup {number.name}")
-        status = running.popen.wait(20)
+        status = running.popen.wait(PATIENCE_S)
         assert status in (-number, 128 + number, 0), running.finish()
 
     def _kill_helper(self, running: Running, part: int) -> None:

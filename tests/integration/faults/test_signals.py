@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.faults.trees import read_state
 from tests.integration.faults.world import RUN, Running, World, write_files
+from tests.waiting import wait_until
 
 MEBI = 1 << 20
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -144,13 +145,11 @@ def test_nohup_is_respected(world: World) -> None:
 def test_a_killed_run_leaves_nothing_running_and_nothing_locked(world: World) -> None:
     running = start_transfer(world)
     os.kill(running.pid, signal.SIGKILL)
-    running.finish(20)
-    # rsync dies with its parent, in the middle of its work that takes seconds more;
-    # the idle connection is the next run's to end.
-    deadline = time.monotonic() + 2
-    while world.processes("client", "rsync --archive"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    running.finish()
+    # rsync dies with its parent, before its work is done; the idle connection is the
+    # next run's to end.
+    wait_until(lambda: not world.processes("client", "rsync --archive"))
+    assert read_state(world.current) != read_state(world.source)
     assert len(list(RUN.glob("ssh-*"))) == 1
     world.mend()
     world.backup(retries=0)
@@ -164,12 +163,9 @@ def test_a_connection_whose_user_was_killed_ends_by_itself(
     with_constants("system/ssh/openssh.py", PERSIST_S=1)
     running = start_transfer(world)
     os.kill(running.pid, signal.SIGKILL)
-    running.finish(20)
+    running.finish()
     world.mend()
-    deadline = time.monotonic() + 15
-    while world.processes("client") or world.processes("server"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not (world.processes("client") or world.processes("server")))
 
 
 def test_a_second_run_is_told_who_holds_the_lock(world: World) -> None:

@@ -19,6 +19,7 @@ from tests.integration.faults.world import (
     write_files,
 )
 from tests.integration.programs import Outcome, run_program
+from tests.waiting import PATIENCE_S
 
 MEBI = 1 << 20
 
@@ -125,7 +126,7 @@ def test_a_busy_server_is_asked_again(world: World) -> None:
         running = world.start("--verbose")
         running.wait_for_words("attempt 1 of 4 failed")
         holder.kill()
-        holder.wait(10)
+        holder.wait(PATIENCE_S)
         assert running.finish().status == 0
 
 

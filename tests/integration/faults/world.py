@@ -29,6 +29,7 @@ from tests.integration.programs import (
     require_program,
     run_program,
 )
+from tests.waiting import PATIENCE_S
 
 NAME = "backup.test"
 HOST = "client.test"
@@ -39,7 +40,8 @@ CABLE = "cable"
 RUN = Path("/run/byteback")
 HOSTS = Path("/etc/hosts")
 BACKUP_TIMEOUT_S = 120.0
-IN_TIME_S = 15.0
+IN_TIME_S = PATIENCE_S
+LINGER_S = 15.0  # an idle connection ends by itself after twice that
 
 
 @dataclass
@@ -237,7 +239,7 @@ class World:
             time.sleep(0.05)
         return before
 
-    def assert_nothing_left(self, timeout_s: float = IN_TIME_S) -> None:
+    def assert_nothing_left(self, timeout_s: float = LINGER_S) -> None:
         """No process, no directory of a connection, no lock that is held."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -257,7 +259,7 @@ class World:
         """End all that runs on either side, as a power cut would."""
         self._kill_processes()
         for running in self.started:
-            running.popen.wait(10)
+            running.popen.wait(PATIENCE_S)
             running.stdout.close()
             running.stderr.close()
         self.started.clear()
@@ -298,7 +300,7 @@ class World:
     def stop_sshd(self) -> None:
         """No more logins; those that are there stay."""
         self.sshd.kill()
-        self.sshd.wait(10)
+        self.sshd.wait(PATIENCE_S)
 
     # --- Between tests ---------------------------------------------------------
 
@@ -430,7 +432,7 @@ def start_sshd(configuration: Path) -> subprocess.Popen[bytes]:
     sshd = subprocess.Popen(["nsenter", "--net=/run/netns/server", program, *options])
     probe = ["nsenter", "--net=/run/netns/client", "bash", "-c"]
     probe.append(f"exec 3<>/dev/tcp/{ADDRESS['server']}/22")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while run_program(probe, check=False).status != 0:
         if time.monotonic() > deadline:
             pytest.fail(f"sshd does not answer:\n{log.read_text()}")

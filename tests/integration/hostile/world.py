@@ -141,7 +141,7 @@ class World:
         """
         raw = self.fill_in(raw)
         env = {"RAW": raw, "DEFENCE": self.defence}
-        argv = ["rsync", "--timeout=20", "-e", str(self.remote_shell()), *words]
+        argv = ["rsync", "--timeout=60", "-e", str(self.remote_shell()), *words]
         return run(argv, b"", 15, env, cwd or self.workshop)
 
     def say(self, raw: str, said: tuple[bytes, ...]) -> Heard:
