@@ -59,6 +59,21 @@ def hold_directory(path: Path, *, wait_s: float = 0.0) -> Iterator[Lock]:
         os.close(fd)
 
 
+def is_held(path: Path) -> bool:
+    """A process holds the lock at ``path`` now. Nothing is made or changed."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def read_holder(path: Path) -> str:
     """Who signed the lock last: ``pid N (program, since TIME)``, or ''."""
     with contextlib.suppress(OSError, UnicodeDecodeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +19,7 @@ from byteback.cli._options import (
 )
 from byteback.errors import BytebackError, NotSetUpError, UsageError
 from byteback.model.status import Report
+from byteback.server.store import layout
 
 HISTORY = 2000  # backups of one client: all that the ledger keeps
 
@@ -25,7 +27,7 @@ HISTORY = 2000  # backups of one client: all that the ledger keeps
 @click.command(
     "byteback-status",
     context_settings=CONTEXT,
-    epilog=exit_status_help(0, 1, 2, 10)
+    epilog=exit_status_help(0, 1, 2, 10, 13)
     + "\n  With --check: 0 well, 1 warning, 2 critical, 3 unknown",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -39,6 +41,10 @@ HISTORY = 2000  # backups of one client: all that the ledger keeps
     type=click.Path(path_type=Path),
     help="Write a page for browsers into DIR.",
 )
+@click.option(
+    "--notify", is_flag=True, help="Tell what has changed, as server.toml says."
+)
+@click.option("--scrub", is_flag=True, help="Check the whole store, if it is due.")
 @verbose_option
 @version_option
 @click.argument("hosts", nargs=-1, metavar="[CLIENT]...")
@@ -49,6 +55,8 @@ def command(
     check: bool,
     prometheus: bool,
     html: Path | None,
+    notify: bool,
+    scrub: bool,
     verbose: bool,
 ) -> None:
     """Tell how each client's backup is, and how the store itself is.
@@ -58,10 +66,18 @@ def command(
     asks no client.
     """
     log.set_up("byteback-status", verbose=verbose)
-    if as_json + check + prometheus + (html is not None) > 1:
-        raise UsageError("give only one of --json, --check, --prometheus and --html")
+    modes = (as_json, check, prometheus, html is not None, notify, scrub)
+    if sum(modes) > 1:
+        raise UsageError(
+            "give only one of --json, --check, --prometheus, --html, --notify, --scrub"
+        )
+    if (html or notify or scrub) and hosts:
+        raise UsageError("--html, --notify and --scrub are for all clients: name none")
     if html is not None:
-        _write_page(html, hosts)
+        _write_page(html)
+        return
+    if notify or scrub:
+        _look_after(scrub=scrub)
         return
     if check:
         _check(hosts)
@@ -77,15 +93,27 @@ def _collect(hosts: tuple[str, ...], history: int | None = None) -> Report:
         return collect.collect(store, time.time(), names=hosts, history=history)
 
 
-def _write_page(directory: Path, hosts: tuple[str, ...]) -> None:
+def _write_page(directory: Path) -> None:
     from byteback.server.prune import run
     from byteback.server.status import publish
 
-    if hosts:
-        raise UsageError("--html writes the page of all clients: give no CLIENT")
     with run.opened_store() as store:
         files = publish.render_page(store, time.time())
     publish.write_page(directory, files)
+
+
+def _look_after(*, scrub: bool) -> None:
+    """What the timers do."""
+    from byteback.server.prune import run
+    from byteback.server.status import notify
+    from byteback.server.status import scrub as scrubbing
+
+    if os.geteuid() != 0:
+        raise UsageError("only root can do that", hint="run it with sudo")
+    if scrub:
+        scrubbing.scrub(layout.find_store())
+    else:
+        notify.notify(run.opened_store)
 
 
 def _format(

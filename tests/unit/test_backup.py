@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from byteback.cli.backup import spread_greedy
-from byteback.client.backup import excludes, hooks, push, run, verdict
+from byteback.client.backup import excludes, hook_words, push, run, verdict
 from byteback.client.backup.sending import send
 from byteback.client.restore import pull
 from byteback.client.settings import (
@@ -37,6 +37,7 @@ from byteback.errors import (
     UsageError,
 )
 from byteback.model.destination import Destination
+from byteback.system import hooks
 from byteback.system.host import Mount
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome
@@ -565,13 +566,13 @@ def test_the_summary(completion: Completion | None, words: str) -> None:
 
 
 def test_finally_hooks_are_told_how_it_ended() -> None:
-    told = hooks.told_of(IncompleteBackupError("x"))
+    told = hook_words.told_of(IncompleteBackupError("x"))
     assert (told["BYTEBACK_RESULT"], told["BYTEBACK_EXIT_STATUS"]) == (
         "incomplete",
         "3",
     )
-    assert hooks.told_of(KeyboardInterrupt())["BYTEBACK_EXIT_STATUS"] == "130"
-    assert hooks.told_of(UnreachableError("x"))["BYTEBACK_EXIT_STATUS"] == "12"
-    assert hooks.told_of(ZeroDivisionError())["BYTEBACK_EXIT_STATUS"] == "70"
+    assert hook_words.told_of(KeyboardInterrupt())["BYTEBACK_EXIT_STATUS"] == "130"
+    assert hook_words.told_of(UnreachableError("x"))["BYTEBACK_EXIT_STATUS"] == "12"
+    assert hook_words.told_of(ZeroDivisionError())["BYTEBACK_EXIT_STATUS"] == "70"
     full = OSError(errno.ENOSPC, "No space left on device")
-    assert hooks.told_of(full)["BYTEBACK_EXIT_STATUS"] == "1"
+    assert hook_words.told_of(full)["BYTEBACK_EXIT_STATUS"] == "1"

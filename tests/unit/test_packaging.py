@@ -96,13 +96,29 @@ def test_percent_signs_are_escaped_for_cron() -> None:
 
 
 def test_set_up_keeps_the_packages_cron_file() -> None:
-    text = (DEBIAN / "byteback-server.byteback-server-prune.cron.d").read_text()
-    assert schedule.is_kept(text)
-    switched_off = "".join(f"#{line}\n" for line in text.splitlines())
-    assert not schedule.is_kept(switched_off)
-    own = schedule.format_cron(Path("/usr/bin/byteback-prune"))
-    assert not schedule.is_kept(own)
-    assert not schedule.is_kept(None)
+    for job in schedule.JOBS:
+        text = (
+            DEBIAN / f"byteback-server.{job.packaged_cron_file.name}.cron.d"
+        ).read_text()
+        assert schedule.is_kept(job, text)
+        switched_off = "".join(f"#{line}\n" for line in text.splitlines())
+        assert not schedule.is_kept(job, switched_off)
+        own = schedule.format_cron(job, Path("/usr/bin") / job.program)
+        assert not schedule.is_kept(job, own)
+        assert not schedule.is_kept(job, None)
+
+
+@pytest.mark.parametrize("job", schedule.JOBS, ids=lambda job: job.name)
+def test_package_and_set_up_have_the_same_units(job: schedule.Job) -> None:
+    for unit in (job.timer, job.service):
+        packaged = (DEBIAN / f"byteback-server.{unit}").read_text()
+        own = schedule.format_unit(unit, Path("/usr/bin") / job.program)
+        assert own == f"{schedule.OWN_MARK}.\n{packaged}"
+    assert f"/usr/bin/{job.program} {job.argument}\n" in packaged
+    line = (
+        DEBIAN / f"byteback-server.{job.packaged_cron_file.name}.cron.d"
+    ).read_text()
+    assert f"\n{job.cron_times} root " in line
 
 
 @pytest.mark.parametrize("former", [None, "set-up's own", "an administrator's"])
@@ -112,17 +128,17 @@ def test_one_cron_file_prunes(
     program = Path("/usr/bin/byteback-prune")
     packaged, own = tmp_path / "byteback-server-prune", tmp_path / "byteback-prune"
     line = (DEBIAN / "byteback-server.byteback-server-prune.cron.d").read_text()
-    assert f"[ -e {schedule.CRON_FILE} ] ||" in line
+    job = schedule.PRUNE
+    assert f"[ -e {job.cron_file} ] ||" in line
     packaged.write_text(line)
     if former == "set-up's own":
-        own.write_text(schedule.format_cron(program))
+        own.write_text(schedule.format_cron(job, program))
     elif former is not None:
         own.write_text("7 * * * * root byteback-prune --prune\n")
-    monkeypatch.setattr(schedule, "PACKAGED_CRON_FILE", packaged)
-    monkeypatch.setattr(schedule, "CRON_FILE", own)
+    monkeypatch.setattr(schedule, "CRON_DIRECTORY", tmp_path)
     monkeypatch.setattr(schedule, "OWN_UNITS", tmp_path)
     monkeypatch.setattr(host, "is_systemd_running", lambda: False)
-    list(schedule.provide_schedule(program, Hands()))
+    list(schedule.provide_schedule(job, program, Hands()))
     assert own.exists() == (former == "an administrator's")
 
 
@@ -134,7 +150,7 @@ def cron_command(name: str) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    ["byteback.byteback-backup.cron.d", "byteback-server.byteback-server-prune.cron.d"],
+    sorted(path.name for path in DEBIAN.glob("*.cron.d")),
 )
 def test_cron_commands_are_shell(name: str) -> None:
     subprocess.run(["sh", "-n", "-c", cron_command(name)], check=True)

@@ -230,7 +230,7 @@ PRUNE = Path("/opt/50% off/byteback-prune")
 
 
 def test_systemd_gets_units_and_a_timer(systemd: Recorder, tmp_path: Path) -> None:
-    outcomes = list(schedule.provide_schedule(PRUNE, Hands()))
+    outcomes = list(schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands()))
     assert [each.kind for each in outcomes] == [Kind.DONE, Kind.DONE]
     service = (tmp_path / "own" / "byteback-prune.service").read_text()
     assert 'ExecStart="/opt/50%% off/byteback-prune" --prune\n' in service
@@ -246,27 +246,29 @@ def test_systemd_gets_units_and_a_timer(systemd: Recorder, tmp_path: Path) -> No
 
 def test_packaged_units_are_only_enabled(systemd: Recorder, tmp_path: Path) -> None:
     (tmp_path / "packaged" / "byteback-prune.timer").touch()
-    outcomes = list(schedule.provide_schedule(PRUNE, Hands()))
+    outcomes = list(schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands()))
     assert [each.kind for each in outcomes] == [Kind.DONE]
     assert not list((tmp_path / "own").iterdir())
 
 
 def test_a_second_run_finds_the_timer(systemd: Recorder) -> None:
-    list(schedule.provide_schedule(PRUNE, Hands()))
+    list(schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands()))
     systemd.status = 0
-    outcomes = list(schedule.provide_schedule(PRUNE, Hands()))
+    outcomes = list(schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands()))
     assert {each.kind for each in outcomes} == {Kind.FOUND}
 
 
 def test_a_dry_run_enables_nothing(systemd: Recorder, tmp_path: Path) -> None:
-    outcomes = list(schedule.provide_schedule(PRUNE, Hands(dry_run=True)))
+    outcomes = list(
+        schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands(dry_run=True))
+    )
     assert {each.kind for each in outcomes} == {Kind.WOULD}
     assert not list((tmp_path / "own").iterdir())
     assert all("is-" in call[1] for call in systemd.calls)
 
 
 def test_cron_gets_one_line_with_percent_escaped() -> None:
-    lines = schedule.format_cron(PRUNE).splitlines()
+    lines = schedule.format_cron(schedule.PRUNE, PRUNE).splitlines()
     assert lines[-1] == ("*/5 * * * * root '/opt/50\\% off/byteback-prune' --prune")
     assert all(line.startswith("#") for line in lines[:-1])
 
@@ -294,17 +296,18 @@ def test_own_units_give_way_to_a_packages(
         directory.mkdir()
     monkeypatch.setattr(schedule, "OWN_UNITS", own)
     monkeypatch.setattr(schedule, "PACKAGED_UNITS", (packaged,))
-    monkeypatch.setattr(schedule, "CRON_FILE", tmp_path / "cron")
+    monkeypatch.setattr(schedule, "CRON_DIRECTORY", tmp_path)
     monkeypatch.setattr(host, "is_systemd_running", lambda: True)
     monkeypatch.setattr(
         process, "run", lambda argv, **_: process.Finished(tuple(argv), 0, b"", b"")
     )
     program = Path("/usr/bin/byteback-prune")
-    list(schedule.provide_schedule(program, Hands()))
-    (tmp_path / "cron").write_text(schedule.format_cron(program))
+    list(schedule.provide_schedule(schedule.PRUNE, program, Hands()))
+    cron = tmp_path / "byteback-prune"
+    cron.write_text(schedule.format_cron(schedule.PRUNE, program))
     (own / "byteback-prune.service.d").mkdir()  # somebody's own
-    (packaged / schedule.TIMER).touch()
-    said = [x.text for x in schedule.provide_schedule(program, Hands())]
+    (packaged / schedule.PRUNE.timer).touch()
+    said = [x.text for x in schedule.provide_schedule(schedule.PRUNE, program, Hands())]
     assert "the package brings its own" in said[0]
     assert [path.name for path in own.iterdir()] == ["byteback-prune.service.d"]
     assert not (tmp_path / "cron").exists()

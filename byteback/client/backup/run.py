@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from byteback import locking
-from byteback.client.backup import hooks, push, selections
+from byteback.client.backup import hook_words, push, selections
 from byteback.client.backup.excludes import foreign_mount_points
 from byteback.client.backup.largest_file import (
     LargestSeen,
@@ -37,7 +37,7 @@ from byteback.errors import BytebackError, UsageError
 from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
-from byteback.system import files, host, signals
+from byteback.system import files, hooks, host, signals
 from byteback.system.rsync.command import PARTIAL, Outcome, Progress
 from byteback.wire import requests
 from byteback.wire.replies import Completion, parse_completion
@@ -145,14 +145,14 @@ def _greet(job: Job, connection: Connection) -> compression.Greeting:
 
 
 def _with_finally_hooks(options: Options) -> Summary:
-    directory = options.files.directory / hooks.FINALLY
+    directory = options.files.directory / hook_words.FINALLY
     told: dict[str, str] = {}
     try:
         job = prepare(options)
         told["BYTEBACK_DESTINATION"] = format_destination(job.destination)
         summary = _back_up(job, told)
     except BaseException as error:
-        told |= hooks.told_of(error)
+        told |= hook_words.told_of(error)
         try:
             with signals.reopened():
                 hooks.run_all_hooks(directory, told)
@@ -173,7 +173,7 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
         greeting = _greet(job, connection)
         hello = greeting.hello
         logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
-        hooks.run_hooks(directory / hooks.PRE, told)
+        hooks.run_hooks(directory / hook_words.PRE, told)
         # They may have mounted what is to be left out, or what is to be sent.
         job = replace(job, selection=_select(options))
         summary = _transfer(job, connection, greeting, started)
@@ -184,7 +184,7 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
     missing = Shortfall(summary.outcome).error()
     if missing is not None:
         raise missing
-    hooks.run_hooks(directory / hooks.POST, told | {"BYTEBACK_RESULT": "success"})
+    hooks.run_hooks(directory / hook_words.POST, told | {"BYTEBACK_RESULT": "success"})
     return summary
 
 

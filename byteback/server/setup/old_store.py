@@ -113,7 +113,7 @@ def _look_at_keys(store: Store) -> Iterator[Outcome]:
 
 def _look_at_schedules() -> Iterator[Outcome]:
     for path in crontab.files_that_run("byteback-prune"):
-        if path != schedule.CRON_FILE:
+        if path != schedule.PRUNE.cron_file:
             yield warning(
                 f"{quote(str(path))} runs byteback-prune, too: remove that line"
             )

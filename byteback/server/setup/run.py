@@ -77,8 +77,9 @@ def _steps(
     if setup_store.is_there(home):
         yield from old_store.modernise(Store(home), hands)
     if request.with_schedule:
-        prune = host.program_path("byteback-prune")
-        yield from schedule.provide_schedule(prune, hands)
+        for job in schedule.JOBS:
+            program = host.program_path(job.program)
+            yield from schedule.provide_schedule(job, program, hands)
     yield from checks.check_sshd()
     yield from checks.check_reach(host.program_path("byteback-receive"))
     yield from confinement.provide_policy(hands, with_schedule=request.with_schedule)

@@ -1,80 +1,104 @@
-"""The prune schedule: a systemd timer where systemd runs, a line for cron elsewhere."""
+"""The server's schedules: systemd timers where systemd runs, lines for cron elsewhere.
+
+The units are those of the Debian package, in units/. For programs that are not in
+/usr/bin set-up writes them to /etc/systemd/system with the right paths.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from byteback.server.setup.steps import Hands, Outcome, found, warning
 from byteback.system import files, host, process
 
-CRON_FILE = Path("/etc/cron.d/byteback-prune")
-PACKAGED_CRON_FILE = Path("/etc/cron.d/byteback-server-prune")
+CRON_DIRECTORY = Path("/etc/cron.d")
 OWN_UNITS = Path("/etc/systemd/system")
 PACKAGED_UNITS = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
-TIMER = "byteback-prune.timer"
-SERVICE = "byteback-prune.service"
 CRON_DAEMONS = ("cron", "crond", "fcron")
 OWN_MARK = "# Written by byteback-setup-server"
 
+_TEMPLATES = Path(__file__).parent / "units"
 
-def provide_schedule(program: Path, hands: Hands) -> Iterator[Outcome]:
-    """See to it that ``program``, byteback-prune, runs every five minutes as root."""
+
+class Job(NamedTuple):
+    """One program that runs by itself, as root."""
+
+    name: str  # of its units and files
+    program: str
+    argument: str
+    cron_times: str
+    does: str  # "prunes the store every five minutes"
+
+    @property
+    def timer(self) -> str:
+        """The name of its timer."""
+        return f"{self.name}.timer"
+
+    @property
+    def service(self) -> str:
+        """The name of its service."""
+        return f"{self.name}.service"
+
+    @property
+    def cron_file(self) -> Path:
+        """What set-up writes for cron."""
+        return CRON_DIRECTORY / self.name
+
+    @property
+    def packaged_cron_file(self) -> Path:
+        """What the Debian package brings for cron."""
+        return CRON_DIRECTORY / self.name.replace("byteback-", "byteback-server-")
+
+
+PRUNE = Job(
+    *("byteback-prune", "byteback-prune", "--prune", "*/5 * * * *"),
+    "prunes the store every five minutes",
+)
+STATUS = Job(
+    *("byteback-status", "byteback-status", "--notify", "41 * * * *"),
+    "looks for alarms every hour",
+)
+SCRUB = Job(
+    *("byteback-scrub", "byteback-status", "--scrub", "23 3 1 * *"),
+    "checks the store every month",
+)
+JOBS = (PRUNE, STATUS, SCRUB)
+
+
+def provide_schedule(job: Job, program: Path, hands: Hands) -> Iterator[Outcome]:
+    """See to it that ``program`` runs as the job says."""
     if host.is_systemd_running():
-        yield from _provide_timer(program, hands)
+        yield from _provide_timer(job, program, hands)
     else:
-        yield from _provide_cron(program, hands)
+        yield from _provide_cron(job, program, hands)
 
 
-def format_cron(program: Path) -> str:
+def format_cron(job: Job, program: Path) -> str:
     """The file for /etc/cron.d; ``%`` would end the command, see crontab(5)."""
     command = shlex.quote(str(program)).replace("%", "\\%")
     return (
-        "# Removes the oldest backups when the store is nearly full.\n"
+        f"# This {job.does}.\n"
         f"{OWN_MARK}, which puts it back when it is run again.\n"
-        f"*/5 * * * * root {command} --prune\n"
+        f"{job.cron_times} root {command} {job.argument}\n"
     )
 
 
-def is_kept(content: str | None) -> bool:
-    """Whether a file that a package or a person wrote runs the pruning already."""
+def is_kept(job: Job, content: str | None) -> bool:
+    """Whether a file that a package or a person wrote runs the job already."""
     if content is None or OWN_MARK in content:
         return False
     lines = [line for line in content.splitlines() if not line.startswith("#")]
-    return any("byteback-prune --prune" in line for line in lines)
+    return any(f"{job.program} {job.argument}" in line for line in lines)
 
 
-def format_service(program: Path) -> str:
-    """The service unit. Lowest priority: it must never slow a transfer down."""
-    return (
-        "# Written by byteback-setup-server.\n"
-        "[Unit]\n"
-        "Description=Remove the oldest backups when the store is nearly full\n"
-        "Documentation=man:byteback-prune(1)\n"
-        "\n"
-        "[Service]\n"
-        "Type=oneshot\n"
-        f"ExecStart={_quote_for_systemd(str(program))} --prune\n"
-        "Nice=10\n"
-        "IOSchedulingClass=idle\n"
-    )
-
-
-def format_timer() -> str:
-    """The timer unit."""
-    return (
-        "# Written by byteback-setup-server.\n"
-        "[Unit]\n"
-        "Description=Watch the free space of the backup store\n"
-        "\n"
-        "[Timer]\n"
-        "OnCalendar=*:0/5\n"
-        "RandomizedDelaySec=30\n"
-        "\n"
-        "[Install]\n"
-        "WantedBy=timers.target\n"
-    )
+def format_unit(unit: str, program: Path) -> str:
+    """A unit of the package, with the path of ``program`` in it."""
+    text = (_TEMPLATES / unit).read_text(encoding="utf-8")
+    path = _quote_for_systemd(str(program))
+    return f"{OWN_MARK}.\n{text}".replace(f"/usr/bin/{program.name}", path)
 
 
 def _quote_for_systemd(word: str) -> str:
@@ -84,50 +108,50 @@ def _quote_for_systemd(word: str) -> str:
     return f'"{plain}"' if plain != word or " " in word or "'" in word else word
 
 
-def _provide_timer(program: Path, hands: Hands) -> Iterator[Outcome]:
-    if any((units / TIMER).exists() for units in PACKAGED_UNITS):
-        yield from _remove_own(hands)
+def _provide_timer(job: Job, program: Path, hands: Hands) -> Iterator[Outcome]:
+    if any((units / job.timer).exists() for units in PACKAGED_UNITS):
+        yield from _remove_own(job, hands)
     else:
-        yield from _provide_units(program, hands)
-    if _is_timer_on():
-        yield found(f"{TIMER} is enabled and running")
+        yield from _provide_units(job, program, hands)
+    if _is_timer_on(job):
+        yield found(f"{job.timer} is enabled and running")
         return
     yield hands.do(
-        f"enable and start {TIMER}",
-        lambda: process.run(["systemctl", "enable", "--now", TIMER]),
+        f"enable and start {job.timer}",
+        lambda: process.run(["systemctl", "enable", "--now", job.timer]),
     )
 
 
-def _provide_units(program: Path, hands: Hands) -> Iterator[Outcome]:
-    units = {SERVICE: format_service(program), TIMER: format_timer()}
+def _provide_units(job: Job, program: Path, hands: Hands) -> Iterator[Outcome]:
+    units = {unit: format_unit(unit, program) for unit in (job.service, job.timer)}
     wrong = {name: text for name, text in units.items() if _differs(name, text)}
     if wrong:
         yield hands.do(
             f"write {' and '.join(wrong)} in {OWN_UNITS}", lambda: _write_units(wrong)
         )
     else:
-        yield found(f"{SERVICE} and {TIMER} are in {OWN_UNITS}")
+        yield found(f"{job.service} and {job.timer} are in {OWN_UNITS}")
 
 
-def _remove_own(hands: Hands) -> Iterator[Outcome]:
+def _remove_own(job: Job, hands: Hands) -> Iterator[Outcome]:
     """What an earlier run wrote would go before the package's, and never change."""
-    paths = [OWN_UNITS / SERVICE, OWN_UNITS / TIMER, CRON_FILE]
+    paths = [OWN_UNITS / job.service, OWN_UNITS / job.timer, job.cron_file]
     own = [path for path in paths if OWN_MARK in (_content(path) or "")]
     if own:
         yield hands.do(
             f"remove {' and '.join(map(str, own))}: the package brings its own",
-            lambda: _remove(own),
+            lambda: _remove(job, own),
         )
 
 
-def _remove(paths: list[Path]) -> None:
+def _remove(job: Job, paths: list[Path]) -> None:
     for path in paths:
         path.unlink()
     if not host.is_systemd_running():
         return
     process.run(["systemctl", "daemon-reload"])
-    if OWN_UNITS / TIMER in paths:  # a link that enabled it would lead nowhere now
-        process.run(["systemctl", "reenable", TIMER])
+    if OWN_UNITS / job.timer in paths:  # a link that enabled it would lead nowhere now
+        process.run(["systemctl", "reenable", job.timer])
 
 
 def _differs(name: str, text: str) -> bool:
@@ -140,29 +164,28 @@ def _write_units(units: dict[str, str]) -> None:
     process.run(["systemctl", "daemon-reload"])
 
 
-def _is_timer_on() -> bool:
+def _is_timer_on(job: Job) -> bool:
     asked = [
-        process.run(["systemctl", verb, "--quiet", TIMER], tolerate=range(256))
+        process.run(["systemctl", verb, "--quiet", job.timer], tolerate=range(256))
         for verb in ("is-enabled", "is-active")
     ]
     return all(answer.status == 0 for answer in asked)
 
 
-def _provide_cron(program: Path, hands: Hands) -> Iterator[Outcome]:
-    text = format_cron(program)
-    if is_kept(_content(CRON_FILE)):
-        yield found(f"{CRON_FILE} runs the pruning, and is left as it is")
-    elif is_kept(_content(PACKAGED_CRON_FILE)) and _is_own_or_missing(CRON_FILE):
-        yield from _remove_own(hands)  # to which the package's gives way
-        yield found(f"{PACKAGED_CRON_FILE} runs the pruning every five minutes")
-    elif _content(CRON_FILE) == text and CRON_FILE.stat().st_mode & 0o777 == 0o644:
-        yield found(f"{CRON_FILE} runs the pruning every five minutes")
+def _provide_cron(job: Job, program: Path, hands: Hands) -> Iterator[Outcome]:
+    text, file = format_cron(job, program), job.cron_file
+    if is_kept(job, _content(file)):
+        yield found(f"{file} {job.does}, and is left as it is")
+    elif is_kept(job, _content(job.packaged_cron_file)) and _is_own_or_missing(file):
+        yield from _remove_own(job, hands)  # to which the package's gives way
+        yield found(f"{job.packaged_cron_file} {job.does}")
+    elif _content(file) == text and file.stat().st_mode & 0o777 == 0o644:
+        yield found(f"{file} {job.does}")
     else:
         yield hands.do(
-            f"write {CRON_FILE}, which runs the pruning every five minutes",
-            lambda: _write_cron(text),
+            f"write {file}, which {job.does}", lambda: _write_cron(file, text)
         )
-    if not any(process.has_program(daemon) for daemon in CRON_DAEMONS):
+    if job is PRUNE and not any(map(process.has_program, CRON_DAEMONS)):
         yield warning(
             "no cron daemon is installed here and systemd does not run: nothing will "
             f"prune the store until one is, or until you run '{program} --prune' "
@@ -175,11 +198,11 @@ def _is_own_or_missing(path: Path) -> bool:
     return content is None or OWN_MARK in content
 
 
-def _write_cron(text: str) -> None:
-    CRON_FILE.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    files.write_atomically(CRON_FILE, text.encode())
+def _write_cron(file: Path, text: str) -> None:
+    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    files.write_atomically(file, text.encode())
     # cron ignores a file that others could write to.
-    CRON_FILE.chmod(0o644)
+    file.chmod(0o644)
 
 
 def _content(path: Path) -> str | None:

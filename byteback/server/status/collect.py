@@ -18,6 +18,7 @@ from byteback.model.growth import Verdict
 from byteback.model.snapshot import parse_snapshot_name
 from byteback.model.status import (
     NO_SNAPSHOTS,
+    Alarm,
     Backup,
     Client,
     Report,
@@ -61,12 +62,14 @@ def collect(
     }
     oldest = {name: found.oldest for name, found in snapshots.items()}
     measured = sizes.client_sizes(store, oldest)
+    expected = _expect_hours(chosen)
     clients = tuple(
         _client(
             store,
             name,
             backups.get(name, ()),
             snapshots[name],
+            expected.get(name, -1.0),
             measured.get(name),
             verdicts.get(name),
         )
@@ -85,11 +88,24 @@ def collect(
     )
 
 
+def empty_report(state: StoreState, found: tuple[Alarm, ...], now: float) -> Report:
+    """A report of a store that cannot be looked into."""
+    return Report(
+        server=socket.gethostname(),
+        version=byteback.__version__,
+        time=now,
+        store=state,
+        clients=(),
+        alarms=found,
+    )
+
+
 def _client(
     store: Store,
     name: str,
     backups: tuple[Backup, ...],
     snapshots: Snapshots,
+    expect_hours: float,
     size: sizes.ClientSize | None,
     verdict: Verdict | None,
 ) -> Client:
@@ -103,10 +119,19 @@ def _client(
         backups=backups,
         snapshots=snapshots,
         enrolled=_enrolled(store, name) if not (backups or snapshots.number) else None,
+        expect_hours=expect_hours if expect_hours >= 0 else None,
         current_bytes=size.current if size is not None else None,
         history_bytes=size.history if size is not None else None,
         suddenly=tuple(said),
     )
+
+
+def _expect_hours(names: Sequence[str]) -> dict[str, float]:
+    """server.toml's word for each client; none if it cannot be read."""
+    with contextlib.suppress(UsageError):
+        found = settings.load_all(names)
+        return {name: limits.expect_hours for name, limits in found.items()}
+    return {}
 
 
 def _store_state(store: Store, now: float) -> tuple[StoreState, dict[str, Verdict]]:

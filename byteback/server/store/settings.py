@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,15 @@ class ServerSettings(NamedTuple):
     io_timeout_s: int = 10800  # the longest silence that a transfer may ask for
     confinement: str = "auto"  # "auto", "require" or "off"
     sealed: bool = False  # whether pruning as root makes snapshots root's (D29)
+    expect_hours: float = -1.0  # until a client is stale; 0: never, -1: by its habit
+
+
+class StatusSettings(NamedTuple):
+    """``[status]``: where byteback-status --notify tells about the clients."""
+
+    prometheus_file: str = ""  # absolute; "" stands for none
+    html_directory: str = ""
+    mail_to: str = ""  # addresses, separated by commas
 
 
 CONFINEMENTS = ("auto", "require", "off")
@@ -31,7 +40,9 @@ GROWTH = ("growth_factor", "growth_percent", "shrink_factor")
 MAX_HOURS = 24 * 366 * 10
 MAX_FACTOR = 10**6  # as good as never
 MAX_NUMBER = 2**31 - 1  # what rsync takes for a time-out
-PER_HOST = frozenset({"snapshot_interval_hours", "io_timeout_s", *GROWTH})
+PER_HOST = frozenset(
+    {"snapshot_interval_hours", "io_timeout_s", "expect_hours", *GROWTH}
+)
 
 
 def load(host: str | None = None, path: Path = PATH) -> ServerSettings:
@@ -40,24 +51,41 @@ def load(host: str | None = None, path: Path = PATH) -> ServerSettings:
     A missing file means the defaults. Raises UsageError for a file that is no TOML,
     an unknown key, a value of the wrong kind, or values that contradict each other.
     """
+    return parse(_read(path), host)
+
+
+def load_status(path: Path = PATH) -> StatusSettings:
+    """The table ``[status]``; raises UsageError as load does."""
+    return parse_status(_read(path))
+
+
+def load_all(hosts: Iterable[str], path: Path = PATH) -> dict[str, ServerSettings]:
+    """The settings of several hosts, for which the file is read once."""
+    table = _read(path)
+    common = parse(table)
+    own = table.get("host", {})
+    return {host: parse(table, host) if host in own else common for host in hosts}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        return ServerSettings()
+        return {}
     except OSError as error:
         raise UsageError(f"cannot read {quote(str(path))}: {error.strerror}") from None
     import tomllib
 
     try:
-        table = tomllib.loads(text.decode("utf-8"))
+        return tomllib.loads(text.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{quote(str(path))} is no valid TOML: {error}") from None
-    return parse(table, host)
 
 
 def parse(table: Mapping[str, Any], host: str | None = None) -> ServerSettings:
     """Turn a TOML table into settings; raises UsageError as load does."""
     own = dict(table)
+    own.pop("status", None)
     hosts = own.pop("host", {})
     if not isinstance(hosts, dict) or any(
         not isinstance(value, dict) for value in hosts.values()
@@ -75,6 +103,26 @@ def parse(table: Mapping[str, Any], host: str | None = None) -> ServerSettings:
         if name == host:
             return per_host
     return settings
+
+
+def parse_status(table: Mapping[str, Any]) -> StatusSettings:
+    """Turn ``[status]`` of a TOML table into settings; raises UsageError."""
+    own = table.get("status", {})
+    if not isinstance(own, dict):
+        raise UsageError("'status' must be a table: [status]")
+    for key, value in own.items():
+        if key not in StatusSettings._fields:
+            raise UsageError(
+                f"[status]: unknown key {quote(key)} in server.toml",
+                hint=f"known are: {', '.join(StatusSettings._fields)}",
+            )
+        if not isinstance(value, str) or not value.isprintable():
+            raise UsageError(f"[status]: {quote(key)} cannot be {value!r}")
+        if key != "mail_to" and value and not value.startswith("/"):
+            raise UsageError(f"[status]: {quote(key)} must begin with /")
+        if key == "mail_to" and value.startswith("-"):
+            raise UsageError("[status]: 'mail_to' must be an address")
+    return StatusSettings(**own)
 
 
 def _apply(
@@ -114,6 +162,8 @@ def _check(settings: ServerSettings, where: str) -> None:
                 f"{where}growth_factor and shrink_factor must be between 1 and "
                 f"{MAX_FACTOR}"
             )
+    if settings.expect_hours != -1 and not 0 <= settings.expect_hours <= MAX_HOURS:
+        raise UsageError(f"{where}expect_hours must be between 0 and {MAX_HOURS}")
     if not 0 <= settings.growth_percent <= 100:
         raise UsageError(f"{where}growth_percent must be between 0 and 100")
     for number in (settings.max_transfers, settings.io_timeout_s):

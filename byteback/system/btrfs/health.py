@@ -66,6 +66,14 @@ def last_scrub(path: Path) -> Scrub | None:
     return None
 
 
+def is_scrub_running(path: Path) -> bool:
+    """A scrub reads the file system now, started by any program."""
+    with contextlib.suppress(ToolError), privilege.raised():
+        shown = process.run(["btrfs", "scrub", "status", path], timeout_s=TIMEOUT_S)
+        return re.search(r"^Status:\s+running$", shown.text, re.MULTILINE) is not None
+    return False
+
+
 def parse_scrub(text: str) -> Scrub | None:
     """What ``btrfs scrub status`` prints about a finished scrub, in the C locale."""
     started, duration = _STARTED.search(text), _DURATION.search(text)

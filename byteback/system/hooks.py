@@ -1,4 +1,4 @@
-"""Runs an administrator's own programs before and after a backup.
+"""Runs an administrator's own programs, those of one directory after the other.
 
 The rules of names and order are run-parts(8)'s, without needing Debian's run-parts.
 """
@@ -13,19 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from byteback.errors import (
-    BytebackError,
-    IncompleteBackupError,
-    ToolError,
-    escape,
-    foreseen,
-    quote,
-)
+from byteback.errors import ToolError, escape, quote
 from byteback.system import process, signals
 
 logger = logging.getLogger(__name__)
 
-PRE, POST, FINALLY = "pre-backup.d", "post-backup.d", "finally-backup.d"
 TIME_LIMIT_S = 6 * 3600.0  # a database dump may take hours, but not for ever
 READ_WAIT_S = 2.0  # for the rest of a hook's output once it has ended
 
@@ -68,24 +60,6 @@ def run_all_hooks(directory: Path, environment: Mapping[str, str]) -> None:
             first = first or error
     if first is not None:
         raise first
-
-
-def told_of(error: BaseException) -> dict[str, str]:
-    """What the finally-hooks are told about a run that did not simply succeed."""
-    error = foreseen(error) or error
-    if isinstance(error, IncompleteBackupError):
-        result = "incomplete"
-    elif isinstance(error, KeyboardInterrupt):
-        return {"BYTEBACK_RESULT": "interrupted", "BYTEBACK_EXIT_STATUS": "130"}
-    elif isinstance(error, BytebackError):
-        result = "interrupted" if error.exit_status > 128 else "failure"
-    else:
-        return {"BYTEBACK_RESULT": "failure", "BYTEBACK_EXIT_STATUS": "70"}
-    return {
-        "BYTEBACK_RESULT": result,
-        "BYTEBACK_EXIT_STATUS": str(error.exit_status),
-        "BYTEBACK_MESSAGE": error.message,
-    }
 
 
 def _run(hook: Path, environment: Mapping[str, str]) -> None:
