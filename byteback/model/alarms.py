@@ -250,7 +250,7 @@ def _scrub_alarms(store: StoreState, now: float) -> Iterator[Alarm]:
             f"the last scrub found {store.scrub_errors} errors",
             "btrfs scrub status and dmesg name the files; restore or discard them",
         )
-    since = max((store.scrub_finished or 0.0, store.made or 0.0))
+    since = max((store.scrub_finished or 0.0, store.in_use_since or 0.0))
     if since and now - since > SCRUB_DAYS * DAY_S:
         yield _of_store(
             "scrub-overdue",
@@ -277,7 +277,10 @@ def _work_alarms(store: StoreState, now: float) -> Iterator[Alarm]:
             "sealing is part of byteback-prune --prune as root: see its log",
         )
     oldest = store.oldest_snapshot
-    is_old_enough = store.made is not None and now - store.made > HISTORY_DAYS * DAY_S
+    is_old_enough = (
+        store.in_use_since is not None
+        and now - store.in_use_since > HISTORY_DAYS * DAY_S
+    )
     if is_old_enough and oldest is not None and now - oldest < HISTORY_DAYS * DAY_S:
         yield _of_store(
             "short-history",

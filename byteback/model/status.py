@@ -107,7 +107,7 @@ class StoreState:
     device_errors: tuple[str, ...] = ()  # lines like "/dev/sdb: 3 write errors"
     scrub_finished: float | None = None
     scrub_errors: int | None = None
-    made: float | None = None  # when the store was made
+    in_use_since: float | None = None  # the first transfer that the ledger knows
     pruned: float | None = None  # the last run of pruning that came to its end
     sealed: float | None = None  # the same of sealing; None where it is off
     seals: bool = False

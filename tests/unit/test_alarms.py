@@ -124,7 +124,7 @@ HEALTHY = StoreState(
     free_bytes=10,
     total_bytes=100,
     scrub_finished=NOW - 10 * DAY_S,
-    made=NOW - 300 * DAY_S,
+    in_use_since=NOW - 300 * DAY_S,
     pruned=NOW - 300,
     sealed=NOW - 300,
     seals=True,
@@ -145,12 +145,12 @@ HEALTHY = StoreState(
         ({"scrub_errors": 2}, ["scrub-errors"]),
         ({"scrub_finished": NOW - 46 * DAY_S}, ["scrub-overdue"]),
         ({"scrub_finished": None}, ["scrub-overdue"]),
-        ({"scrub_finished": None, "made": NOW - DAY_S}, []),
+        ({"scrub_finished": None, "in_use_since": NOW - DAY_S}, []),
         ({"pruned": NOW - 2 * HOUR_S}, ["pruning-stopped"]),
         ({"sealed": NOW - 2 * HOUR_S}, ["sealing-stopped"]),
         ({"sealed": NOW - 2 * HOUR_S, "seals": False}, []),
         ({"oldest_snapshot": NOW - 6 * DAY_S}, ["short-history"]),
-        ({"oldest_snapshot": NOW - DAY_S, "made": NOW - DAY_S}, []),
+        ({"oldest_snapshot": NOW - DAY_S, "in_use_since": NOW - DAY_S}, []),
     ],
 )
 def test_what_is_wrong_with_the_store(

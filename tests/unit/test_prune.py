@@ -20,15 +20,19 @@ from byteback.errors import LockedError, ToolError, UsageError
 from byteback.model.free_space import FreeSpace, Limits, MetadataRoom
 from byteback.model.retention import Place
 from byteback.model.snapshot import format_snapshot_name
-from byteback.server.accounting import ledger, ledger_file
+from byteback.server.accounting import ledger, ledger_file, ledger_report, sizes
 from byteback.server.prune import repair, report, run
 from byteback.server.prune.removal import Remover
-from byteback.server.store import reserve, settings
+from byteback.server.store import marks, reserve, settings
 from byteback.server.store.layout import DISCARDED, Store
 from byteback.system import privilege
 from byteback.system.btrfs import commands
 
 NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
+# What each run leaves for byteback-status, and nothing else where all is well.
+RUN_NOTES = {"ledger.sqlite", marks.PRUNED} | (
+    {marks.SEALED} if os.geteuid() == 0 else set()
+)
 LIMITS = Limits(5, 10)
 KEY_LINE = (
     'restrict,command="/usr/bin/byteback-receive --host a" ssh-ed25519 '
@@ -139,7 +143,7 @@ def test_enough_space_is_left_alone(volume: Volume) -> None:
     volume.free = 6
     assert volume.pruner().prune(LIMITS) == 0
     assert (volume.deleted, volume.waits) == ([], 0)
-    assert list(volume.store.state.iterdir()) == []
+    assert {path.name for path in volume.store.state.iterdir()} == RUN_NOTES
 
 
 def test_pruning_goes_on_to_the_upper_limit_and_no_further(volume: Volume) -> None:
@@ -148,7 +152,7 @@ def test_pruning_goes_on_to_the_upper_limit_and_no_further(volume: Volume) -> No
     assert volume.pruner().prune(LIMITS) == 3
     assert volume.deleted == ["a/2026-10-25", "a/2026-10-26", "a/2026-10-27"]
     assert volume.free == 11
-    assert list(volume.store.state.iterdir()) == []
+    assert {path.name for path in volume.store.state.iterdir()} == RUN_NOTES
 
 
 def test_no_second_deletion_before_the_first_gave_its_space(
@@ -550,3 +554,32 @@ def test_what_a_discard_left_is_deleted_unless_a_transfer_runs(
         assert left.exists()
     volume.pruner().prune(LIMITS)
     assert not left.exists()
+
+
+def test_each_run_tells_that_it_came_to_its_end(volume: Volume) -> None:
+    volume.free = 50
+    volume.pruner().prune(LIMITS)
+    assert marks.read(volume.store, marks.PRUNED) == pytest.approx(time.time(), abs=60)
+    readings = ledger_report.free_readings(volume.store, 0)
+    assert [(reading.free, reading.total) for reading in readings] == [(50, 100)]
+    volume.pruner().prune(LIMITS)
+    assert len(ledger_report.free_readings(volume.store, 0)) == 1, "one an hour"
+
+
+def test_what_a_deletion_gave_back_is_recorded(volume: Volume) -> None:
+    volume.add("a", 0, 10, 11, 12)
+    volume.free, volume.each = 8, 2
+    volume.pruner().prune(Limits(8, 10))
+    with closing(sqlite3.connect(ledger_file.path(volume.store))) as connection:
+        rows = connection.execute("SELECT host, expected, freed FROM deletion")
+        assert rows.fetchall() == [("a", None, 2)]
+
+
+def test_the_list_shows_what_each_deletion_gives_back(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer = volume.add("a", 10, 2)
+    monkeypatch.setattr(sizes, "expected_from_each", lambda *_: {older.name: 3 << 30})
+    shown = {line.split()[0]: line for line in volume.pruner().listing()}
+    assert "  ~3 GiB  " in shown[f"a/{older.name}"]
+    assert "GiB" not in shown[f"a/{newer.name}"]

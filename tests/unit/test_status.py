@@ -23,8 +23,8 @@ from byteback.model.status import (
     Snapshots,
     StoreState,
 )
-from byteback.server.accounting import ledger, ledger_file
-from byteback.server.status import collect, sizes
+from byteback.server.accounting import ledger, ledger_file, sizes
+from byteback.server.status import collect
 from byteback.server.store.layout import Store
 
 CHECKOUT = Path(__file__).resolve().parents[2]

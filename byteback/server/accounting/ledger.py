@@ -21,6 +21,7 @@ KEPT_RECENT = 200  # of those, whatever they say
 LOOK_BACK_DAYS = 200  # how much of it growth is judged by
 COUNTED_DAYS = 30  # how far back snapshots are still worth counting
 KEPT_DAYS = 800  # more than two years, so that a year can be compared with the last
+READING_S = 3600.0  # between two readings of free space
 _DAY_S = 86400
 
 _PUSHES = """
@@ -220,6 +221,39 @@ def incomplete_snapshots(store: Store, host: str) -> frozenset[str]:
         )
         return frozenset(str(row[0]) for row in rows)
     return frozenset()
+
+
+def note_deletion(
+    store: Store, host: str, name: str, expected: int | None, freed: int | None
+) -> None:
+    """Record that pruning deleted a snapshot, and how many bytes came back."""
+    now = time.time()
+    with opened(store, hurried=True) as ledger:
+        ledger.execute(
+            "INSERT INTO deletion (host, name, time, expected, freed)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (host, name, now, expected, freed),
+        )
+        ledger.execute(
+            "DELETE FROM deletion WHERE time < ?", (now - KEPT_DAYS * _DAY_S,)
+        )
+
+
+def note_free_space(store: Store, free_bytes: int, total_bytes: int) -> None:
+    """Record the free space of the store, once an hour however often it is called."""
+    now = time.time()
+    with opened(store, hurried=True) as ledger:
+        (newest,) = ledger.execute("SELECT MAX(time) FROM free_space").fetchone()
+        if newest is not None and 0 <= now - newest < READING_S:
+            return
+        ledger.execute(
+            "INSERT OR REPLACE INTO free_space VALUES (?, ?, ?)",
+            (now, free_bytes, total_bytes),
+        )
+        ledger.execute(
+            "DELETE FROM free_space WHERE time < ? OR time > ?",
+            (now - KEPT_DAYS * _DAY_S, now),
+        )
 
 
 def forget_snapshot(store: Store, host: str, name: str) -> None:

@@ -58,6 +58,15 @@ def free_readings(store: Store, since: float) -> list[FreeReading]:
     return []
 
 
+def first_transfer(store: Store) -> float | None:
+    """When the first transfer began that the ledger knows."""
+    if path(store).exists():
+        with opened(store, hurried=True) as ledger:
+            (started,) = ledger.execute("SELECT MIN(started) FROM transfer").fetchone()
+            return None if started is None else float(started)
+    return None
+
+
 def _snapshot_rows(
     ledger: sqlite3.Connection, client: str, since: float
 ) -> list[tuple[float, str, int, int | None, int | None]]:

@@ -10,6 +10,7 @@ from byteback.errors import ToolError, quote
 from byteback.model.free_space import FreeSpace, Limits
 from byteback.model.retention import Place
 from byteback.model.snapshot import Snapshot, parse_snapshot_name
+from byteback.server.accounting import ledger, sizes
 from byteback.server.snapshots import seal, sealing
 from byteback.server.store import reserve
 from byteback.server.store.layout import Store
@@ -48,6 +49,7 @@ class Remover:
         if not self.is_deletable(snapshot):
             self.spared.add(snapshot)
             return None
+        expected = self._expected(snapshot)
         try:
             self._refuse_sealed(snapshot)
             commands.delete_on_full_disc(
@@ -62,6 +64,7 @@ class Remover:
                 logger.warning("cannot delete %s: %s", snapshot.path, error.message)
                 return None
         is_settled = self.wait()
+        self._note(snapshot, before, expected, is_settled=is_settled)
         logger.info(
             "deleted %s (%s); free space was %s, is %s",
             snapshot.path,
@@ -70,6 +73,24 @@ class Remover:
             self.free(),
         )
         return is_settled
+
+    def _expected(self, snapshot: Snapshot) -> int | None:
+        """About what comes back, of which the neighbours in the history tell."""
+        names = [there.name for there in self.store.snapshots(snapshot.host)]
+        found = sizes.expected_from_each(self.store, snapshot.host, names)
+        return found.get(snapshot.name)
+
+    def _note(
+        self,
+        snapshot: Snapshot,
+        before: FreeSpace,
+        expected: int | None,
+        *,
+        is_settled: bool,
+    ) -> None:
+        """Record what came back, which corrects later estimates."""
+        freed = self.free().free_bytes - before.free_bytes if is_settled else None
+        ledger.note_deletion(self.store, snapshot.host, snapshot.name, expected, freed)
 
     def is_deletable(self, snapshot: Snapshot) -> bool:
         """Whether it is still a subvolume with a snapshot's name beneath its host.

@@ -9,6 +9,7 @@ from datetime import datetime
 from byteback.model import retention, timeline
 from byteback.model.growth import Verdict
 from byteback.model.retention import Place
+from byteback.model.size import format_size
 from byteback.model.snapshot import Snapshot
 from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.store.layout import Store
@@ -54,8 +55,11 @@ def listing(
     verdicts: Mapping[str, Verdict],
     obstacles: Obstacles,
     now: datetime,
+    sizes: Mapping[Snapshot, int],
 ) -> list[str]:
-    """One line for each snapshot, in order: HOST/SNAPSHOT, why, what keeps it.
+    """One line for each snapshot, in order: HOST/SNAPSHOT, size, why, what keeps it.
+
+    The size is about what its deletion gives back, where that is known.
 
     Those that cannot be deleted are marked. What is no snapshot at all comes first, for
     it has no place in the order.
@@ -73,7 +77,12 @@ def listing(
         if snapshot in words:
             words[snapshot].append(f"cannot be deleted: {obstacle.reason}")
     width = max((len(snapshot.path) for snapshot in words), default=0)
-    return [f"{s.path:<{width}}  {'; '.join(said)}" for s, said in words.items()]
+    shown = {s: f"~{format_size(sizes[s])}" if s in sizes else "" for s in words}
+    wide = max((len(text) for text in shown.values()), default=0)
+    return [
+        f"{s.path:<{width}}  {shown[s]:>{wide}}{'  ' if wide else ''}{'; '.join(said)}"
+        for s, said in words.items()
+    ]
 
 
 def draw(store: Store, now: datetime, width: int) -> list[str]:

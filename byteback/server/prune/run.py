@@ -26,13 +26,13 @@ from byteback.model.free_space import (
     wants_pruning_for_others,
 )
 from byteback.model.growth import Verdict
-from byteback.server.accounting import file_count, growth
+from byteback.server.accounting import file_count, growth, ledger, sizes
 from byteback.server.prune import obstacles, removal, repair, report
 from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.prune.removal import Remover, sealed_error
 from byteback.server.prune.report import IMPORTANCE
 from byteback.server.search import indexing
-from byteback.server.store import reserve, settings
+from byteback.server.store import marks, reserve, settings
 from byteback.server.store.layout import USER, Store, find_store
 from byteback.system import privilege
 
@@ -110,7 +110,9 @@ class Pruner:
     def listing(self) -> list[str]:
         """One line for each snapshot, the next to go last."""
         found = self._find_obstacles()
-        return report.listing(self._places(), self._verdicts(), found, self.now())
+        places = self._places()
+        sizes_ = sizes.expected_from_all(self.store, [p.snapshot for p in places])
+        return report.listing(places, self._verdicts(), found, self.now(), sizes_)
 
     def prune(self, limits: Limits) -> int:
         """Put right what was left behind; if space is short, delete until it is not.
@@ -132,8 +134,17 @@ class Pruner:
             return 0
         if not is_short:
             indexing.index_new(self.store)
+        self._note_run()
         self._remover.raise_failures()
         return deleted
+
+    def _note_run(self) -> None:
+        """Leave for byteback-status that this run came to its end."""
+        free = self._free()
+        ledger.note_free_space(self.store, free.free_bytes, free.total_bytes)
+        marks.note(self.store, marks.PRUNED)
+        if privilege.is_root_within_reach():
+            marks.note(self.store, marks.SEALED)
 
     def prune_one(self) -> list[str]:
         """Delete the last snapshot in the order, whatever its age.

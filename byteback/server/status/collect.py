@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 
 import byteback
 from byteback.errors import UsageError
@@ -25,9 +26,8 @@ from byteback.model.status import (
     Snapshots,
     StoreState,
 )
-from byteback.server.accounting import growth, ledger_report
-from byteback.server.status import sizes
-from byteback.server.store import settings
+from byteback.server.accounting import growth, ledger_report, sizes
+from byteback.server.store import marks, settings
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
 from byteback.system.btrfs import commands, health
@@ -74,6 +74,12 @@ def collect(
             verdicts.get(name),
         )
         for name in chosen
+    )
+    times = [c.snapshots.oldest for c in clients if c.snapshots.oldest is not None]
+    state = replace(
+        state,
+        oldest_snapshot=min(times, default=None),
+        in_use_since=ledger_report.first_transfer(store),
     )
     found = [] if names else alarms.store_alarms(state, now)
     for client in clients:
@@ -152,6 +158,9 @@ def _store_state(store: Store, now: float) -> tuple[StoreState, dict[str, Verdic
         device_errors=health.device_errors(store.root),
         scrub_finished=scrub.finished if scrub is not None else None,
         scrub_errors=scrub.errors if scrub is not None else None,
+        pruned=marks.read(store, marks.PRUNED),
+        sealed=marks.read(store, marks.SEALED),
+        seals=limits.sealed,
         settings_fault=fault,
     )
     return state, verdicts

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import bisect
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from byteback.model import space_estimate
+from byteback.model.snapshot import Snapshot
 from byteback.model.space_estimate import Deletion, Step
 from byteback.server.accounting.ledger_file import opened, path
 from byteback.server.store.layout import Store
@@ -84,6 +85,20 @@ def expected_from_each(
                 before = end
         return space_estimate.expected_from_each(steps, _calibration(ledger))
     return {}
+
+
+def expected_from_all(
+    store: Store, snapshots: Iterable[Snapshot]
+) -> dict[Snapshot, int]:
+    """About what the deletion of each of these snapshots gives back, in bytes."""
+    by_host: dict[str, dict[str, Snapshot]] = {}
+    for snapshot in snapshots:
+        by_host.setdefault(snapshot.host, {})[snapshot.name] = snapshot
+    found = {}
+    for host, named in by_host.items():
+        for name, size in expected_from_each(store, host, named.keys()).items():
+            found[named[name]] = size
+    return found
 
 
 def _calibration(ledger: sqlite3.Connection) -> float:
