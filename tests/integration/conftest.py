@@ -109,14 +109,20 @@ def volume_size() -> int:
 
 
 @pytest.fixture
-def btrfs_volume(volume_size: int) -> Iterator[Path]:
+def mkfs_options() -> tuple[str, ...]:
+    """Of mkfs.btrfs, for the next volume; a test may have its own idea."""
+    return ()
+
+
+@pytest.fixture
+def btrfs_volume(volume_size: int, mkfs_options: tuple[str, ...]) -> Iterator[Path]:
     """An empty btrfs file system, mounted as a store is."""
-    with mounted_volume(volume_size) as volume:
+    with mounted_volume(volume_size, *mkfs_options) as volume:
         yield volume
 
 
 @contextlib.contextmanager
-def mounted_volume(volume_size: int) -> Iterator[Path]:
+def mounted_volume(volume_size: int, *mkfs_options: str) -> Iterator[Path]:
     """What btrfs_volume is, for fixtures that live longer than one test."""
     require_program("mkfs.btrfs")
     # Not pytest's tmp_path: only root may enter that.
@@ -125,7 +131,7 @@ def mounted_volume(volume_size: int) -> Iterator[Path]:
         volume.chmod(0o755)
         with tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
             image.truncate(volume_size)
-            run_program(["mkfs.btrfs", "--quiet", image.name])
+            run_program(["mkfs.btrfs", "--quiet", *mkfs_options, image.name])
             run_program(["mount", "-o", MOUNT_OPTIONS, image.name, volume])
         try:
             yield volume

@@ -11,6 +11,7 @@ from byteback.model.free_space import FreeSpace, Limits
 from byteback.model.retention import Place
 from byteback.model.snapshot import Snapshot, parse_snapshot_name
 from byteback.server.accounting import ledger, sizes
+from byteback.server.search import indexing
 from byteback.server.snapshots import seal, sealing
 from byteback.server.store import reserve
 from byteback.server.store.layout import Store
@@ -20,6 +21,7 @@ from byteback.system.btrfs import commands
 logger = logging.getLogger(__name__)
 
 SPACE_TIMEOUT_S = 120.0  # for the space of one deleted snapshot to come back
+MAX_FAILURES = 5  # what fails for five snapshots will fail for the others too
 LOPSIDED_PERCENT = 10.0  # what one kind of room must have more than the upper limit
 
 
@@ -30,6 +32,12 @@ class Remover:
         self.store = store
         self.spared: set[Snapshot] = set()
         self.failures: list[ToolError] = []
+        self._needs_root = False
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether there is no use in trying more snapshots."""
+        return self._needs_root or len(self.failures) >= MAX_FAILURES
 
     def free(self) -> FreeSpace:
         """The room in the store now."""
@@ -53,15 +61,11 @@ class Remover:
         try:
             self._refuse_sealed(snapshot)
             commands.delete_on_full_disc(
-                path,
-                lambda: reserve.release(self.store),
-                seal.deletion_check(snapshot.path),
+                path, self._make_room, seal.deletion_check(snapshot.path)
             )
         except ToolError as error:
             if commands.is_subvolume(path):
-                self.spared.add(snapshot)
-                self.failures.append(error)
-                logger.warning("cannot delete %s: %s", snapshot.path, error.message)
+                self._note_failure(snapshot, error)
                 return None
         is_settled = self.wait()
         self._note(snapshot, before, expected, is_settled=is_settled)
@@ -91,6 +95,22 @@ class Remover:
         """Record what came back, which corrects later estimates."""
         freed = self.free().free_bytes - before.free_bytes if is_settled else None
         ledger.note_deletion(self.store, snapshot.host, snapshot.name, expected, freed)
+
+    def _note_failure(self, snapshot: Snapshot, error: ToolError) -> None:
+        self.spared.add(snapshot)
+        logger.warning("cannot delete %s: %s", snapshot.path, error.message)
+        if commands.is_out_of_space(error) and not privilege.is_root_within_reach():
+            self._needs_root = True
+            error = _full_disc_error(error)
+        self.failures.append(error)
+
+    def _make_room(self) -> bool:
+        """Give up what can be made again; whether there was anything left.
+
+        The store's user has to clear a snapshot's read-only flag first, for which btrfs
+        lets nobody use what it keeps back for deletions (D18).
+        """
+        return reserve.release(self.store) or indexing.give_up(self.store)
 
     def is_deletable(self, snapshot: Snapshot) -> bool:
         """Whether it is still a subvolume with a snapshot's name beneath its host.
@@ -145,6 +165,16 @@ def sealed_error(which: str) -> ToolError:
         f"{which} sealed: only root deletes that",
         hint="byteback-setup-server schedules pruning as root; by hand, run this as "
         "root",
+    )
+
+
+def _full_disc_error(error: ToolError) -> ToolError:
+    return ToolError(
+        "the disc is so full that only root can delete a snapshot",
+        "root's next run does it, where byteback-setup-server has scheduled pruning; "
+        "by hand, run this with sudo",
+        error.details,
+        error.status,
     )
 
 

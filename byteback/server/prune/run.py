@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 # Root waits for a run of the store's user. Clients' transfers start those, as often as
 # they come while room is short, and there is much that only root can do (D15, D29).
 ROOT_WAIT_S = 150.0
-MAX_FAILURES = 5  # what fails for five snapshots will fail for the others too
 UNDER_WAY = "pruning"  # in the store's state: the upper limit is still to be reached
 
 
@@ -223,7 +222,9 @@ class Pruner:
             places = self._places()
             spared = self._remover.spared | set(report.held(places, self._verdicts()))
             place = retention.next_to_go(places, self.now(), spared)
-            if place is None or len(self._remover.failures) >= MAX_FAILURES:
+            if self._remover.is_stuck:
+                return deleted
+            if place is None:
                 self._say_stuck(free, limits)
                 return deleted
             if is_settled is None:

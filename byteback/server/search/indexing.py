@@ -45,6 +45,20 @@ def index_new(store: Store) -> None:
         logger.info("no indexes of names are made: %s", error)
 
 
+def give_up(store: Store) -> bool:
+    """Delete all indexes to make room on a full disc; whether there were any.
+
+    Searches find the same without, later, and they are made again when there is room.
+    """
+    found = list((store.state / "hosts").glob("*.names"))
+    for path in found:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    if found:
+        logger.warning("the disc is full: gave up the indexes of names")
+    return bool(found)
+
+
 def _index_all(store: Store) -> None:
     hosts = store.hosts()
     _clear_away(store, hosts)

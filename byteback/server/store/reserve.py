@@ -13,11 +13,13 @@ from pathlib import Path
 
 from byteback.server.store.layout import Store
 from byteback.system import files
+from byteback.system.btrfs import space
 
 logger = logging.getLogger(__name__)
 
-ATTRIBUTES = 512
-VALUE_BYTES = 15_000  # nearly a leaf of 16 KiB each: 8 MiB, and twice that with copies
+RESERVE_BYTES = 8 << 20  # twice that where metadata has copies
+MAX_SHARE = 64  # of a small store it is one part in so many
+LEAF_OVERHEAD = 1400  # bytes of a leaf beside one value that nearly fills it
 
 
 def path(store: Store) -> Path:
@@ -36,11 +38,14 @@ def provide(store: Store) -> bool:
         return True
     new = path(store).with_suffix(".new")
     try:
+        leaf = space.read_node_size(store.root)
+        view = os.statvfs(store.root)
+        size = min(RESERVE_BYTES, view.f_blocks * view.f_frsize // MAX_SHARE)
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
-            for number in range(ATTRIBUTES):
+            for number in range(size // leaf):
                 # Compression does not reach attributes: zeros will do.
-                os.setxattr(fd, f"user.byteback.{number}", bytes(VALUE_BYTES))
+                os.setxattr(fd, f"user.byteback.{number}", bytes(leaf - LEAF_OVERHEAD))
         finally:
             os.close(fd)
         new.rename(path(store))

@@ -22,6 +22,7 @@ _COUNTS = struct.Struct("=QQ")  # places for answers, and how many there are
 _SPACE = struct.Struct("=QQQ")  # flags, bytes handed out, bytes used
 _DEVICES = struct.Struct("=QQ")  # the largest number of a device, how many there are
 _DEVICE = struct.Struct("=Q16xQQ")  # number, bytes handed out, bytes in all
+_NODE_SIZE = struct.Struct("=32xI")
 _FS_INFO_SIZE, _DEV_INFO_SIZE = 1024, 4096
 _MAX_SPACES = 64  # kinds of use, with every profile that a conversion may have left
 
@@ -37,6 +38,18 @@ def read_metadata_room(path: Path) -> MetadataRoom | None:
         return metadata_room(_read_spaces(fd), unallocated, devices)
     except OSError:
         return None
+    finally:
+        os.close(fd)
+
+
+def read_node_size(path: Path) -> int:
+    """Bytes in a leaf of metadata: 16 KiB, or 4 on a small volume. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        buffer = bytearray(_FS_INFO_SIZE)
+        fcntl.ioctl(fd, _FS_INFO, buffer)
+        size: int = _NODE_SIZE.unpack_from(buffer)[0]
+        return size
     finally:
         os.close(fd)
 

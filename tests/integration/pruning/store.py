@@ -35,10 +35,10 @@ class PruneStore:
         os.chown(state, user.uid, user.gid)
 
     def as_user(self, *argv: str | Path) -> Outcome:
-        return run_program([*self._become(), *argv])
+        return run_program([*self.as_user_words, *argv])
 
     def prune(self, *options: str, as_root: bool = True) -> Outcome:
-        become = [] if as_root else self._become()
+        become = [] if as_root else self.as_user_words
         return run_program([*become, self.program, *options], check=False)
 
     def client(self, host: str) -> Path:
@@ -81,7 +81,9 @@ class PruneStore:
         shown = run_program(["btrfs", "subvolume", "find-new", self.root, "9999999"])
         return shown.stdout
 
-    def _become(self) -> list[str | Path]:
+    @property
+    def as_user_words(self) -> list[str | Path]:
+        """What to put before a command line for the store's user to run it."""
         ids = ["--reuid", str(self.user.uid), "--regid", str(self.user.gid)]
         return ["setpriv", *ids, "--clear-groups", "env", f"HOME={self.root}"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from byteback.system.btrfs import commands
-from tests.integration.programs import Outcome
+from tests.integration.programs import Outcome, run_program
 from tests.integration.pruning.store import (
     FULL,
     MIB,
@@ -119,3 +119,69 @@ def test_a_full_disc_of_names_heals_for_the_user_too(store: PruneStore) -> None:
     assert made[0].exists()
     assert not made[2].exists()
     (store.root / "a" / "current" / "afterwards").touch()
+
+
+# --- A small volume, where data and metadata are mixed -----------------------------
+
+mixed = [
+    pytest.mark.parametrize("mkfs_options", [("--mixed",)], ids=["mixed"]),
+    pytest.mark.parametrize("volume_size", [256 << 20], ids=["small"]),
+]
+
+
+def with_mixed(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in mixed:
+        test = mark(test)
+    return test
+
+
+def fill_mixed(store: PruneStore) -> list[Path]:
+    """A history, and then not a byte more for anything: not even to clear a flag."""
+    made = store.history("a", 0, 10, 20, 30, megabytes=20)
+    store.prune("--prune", as_root=False)
+    for fill in (fill_with_data, fill_with_names) * 2:  # what a commit gives back, too
+        with contextlib.suppress(OSError):
+            fill(store.root / "a" / "current")
+        store.commit()
+    flags = ("btrfs", "property", "set", "-t", "subvol", made[1], "ro", "false")
+    assert run_program([*store.as_user_words, *flags], check=False).status == 1
+    return made
+
+
+@with_mixed
+def test_the_user_gives_the_reserve_up_to_clear_a_flag(store: PruneStore) -> None:
+    made = fill_mixed(store)
+    assert store.prune("--prune", as_root=False) == Outcome(0, "", "")
+    assert [path.exists() for path in made] == [True, True, True, False]
+    assert store.free_percent() >= 5
+
+
+@with_mixed
+def test_without_a_reserve_the_user_gives_up_the_indexes(store: PruneStore) -> None:
+    hosts = store.root / ".byteback" / "hosts"
+    hosts.mkdir(mode=0o700)
+    reserve = store.root / ".byteback" / "reserve"
+    reserve.touch()  # of nothing
+    (hosts / "a.names").write_bytes(os.urandom(8 * MIB))
+    for path in (hosts, hosts / "a.names", reserve):
+        os.chown(path, store.user.uid, store.user.gid)
+    made = fill_mixed(store)
+    assert store.prune("--prune", as_root=False) == Outcome(0, "", "")
+    assert [path.exists() for path in (made[0], made[3])] == [True, False]
+
+
+def test_what_the_user_cannot_make_room_for_is_left_to_root(
+    store: PruneStore, btrfs_stand_in: Path, tmp_path: Path
+) -> None:
+    made = store.history("a", 0, 10, 20)
+    fail = "echo 'ERROR: Could not set flags: No space left on device' >&2; exit 1"
+    stand_in(btrfs_stand_in, "*'property set'*", fail)
+    outcome = store.prune(*FULL, "--verbose", as_root=False)
+    assert outcome.status == 13
+    assert outcome.stderr.count("cannot delete a/") == 1, (
+        "the next would fare no better"
+    )
+    assert "only root can delete a snapshot" in outcome.stderr
+    assert all(path.exists() for path in made)
+    assert store.prune(*FULL) == Outcome(0, "", "")
+    assert [path.exists() for path in made] == [True, False, False]

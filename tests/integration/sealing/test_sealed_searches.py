@@ -82,7 +82,7 @@ def test_a_lost_current_is_made_by_root(store: SealedStore) -> None:
     keys.chmod(0o600)
     os.chown(keys, store.user.uid, store.user.gid)
     push = "rsync --fake-super --server -logDtpre.iLsfxCIvu --numeric-ids . ."
-    become_user = store._become()
+    become_user = store.as_user_words
     environment = [f"SSH_ORIGINAL_COMMAND={push}", "SSH_CONNECTION=127.0.0.1 1 ::1 2"]
     receive = store.program.with_name("byteback-receive")
     session = [*become_user, *environment, receive, "--host", HOST]
