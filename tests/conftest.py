@@ -26,6 +26,10 @@ MACHINE = CHECKOUT / "tests" / "machine"
 # Kinds that run only when -m names them, and the packages that the copy needs for it.
 ON_REQUEST = {
     "databases": ("mariadb-server", "postgresql"),
+    "monitoring": (
+        *("chromium", "chromium-driver", "dma", "prometheus"),
+        *("prometheus-node-exporter", "python3-selenium"),
+    ),
     "whole_system": (),
     "lvm": (),
     "nightly": (),
