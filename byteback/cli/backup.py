@@ -20,6 +20,7 @@ from byteback.cli._options import (
     version_option,
 )
 from byteback.cli._progress import ProgressLine
+from byteback.client.backup import hook_words
 from byteback.client.backup.run import DEFAULT_IO_TIMEOUT_S, Options, run_backup
 from byteback.client.transport.retry import RetryPolicy
 
@@ -48,10 +49,19 @@ def spread_greedy(argv: Sequence[str]) -> list[str]:
     return words
 
 
+def describe_hooks() -> str:
+    """Where the hooks are that come with this installation."""
+    directory = hook_words.shipped_directory()
+    if directory is None:
+        return "The hooks of byteback(7) are not installed."
+    return f"\b\nHooks to link into /etc/byteback, see byteback(7):\n  {directory}"
+
+
 @click.command(
     "byteback-backup",
     context_settings=CONTEXT,
-    epilog=exit_status_help(0, 1, 2, 3, 9, 10, 11, 12, 13, 14, 70, 75),
+    epilog=f"{describe_hooks()}\n\n"
+    + exit_status_help(0, 1, 2, 3, 9, 10, 11, 12, 13, 14, 70, 75),
 )
 @click.option("-d", "--destination", metavar="[USER@]HOST[:]", help="The server.")
 @click.option(

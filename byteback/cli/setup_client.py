@@ -16,6 +16,7 @@ from byteback.cli._options import (
     version_option,
 )
 from byteback.cli._questions import TerminalQuestions
+from byteback.client.backup import hook_words
 from byteback.client.settings import Files, read_destination
 from byteback.client.setup import enrolment
 from byteback.client.setup.enrolment import Outcome
@@ -23,6 +24,7 @@ from byteback.client.setup.introduction import Options
 from byteback.client.setup.schedule import Schedule, parse_wish
 from byteback.client.setup.schedule_files import TIMER
 from byteback.errors import escape
+from byteback.system import privilege
 
 _DONE = {
     "enrolled": "This machine is now the client {host} of {server}",
@@ -104,6 +106,7 @@ def command(
     or password), and proves that the key works before it says so.
     """
     log.set_up("byteback-setup-client", verbose=verbose)
+    privilege.require_root("only root can set this machine up as a client")
     files = Files()
     options = Options(
         *(ssh_key or files.key, hostname, login, accept_new_host_key, replace_key),
@@ -113,6 +116,8 @@ def command(
     done = enrolment.set_up_client(files, server, options, TerminalQuestions())
     click.echo(format_outcome(done))
     click.echo(format_schedule(done.schedule))
+    for line in format_hooks(files):
+        click.echo(line)
 
 
 def format_outcome(outcome: Outcome) -> str:
@@ -151,6 +156,15 @@ def format_schedule(schedule: Schedule) -> str:
     if own:
         lines.append(f"  {own} starts them as well: remove that line.")
     return "\n".join(lines)
+
+
+def format_hooks(files: Files) -> list[str]:
+    """The hooks that could be used, and files that look like hooks and are none."""
+    lines = hook_words.ignored_hooks(files.directory)
+    shipped = hook_words.shipped_directory()
+    if shipped is not None:
+        lines.append(f"Hooks for databases and file systems: {shipped}, byteback(7)")
+    return lines
 
 
 def _describe_time(schedule: Schedule) -> str:

@@ -22,6 +22,7 @@ TIME_LIMIT_S = 6 * 3600.0  # a database dump may take hours, but not for ever
 READ_WAIT_S = 2.0  # for the rest of a hook's output once it has ended
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_LEFT_BEHIND = re.compile(r"^\.|~$|^README|\.(?:dpkg|ucf|rpm)[a-z-]*$")
 
 
 def find_hooks(directory: Path) -> list[Path]:
@@ -32,6 +33,37 @@ def find_hooks(directory: Path) -> list[Path]:
         return []
     paths = [directory / name for name in names if _NAME.fullmatch(name)]
     return [path for path in paths if path.is_file() and os.access(path, os.X_OK)]
+
+
+def ignored_hooks(directory: Path) -> list[str]:
+    """A sentence for each file of ``directory`` that will never run, and why.
+
+    What editors and package managers leave beside a file is passed over.
+    """
+    try:
+        paths = sorted(directory.iterdir())
+    except OSError:
+        return []
+    reasons = {
+        path: _why_ignored(path) for path in paths if not _LEFT_BEHIND.search(path.name)
+    }
+    return [
+        f"{quote(str(path))} is not run as a hook: {why}"
+        for path, why in reasons.items()
+        if why is not None
+    ]
+
+
+def _why_ignored(path: Path) -> str | None:
+    if path.is_symlink() and not path.exists():
+        return "it is a link that leads nowhere"
+    if not path.is_file():
+        return "it is no file"
+    if not _NAME.fullmatch(path.name):
+        return "only letters, digits, - and _ may be in its name"
+    if not os.access(path, os.X_OK):
+        return f"it is not executable (chmod +x {path})"
+    return None
 
 
 def run_hooks(directory: Path, environment: Mapping[str, str]) -> None:
@@ -86,6 +118,7 @@ def _run(hook: Path, environment: Mapping[str, str]) -> None:
             raise ToolError(
                 f"hook {quote(str(hook))} did not end within "
                 f"{TIME_LIMIT_S / 3600:g} hours",
+                hint=f"mend it, or take it out of {hook.parent}",
                 details=printed,
             ) from None
         finally:
@@ -94,6 +127,7 @@ def _run(hook: Path, environment: Mapping[str, str]) -> None:
     if status != 0:
         raise ToolError(
             f"hook {quote(str(hook))} {process.describe_status(status)}",
+            hint=f"mend it, or take it out of {hook.parent}",
             details=printed,
             status=status,
         )

@@ -29,6 +29,7 @@ from byteback.errors import (
     BusyError,
     BytebackError,
     IncompleteBackupError,
+    NotRootError,
     NotSetUpError,
     PolicyError,
     RefusedError,
@@ -186,9 +187,9 @@ def test_a_key_of_roots_is_not_called_damaged(
     key = files(tmp_path, key="x").key
     assert check_key(key) == key
     monkeypatch.setattr(os, "access", lambda *_: False)  # root can read everything
-    with pytest.raises(NotSetUpError, match="cannot read") as refused:
+    with pytest.raises(NotRootError, match="cannot read") as refused:
         check_key(key)
-    assert refused.value.hint == "run this as root (sudo)"
+    assert refused.value.hint == "run this with sudo"
 
 
 CONNECTION = Connection(Destination("byteback", "server"), Path("key"), None, None)
@@ -477,6 +478,33 @@ def test_hooks_are_chosen_as_run_parts_does(tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()
     assert [hook.name for hook in hooks.find_hooks(tmp_path)] == ["10_a", "20-b"]
     assert hooks.find_hooks(tmp_path / "missing") == []
+
+
+def test_what_looks_like_a_hook_and_is_none_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / hook_words.PRE
+    directory.mkdir()
+    for name in ("dump.sh", "plain", "good", "README", "good~", "good.dpkg-old", ".x"):
+        (directory / name).touch()
+        (directory / name).chmod(0o755 if name.startswith(("dump", "good")) else 0o644)
+    (directory / "nowhere").symlink_to(tmp_path / "missing")
+    (directory / "all").symlink_to(tmp_path)
+    (tmp_path / hook_words.FINALLY).mkdir()
+    (tmp_path / hook_words.FINALLY / "umount").touch(mode=0o600)
+    hook_words.warn_of_ignored(tmp_path)
+    told = [record.getMessage() for record in caplog.records]
+    shown = {line.split("'")[1].removeprefix(f"{tmp_path}/"): line for line in told}
+    ways = {
+        "pre-backup.d/all": "no file",
+        "pre-backup.d/dump.sh": "in its name",
+        "pre-backup.d/nowhere": "leads nowhere",
+        "pre-backup.d/plain": f"chmod +x {directory}/plain",
+        "finally-backup.d/umount": "not executable",
+    }
+    assert shown.keys() == ways.keys()
+    assert all(why in shown[name] for name, why in ways.items())
+    assert [hook.name for hook in hooks.find_hooks(directory)] == ["good"]
 
 
 def test_a_failing_hook_stops_those_behind_it(tmp_path: Path) -> None:

@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import sysconfig
+from pathlib import Path
+
+import byteback
 from byteback.errors import BytebackError, IncompleteBackupError, foreseen
+from byteback.system import hooks
+
+logger = logging.getLogger(__name__)
 
 PRE, POST, FINALLY = "pre-backup.d", "post-backup.d", "finally-backup.d"
+SHIPPED = "postgresql"  # one of those that come with byteback
+
+
+def warn_of_ignored(directory: Path) -> None:
+    """Log each file in /etc/byteback's three directories of hooks that is none."""
+    for warning in ignored_hooks(directory):
+        logger.warning("%s", warning)
+
+
+def ignored_hooks(directory: Path) -> list[str]:
+    """The same, for whoever shows it."""
+    return [
+        warning
+        for name in (PRE, POST, FINALLY)
+        for warning in hooks.ignored_hooks(directory / name)
+    ]
+
+
+def shipped_directory() -> Path | None:
+    """Where the hooks are that come with byteback; None if they are not installed."""
+    # Of a checkout, of a virtual environment, of a package.
+    beside = Path(byteback.__file__).resolve().parents[1] / "hooks"
+    roots = dict.fromkeys([sysconfig.get_path("data"), sys.prefix])
+    places = [beside, *(Path(root, "share/byteback/hooks") for root in roots)]
+    return next((place for place in places if (place / SHIPPED).is_file()), None)
 
 
 def told_of(error: BaseException) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,11 +32,11 @@ from byteback.client.settings import (
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection, connect
 from byteback.client.transport.retry import RetryPolicy, retrying
-from byteback.errors import BytebackError, UsageError
+from byteback.errors import BytebackError
 from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
-from byteback.system import files, hooks, host, signals
+from byteback.system import files, hooks, host, privilege, signals
 from byteback.system.rsync.command import PARTIAL, Outcome, Progress
 from byteback.wire import requests
 from byteback.wire.replies import Completion, parse_completion
@@ -106,10 +105,8 @@ def run_backup(options: Options) -> Summary:
     and other BytebackErrors when the backup failed. The finally-hooks have run by
     then in every case, an interrupt included.
     """
-    if os.geteuid() != 0:
-        raise UsageError(
-            "only root can read a whole machine", hint="run byteback-backup with sudo"
-        )
+    privilege.require_root("only root can read a whole machine")
+    hook_words.warn_of_ignored(options.files.directory)
     with locking.hold(RUN_DIRECTORY / "backup.lock"):
         if not options.dry_run:
             return _with_finally_hooks(options)

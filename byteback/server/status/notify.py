@@ -101,6 +101,8 @@ def _tell(
     ways: list[Callable[[], None]] = []
     if wanted.mail_to:
         ways.append(lambda: mail.send(wanted.mail_to, subject, body))
+    for warning in hooks.ignored_hooks(PROGRAMS):
+        logger.warning("%s", warning)
     if hooks.find_hooks(PROGRAMS):
         told = environment(change, report, subject, body)
         ways.append(lambda: hooks.run_all_hooks(PROGRAMS, told))
