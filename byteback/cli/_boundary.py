@@ -50,8 +50,10 @@ def run(
     except BrokenPipeError:
         status = 128 + signal.SIGPIPE
     except BytebackError as error:
-        status = report(program, error)
-        if with_fields:
+        # A person at a terminal has no use for fields.
+        for_program = with_fields and not sys.stderr.isatty()
+        status = report(program, error, for_program=for_program)
+        if for_program:
             print_fields(error)
     except Exception as error:  # noqa: BLE001 # what is left is a bug, and is said to be one
         failure = foreseen(error)
@@ -89,8 +91,11 @@ def _settle() -> None:
     os.umask(os.umask(0o022) | 0o022)
 
 
-def report(program: str, error: BytebackError) -> int:
+def report(program: str, error: BytebackError, *, for_program: bool = False) -> int:
     """Print an error as ``program: error: ...`` and return its exit status."""
+    # What a program at the other end reads gets the general hint of that program.
+    if error.hint is None and error.general_hint is not None and not for_program:
+        error.hint = error.general_hint.replace("PROGRAM", program)
     print_error(program, error)
     import logging
 
@@ -119,6 +124,14 @@ def print_fields(error: BytebackError) -> None:
         sys.stderr.write(f"{failures.format_fields(error)}\n")
 
 
+def end_without_module(program: str, error: ModuleNotFoundError) -> NoReturn:
+    """For launchers: say which of the modules that a program needs are missing."""
+    failure = foreseen(error)
+    if failure is None:
+        raise error
+    sys.exit(report(program, failure))
+
+
 def escape_line(text: str) -> str:
     """Our own sentences: values in them are escaped already, so no backslash twice."""
     return "".join(c if c.isprintable() or c == "\n" else escape(c) for c in text)
@@ -128,9 +141,9 @@ def report_bug(program: str) -> int:
     """Print the traceback of the exception at hand and ask for a report."""
     import traceback
 
-    sys.stderr.write(
-        f"{program}: this is a bug in byteback. Please report it with these lines:\n"
-    )
+    from byteback.cli import _reports
+
+    sys.stderr.write(f"{program}: {_reports.request()}\n")
     traceback.print_exc()
     return BUG_STATUS
 

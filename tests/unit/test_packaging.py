@@ -7,11 +7,12 @@ import subprocess
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 import byteback
-from byteback.cli import completion
+from byteback.cli import _reports, completion
 from byteback.server.setup import schedule
 from byteback.server.setup.steps import Hands
 from byteback.system import host
@@ -32,6 +33,36 @@ def installed() -> list[str]:
 def test_version_is_the_changelogs() -> None:
     head = (DEBIAN / "changelog").read_text().splitlines()[0]
     assert head.startswith(f"byteback ({byteback.__version__}) ")
+
+
+def test_one_domain_stands_in_all_files() -> None:
+    """While it is a place-holder, one edit sets it; see CONTRIBUTING.md."""
+    urls = PROJECT["project"]["urls"]
+    domains = {urlsplit(url).hostname for url in urls.values()}
+    assert {urlsplit(url).scheme for url in urls.values()} == {"https"}
+    assert len(domains) == 1
+    for name in ("control", "changelog", "copyright", "byteback.NEWS"):
+        text = (DEBIAN / name).read_text()
+        assert set(re.findall(r"<[^@>\s]+@([^>\s]+)>", text)) == domains, name
+
+
+@pytest.mark.parametrize(
+    ("url", "is_shown"),
+    [
+        ("https://byteback.example.org/issues", False),
+        ("https://example.com", False),
+        ("https://tracker.byteback.example/x", False),
+        ("https://byteback.test-of-example.net/issues", True),
+        ("https://forge.real.org/byteback/issues", True),
+    ],
+)
+def test_bugs_are_reported_where_pyproject_says(
+    url: str, is_shown: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(f'[project.urls]\nIssues = "{url}"\n')
+    monkeypatch.setattr(_reports, "_CHECKOUT", tmp_path)
+    assert (url in _reports.request()) is is_shown
+    assert byteback.__version__ in _reports.request()
 
 
 def test_every_package_of_the_code_is_in_the_wheel() -> None:
