@@ -7,6 +7,7 @@ test compares the two.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 
 EXIT_STATUSES = {
@@ -35,6 +36,15 @@ SHORTAGES = frozenset(
 MISFORTUNES = SHORTAGES | {errno.EROFS, errno.EIO, errno.EFBIG}
 
 
+# The modules that are not Python's own, and what brings them.
+PACKAGES = {
+    "click": "python3-click",
+    "paramiko": "python3-paramiko",
+    "psutil": "python3-psutil",
+    "xattr": "python3-xattr",
+}
+
+
 class BytebackError(Exception):
     """A failure with a sentence for the user.
 
@@ -44,6 +54,8 @@ class BytebackError(Exception):
     """
 
     exit_status = 1
+    # Printed where an error has no hint of its own; PROGRAM stands for its name.
+    general_hint: str | None = "PROGRAM --verbose shows what it does before this"
     level = "error"  # the word that begins the message
     can_pass = False  # whether the same thing may work a little later
 
@@ -65,12 +77,21 @@ class UsageError(BytebackError):
     """The command line or a configuration file says something impossible."""
 
     exit_status = 2
+    general_hint = "PROGRAM --help and byteback(7) say what is possible"
+
+
+class NotRootError(UsageError):
+    """Only root can do this. One status for all programs: they were called wrongly."""
+
+    def __init__(self, message: str, hint: str = "run this with sudo") -> None:
+        super().__init__(message, hint)
 
 
 class IncompleteBackupError(BytebackError):
     """The backup is done and kept, but some files could not be read."""
 
     exit_status = 3
+    general_hint = "mend or exclude what is named here"
     level = "warning"
 
 
@@ -78,30 +99,35 @@ class IncompleteRestoreError(BytebackError):
     """The restore is done, but some files could not be restored."""
 
     exit_status = 3
+    general_hint = "see what is named here"
 
 
 class RefusedError(BytebackError):
     """The server will not serve this request; asking again will not help."""
 
     exit_status = 9
+    general_hint = "the server's log says more: journalctl -t byteback-receive"
 
 
 class NotSetUpError(BytebackError):
     """Something that set-up makes is missing: destination, key or store."""
 
     exit_status = 10
+    general_hint = "byteback(7) says how to set it up"
 
 
 class LockedError(BytebackError):
     """Another living process holds the lock."""
 
     exit_status = 11
+    general_hint = "wait for its end: no lock outlives its process"
 
 
 class UnreachableError(BytebackError):
     """The server could not be reached, or the connection was lost."""
 
     exit_status = 12
+    general_hint = "try again: what was sent is kept"
     can_pass = True
 
 
@@ -109,6 +135,7 @@ class ToolError(BytebackError):
     """An outside program failed; ``details`` is what it printed."""
 
     exit_status = 13
+    general_hint = "PROGRAM --verbose shows what was started, and all that it said"
 
     def __init__(
         self,
@@ -125,18 +152,22 @@ class PolicyError(BytebackError):
     """The request is legitimate, but the server's policy says not now."""
 
     exit_status = 14
+    general_hint = "byteback(7) says what server.toml can change"
 
 
 class BusyError(BytebackError):
     """The server cannot serve this request now, but will later."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h
+    general_hint = "try again later"
     level = "busy"
     can_pass = True
 
 
 class InterruptedBySignalError(BytebackError):
     """A signal asked the program to stop; its exit status is 128 + the signal."""
+
+    general_hint = None
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")
@@ -146,14 +177,48 @@ class InterruptedBySignalError(BytebackError):
 def foreseen(error: BaseException) -> BytebackError | None:
     """The failure that an exception of Python's own means; None if it is a bug's.
 
-    A machine without room, memory or a sound disc is the administrator's to mend.
+    A machine without room, memory or a sound disc is the administrator's to mend, and
+    so is one without a Python module that byteback needs.
     """
     if isinstance(error, MemoryError):
-        return BytebackError("this machine is out of memory")
+        return BytebackError(
+            "this machine is out of memory", hint="free some, and try again"
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_module(error)
+    if isinstance(error, FileNotFoundError) and not _has_working_directory():
+        return UsageError(
+            "the working directory has been removed",
+            hint="change to one that exists, or give absolute paths",
+        )
     if not isinstance(error, OSError) or error.errno not in MISFORTUNES:
         return None
     where = "" if error.filename is None else f": {quote(error.filename)}"
-    return BytebackError(f"this machine is in trouble: {error.strerror}{where}")
+    return BytebackError(
+        f"this machine is in trouble: {error.strerror}{where}",
+        hint="see df(1) and the kernel's messages (dmesg)",
+    )
+
+
+def _missing_module(error: ModuleNotFoundError) -> NotSetUpError | None:
+    if error.name not in PACKAGES:
+        return None
+    from importlib.util import find_spec
+
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    packages = " ".join(PACKAGES[name] for name in missing)
+    return NotSetUpError(
+        f"these Python modules are not installed: {', '.join(missing)}",
+        hint=f"on Debian and Ubuntu: apt-get install {packages}",
+    )
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 # pathlib is not imported here
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def quote(text: str | bytes) -> str:

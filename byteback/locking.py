@@ -93,7 +93,8 @@ def make_private_directory(path: Path) -> None:
     if status.st_uid != os.geteuid() or status.st_mode & 0o022 or path.is_symlink():
         raise BytebackError(
             f"cannot use {quote(str(path))}: other users can write to it",
-            hint=f"make it yours alone: chown {os.geteuid()} and chmod 0700 {path}",
+            hint="make it yours alone: "
+            f"chown {os.geteuid()} {path} && chmod go-w {path}",
         )
 
 
@@ -104,8 +105,9 @@ def told_apart(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         message = f"cannot use {quote(str(path))}: {error.strerror}"
-        kind = BusyError if error.errno in SHORTAGES else BytebackError
-        raise kind(message) from None
+        if error.errno in SHORTAGES:
+            raise BusyError(message, "make room there, or try again later") from None
+        raise BytebackError(message, "see what is at that path") from None
 
 
 def _acquire(fd: int, path: Path, wait_s: float) -> None:
@@ -118,7 +120,8 @@ def _acquire(fd: int, path: Path, wait_s: float) -> None:
             if time.monotonic() >= deadline:
                 holder = read_holder(path) or "another process"
                 raise LockedError(
-                    f"cannot lock {quote(str(path))}: held by {holder}"
+                    f"cannot lock {quote(str(path))}: held by {holder}",
+                    hint="wait for its end: no lock outlives its process",
                 ) from None
             time.sleep(POLL_S)
 

@@ -18,6 +18,7 @@ from byteback.errors import (
     BusyError,
     BytebackError,
     InterruptedBySignalError,
+    NotSetUpError,
     RefusedError,
     foreseen,
 )
@@ -80,10 +81,16 @@ def _serve(host: str) -> int:
 
 
 def _report_trouble(trouble: BytebackError) -> int:
-    """The machine's trouble may have passed by the time the client comes again."""
-    log.audit_end("FAIL", reason=trouble.message, exit=BusyError.exit_status)
-    _tell(BusyError("the server is short of something"))
-    return BusyError.exit_status
+    """The machine's trouble may have passed by the time the client comes again.
+
+    What is not installed will not have come by then.
+    """
+    public = trouble
+    if not isinstance(trouble, NotSetUpError):
+        public = BusyError("the server is short of something")
+    log.audit_end("FAIL", reason=trouble.message, exit=public.exit_status)
+    _tell(public)
+    return public.exit_status
 
 
 def _tell(error: BytebackError) -> None:
@@ -109,7 +116,10 @@ def _discard_output() -> None:
 
 
 def _help() -> NoReturn:
-    import click
+    try:
+        import click
+    except ModuleNotFoundError as error:
+        _boundary.end_without_module(PROGRAM, error)
 
     from byteback.cli._options import CONTEXT, exit_status_help, version_option
 

@@ -217,7 +217,7 @@ def _check(options: Options) -> None:
 
 def _restore(options: Options) -> None:
     layout = choose_layout(
-        Path.cwd(),
+        _start(options),
         to=options.to,
         in_place=options.in_place,
         overwrite=options.overwrite,
@@ -237,6 +237,12 @@ def _restore(options: Options) -> None:
     for change in done.changes:
         click.echo(f"{change.action:<8}{escape(change.path)}")
     done.check()
+
+
+def _start(options: Options) -> Path:
+    """The working directory, which may have been removed, where it matters."""
+    is_elsewhere = options.to is not None and options.to.is_absolute()
+    return Path("/") if options.in_place or is_elsewhere else Path.cwd()
 
 
 def _must_ask(options: Options) -> bool:

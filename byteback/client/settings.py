@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.errors import NotSetUpError, UsageError, quote
+from byteback.errors import NotRootError, NotSetUpError, UsageError, quote
 from byteback.model.destination import (
     Destination,
     format_destination,
@@ -109,7 +109,7 @@ def _remembered_destination(files: Files) -> Destination | None:
 
 
 def check_key(key: Path) -> Path:
-    """``key`` itself if it can be read. Raises NotSetUpError with what to do if not.
+    """``key`` itself if it can be read. Raises NotSetUpError or NotRootError if not.
 
     One that others can read after a ``chmod -R``, say, or a restore without modes, ssh
     would not use: its mode is put right.
@@ -128,11 +128,14 @@ def check_key(key: Path) -> Path:
         ) from None
     except PermissionError:  # not even its directory; os.access says no as well
         is_empty = False
+    except OSError as error:
+        raise NotSetUpError(
+            f"cannot use the key {quote(str(key))}: {error.strerror}",
+            hint="see what is at that path",
+        ) from None
     # ssh would go on without a key that it cannot read, and be refused.
     if not os.access(key, os.R_OK):
-        raise NotSetUpError(
-            f"cannot read the key {quote(str(key))}", hint="run this as root (sudo)"
-        )
+        raise NotRootError(f"cannot read the key {quote(str(key))}")
     if is_empty:
         raise NotSetUpError(
             f"the key {quote(str(key))} is empty",

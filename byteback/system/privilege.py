@@ -11,7 +11,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from byteback.errors import BytebackError
+from byteback.errors import BytebackError, NotRootError
+
+
+def require_root(message: str) -> None:
+    """Raise NotRootError with ``message`` for everybody else."""
+    if os.geteuid() != 0:
+        raise NotRootError(message)
 
 
 def is_root_within_reach() -> bool:

@@ -22,6 +22,15 @@ logger = logging.getLogger(__name__)
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT_VARIABLES = ("HOME", "LOGNAME", "USER", "TERM", "SSH_AUTH_SOCK", "TZ", "TMPDIR")
 DETAIL_LINES = 5
+# Debian's, where a package is not called like its programs.
+PROGRAM_PACKAGES = {
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "btrfs": "btrfs-progs",
+    "mkfs.btrfs": "btrfs-progs",
+    "rsync": "rsync",
+    "bwrap": "bubblewrap",
+}
 POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -160,7 +169,7 @@ def start(
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            cwd=cwd,
+            cwd=cwd or _working_directory(),
             pass_fds=tuple(pass_fds),
             preexec_fn=in_child,  # noqa: PLW1509 # one thread only, by design
             env=environment(extra_env),
@@ -263,6 +272,15 @@ def dying_with_parent() -> Callable[[], None]:
     return arrange
 
 
+def _working_directory() -> str | None:
+    """None for this process's own; / if that was removed, or rsync would fail."""
+    try:
+        Path.cwd()
+    except OSError:
+        return "/"
+    return None
+
+
 def has_program(name: str) -> bool:
     """Whether a program of that name can be started."""
     import shutil
@@ -276,9 +294,12 @@ def _not_started(program: str, error: OSError) -> ToolError:
         status = 127
         if Path(program).exists():
             why = "what its first line names is not there"
+            hint = "a script begins with #! and the program that runs it: #!/bin/sh"
         else:
             why = "it is not installed"
-            hint = f"install the package that holds {Path(program).name}"
+            name = Path(program).name
+            package = PROGRAM_PACKAGES.get(name, f"that holds {name}")
+            hint = f"install the package {package}"
     elif error.errno == errno.ENOEXEC:
         hint = "a script begins with #! and the program that runs it: #!/bin/sh"
     failed = ToolError(f"cannot start {quote(program)}: {why}", hint, status=status)

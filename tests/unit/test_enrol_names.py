@@ -9,7 +9,7 @@ import pytest
 
 from byteback.client.setup import client_key
 from byteback.client.setup.enrolment import choose_name
-from byteback.errors import NotSetUpError, ToolError, UsageError
+from byteback.errors import BytebackError, NotSetUpError, ToolError, UsageError
 from byteback.model.public_key import parse_public_key
 from byteback.system import host
 from tests.unit.test_authorized_keys import KEY
@@ -114,6 +114,19 @@ def test_unusable_keys(tmp_path: Path) -> None:
 
 
 @needs_ssh_keygen
+def test_a_key_that_is_a_link_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.symlink_to("missing")
+    with pytest.raises(BytebackError, match="leads nowhere"):
+        client_key.ensure_key(path, "a.example")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_key_in_a_directory_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(BytebackError, match="No such file"):
+        client_key.ensure_key(tmp_path / "missing" / "key", "a.example")
+
+
 def test_old_key_is_kept_beside_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "key"
     keys = [client_key.ensure_key(path, "old")]

@@ -123,7 +123,9 @@ def find(
 
 def absolute_patterns(texts: Sequence[str]) -> list[str]:
     """The patterns as the server takes them; raises UsageError for what is none."""
-    directory = _working_directory()
+    # Nothing of it is in a path from the top, and it may have been removed.
+    is_needed = not all(text.startswith("/") for text in texts)
+    directory = _working_directory() if is_needed else "/"
     patterns = []
     for text in texts:
         alternatives = make_absolute(text, directory)

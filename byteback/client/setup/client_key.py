@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from byteback import locking
 from byteback.client.settings import check_key
 from byteback.errors import BytebackError, ToolError, quote
 from byteback.model.public_key import PublicKey, parse_public_key
@@ -34,7 +35,7 @@ def ensure_key(path: Path, host: str) -> PublicKey:
     except ToolError as error:
         raise ToolError(
             f"{quote(str(path))} is no private key that works without a passphrase",
-            hint=f"have a new one made: mv {path} {path}.old && byteback-setup-client "
+            hint=f"have a new one made: mv {path} {path}.old, and run this again with "
             "--replace-key",
             details=error.details,
         ) from None
@@ -66,7 +67,8 @@ def put_in_force(new: Path, path: Path, old_host: str) -> None:
 def _make_key(path: Path, host: str) -> None:
     # Made in a directory of its own and linked into place: a crash or a full disc
     # leaves no half a key, and link(2) never replaces one.
-    directory = Path(tempfile.mkdtemp(prefix=".key-", dir=path.parent))
+    with locking.told_apart(path.parent):
+        directory = Path(tempfile.mkdtemp(prefix=".key-", dir=path.parent))
     try:
         made = directory / "key"
         comment = f"byteback client key {host}"
@@ -76,6 +78,11 @@ def _make_key(path: Path, host: str) -> None:
         public_path(made).rename(public_path(path))
         files.sync_directory(path.parent)
     except FileExistsError:
+        if path.is_symlink():
+            raise BytebackError(
+                f"{quote(str(path))} is a link that leads nowhere",
+                hint=f"put the key back to where it leads, or rm {path}",
+            ) from None
         raise BytebackError(
             f"{quote(str(path))} has just been made by another program",
             hint="is another byteback-setup-client running? Run this again",

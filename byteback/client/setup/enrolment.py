@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,13 @@ from byteback.client.setup import client_key, schedule
 from byteback.client.setup.introduction import Applicant, Introduction, Options
 from byteback.client.setup.questions import Questions
 from byteback.client.setup.schedule import Schedule
-from byteback.errors import BytebackError, UsageError, quote
+from byteback.errors import BytebackError, NotSetUpError, UsageError, quote
 from byteback.model.destination import Destination, format_destination
 from byteback.model.hostname import check_host_name
 from byteback.system import files as system_files
-from byteback.system import host
+from byteback.system import host, process
 
+PROGRAMS = ("ssh", "ssh-keygen", "rsync")
 # In /etc/byteback: the name that the server knows us by, and the one that the machine
 # itself had then.
 NAME_FILE = "hostname"
@@ -46,6 +46,7 @@ def set_up_client(
     machine's own key through OpenSSH was answered. Raises UnreachableError,
     RefusedError, NotSetUpError or another BytebackError, each with a clear sentence.
     """
+    _check_programs()
     _prepare_directory(files.directory)
     former = _former_name(files)
     own = (read_text(files.directory / OWN_NAME_FILE) or "").strip() or None
@@ -113,16 +114,24 @@ def choose_name(
     return name if is_new else former
 
 
-def _prepare_directory(directory: Path) -> None:
-    if os.geteuid() != 0:
-        raise BytebackError(
-            "only root can set this machine up as a client", hint="run this with sudo"
+def _check_programs() -> None:
+    """Raise NotSetUpError, naming the packages, without what backups need."""
+    missing = [name for name in PROGRAMS if not process.has_program(name)]
+    if missing:
+        packages = {process.PROGRAM_PACKAGES[name] for name in missing}
+        raise NotSetUpError(
+            f"not installed here: {', '.join(missing)}",
+            hint=f"on Debian and Ubuntu: apt-get install {' '.join(sorted(packages))}",
         )
+
+
+def _prepare_directory(directory: Path) -> None:
     # Only the key in it is secret. A user who restores reads the rest, and so does the
     # store's user where a server backs itself up: its server.toml is in there, too.
-    if not directory.exists():
-        directory.mkdir(parents=True)
-        directory.chmod(0o755)  # whatever root's umask
+    with locking.told_apart(directory):
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            directory.chmod(0o755)  # whatever root's umask
     locking.make_private_directory(directory)
 
 

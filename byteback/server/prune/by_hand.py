@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
-from byteback.errors import NotSetUpError, UsageError, quote
+from byteback.errors import NotRootError, NotSetUpError, UsageError, quote
 from byteback.server.snapshots import take
 from byteback.server.store import settings
-from byteback.server.store.layout import Store, become_store_user, find_store
+from byteback.server.store.layout import USER, Store, become_store_user, find_store
 
 
 def snapshot(root: Path) -> str:
@@ -18,6 +20,8 @@ def snapshot(root: Path) -> str:
     """
     store = find_store()
     become_store_user()
+    if os.geteuid() != pwd.getpwnam(USER).pw_uid:
+        raise NotRootError(f"only root and the user {quote(USER)} can make snapshots")
     host = _host_of(store, root)
     if not store.is_client(host):
         raise NotSetUpError(
@@ -33,6 +37,7 @@ def _host_of(store: Store, root: Path) -> str:
     resolved = root.resolve()
     if resolved.parent != store.root.resolve():
         raise UsageError(
-            f"{quote(str(root))} is not a client's directory in {store.root}"
+            f"{quote(str(root))} is not a client's directory in {store.root}",
+            hint="name the client, or its directory there",
         )
     return resolved.name

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 from byteback import locking
 from byteback.errors import (
-    BytebackError,
     LockedError,
+    NotRootError,
     NotSetUpError,
     ToolError,
     UsageError,
@@ -65,9 +65,8 @@ def opened_store() -> Iterator[Store]:
         )
     user = pwd.getpwnam(USER)
     if os.geteuid() not in {0, user.pw_uid}:
-        raise BytebackError(
-            f"only root and the user {quote(USER)} can look after the store",
-            hint="run this with sudo",
+        raise NotRootError(
+            f"only root and the user {quote(USER)} can look after the store"
         )
     with privilege.lowered_to(user.pw_uid, user.pw_gid):
         yield store

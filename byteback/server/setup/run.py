@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from byteback import locking
-from byteback.errors import BytebackError, UsageError, quote
+from byteback.errors import BytebackError, quote
 from byteback.server.setup import checks, confinement, keys, old_store, schedule
 from byteback.server.setup import home as setup_home
 from byteback.server.setup import store as setup_store
 from byteback.server.setup.steps import Choice, Directory, Hands, Kind, Outcome
 from byteback.server.store.layout import USER, Store
-from byteback.system import host
+from byteback.system import host, privilege
 
 LOCK = Path("/run/byteback/setup-server.lock")
 
@@ -38,10 +37,7 @@ def set_up(request: SetupRequest) -> Iterator[Outcome]:
     next. Raises a BytebackError at the first step that fails; refusals that can be
     foreseen come before anything is changed.
     """
-    if os.geteuid() != 0:
-        raise UsageError(
-            "only root can set a server up", hint="run it with sudo, or as root"
-        )
+    privilege.require_root("only root can set a server up")
     try:
         yield from _set_up(request)
     except OSError as error:

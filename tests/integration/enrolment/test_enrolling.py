@@ -191,5 +191,5 @@ def test_addresses_are_kept_until_told_otherwise(server: Server) -> None:
 def test_only_root_can_set_up(open_server: Server) -> None:
     command = f"byteback-setup-client --destination {open_server.destination}"
     outcome = run_program(["su", USER, "-c", command], check=False)
-    assert outcome.status == 1
+    assert outcome.status == 2
     assert "only root" in outcome.stderr

@@ -1,0 +1,74 @@
+"""Programs that the wrong user calls, or that are called from nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.conftest import EnrolledClient
+from tests.integration.programs import Outcome, run_program
+
+
+def test_one_status_where_root_is_needed(enrolled_client: EnrolledClient) -> None:
+    run_program(["useradd", "--create-home", "alice"])
+    try:
+        for line in (
+            "byteback-backup",
+            "byteback-setup-client",
+            "byteback-setup-server",
+            "byteback-prune --list",
+            "byteback-prune --prune",
+            "byteback-status",
+            f"byteback-snapshot --root {enrolled_client.host}",
+            "byteback-restore /etc/hostname",
+        ):
+            refused = run_program(["su", "alice", "-c", line], check=False)
+            assert refused.status == 2, (line, refused)
+            assert "sudo" in refused.stderr
+        # Where byteback was never set up, the same is asked for first.
+        enrolled_client.configuration.rename("/etc/away")
+        for line in ("byteback-backup", "byteback-setup-client"):
+            refused = run_program(["su", "alice", "-c", line], check=False)
+            assert refused.status == 2, (line, refused)
+        Path("/etc/away").rename(enrolled_client.configuration)
+    finally:
+        run_program(["userdel", "--remove", "alice"])
+
+
+def test_a_removed_working_directory(enrolled_client: EnrolledClient) -> None:
+    """Whatever names no relative path works as ever; the rest says why it cannot."""
+    source = Path("/etc/what-to-back-up")
+    source.write_text("contents")
+    target = Path("/var/tmp/restored")
+    for line in (
+        f"byteback-backup --source {source} --retry-number 0",
+        f"byteback-restore {source}",
+        f"byteback-restore --restore --to {target} {source}",
+        "byteback-restore --verify",
+        "byteback-prune --list",
+        "byteback-prune --prune",
+        "byteback-status",
+        "byteback-setup-client",
+        "byteback-setup-server --no-schedule",
+    ):
+        outcome = run_from_nowhere(line)
+        assert outcome.status == 0, (line, outcome)
+    assert (target / source.relative_to("/")).read_text() == "contents"
+    for line in (
+        f"byteback-restore --restore {source}",
+        f"byteback-restore --restore --to here {source}",
+        "byteback-restore some/name",
+        "byteback-setup-client --ssh-key key",
+        "byteback-setup-server --image image --size 1G",
+        "byteback-setup-server --directory here",
+    ):
+        outcome = run_from_nowhere(line)
+        assert outcome.status in (1, 2), (line, outcome)
+        assert "Traceback" not in outcome.stderr
+        assert "directory" in outcome.stderr
+        assert "\n  hint: " in outcome.stderr
+
+
+def run_from_nowhere(line: str) -> Outcome:
+    here = "/var/tmp/here"
+    shell = f"mkdir {here} && cd {here} && rmdir {here} && exec {line}"
+    return run_program(["sh", "-c", shell], check=False)
