@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +21,7 @@ from byteback.cli._options import (
     version_option,
 )
 from byteback.cli._progress import ProgressLine
-from byteback.client.backup import hook_words
+from byteback.client.backup import hook_words, last_run
 from byteback.client.backup.run import DEFAULT_IO_TIMEOUT_S, Options, run_backup
 from byteback.client.transport.retry import RetryPolicy
 
@@ -112,6 +113,9 @@ def describe_hooks() -> str:
 )
 @compress_option
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be sent.")
+@click.option("--last", is_flag=True, help="Tell when the last good backup was.")
+@click.option("--check", is_flag=True, help="The same for a monitoring system.")
+@click.option("--mail-failure", is_flag=True, help="Mail root about a failed run.")
 @verbose_option
 @version_option
 def command(
@@ -124,6 +128,9 @@ def command(
     ssh_key: Path | None,
     compress: str | None,
     dry_run: bool,
+    last: bool,
+    check: bool,
+    mail_failure: bool,
     verbose: bool,
 ) -> None:
     """Back up this machine to its server.
@@ -132,6 +139,9 @@ def command(
     every day. What a broken line or a reboot has cut off is resumed.
     """
     log.set_up("byteback-backup", verbose=verbose)
+    if last or check or mail_failure:
+        _tell(check=check, mail_failure=mail_failure)
+        return
     with contextlib.ExitStack() as stack:
         line = None if dry_run else ProgressLine.for_terminal()
         options = Options(
@@ -147,6 +157,19 @@ def command(
             on_line=click.echo if dry_run else None,
         )
         run_backup(options)
+
+
+def _tell(*, check: bool, mail_failure: bool) -> None:
+    """Answer from this machine's own notes, without a network."""
+    notes, now = last_run.read(), time.time()
+    if mail_failure:
+        last_run.mail_failure(notes, now)
+    elif check:
+        line, status = last_run.check(notes, now)
+        click.echo(line)
+        raise click.exceptions.Exit(status)
+    else:
+        click.echo("\n".join(last_run.describe(notes, now)))
 
 
 def main() -> NoReturn:

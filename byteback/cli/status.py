@@ -17,7 +17,7 @@ from byteback.cli._options import (
     verbose_option,
     version_option,
 )
-from byteback.errors import BytebackError, NotSetUpError, UsageError
+from byteback.errors import BytebackError, NotRootError, NotSetUpError, UsageError
 from byteback.model.status import Report
 from byteback.server.store import layout
 
@@ -109,7 +109,7 @@ def _look_after(*, scrub: bool) -> None:
     from byteback.server.status import scrub as scrubbing
 
     if os.geteuid() != 0:
-        raise UsageError("only root can do that", hint="run it with sudo")
+        raise NotRootError("only root can do that")
     if scrub:
         scrubbing.scrub(layout.find_store())
     else:

@@ -13,7 +13,7 @@ import pytest
 from byteback.cli.setup_client import format_schedule
 from byteback.client.setup import schedule, schedule_files
 from byteback.client.setup.schedule import Schedule, Wish, parse_wish
-from byteback.client.setup.schedule_files import SERVICE, TIMER, Places
+from byteback.client.setup.schedule_files import FAILURE, SERVICE, TIMER, Places
 from byteback.errors import BytebackError, UsageError
 from byteback.system import crontab, host, process
 
@@ -118,6 +118,7 @@ def test_without_a_package_all_is_written(places: Places) -> None:
     assert files_in(places) == {
         "cron.d/byteback-schedule",
         f"units/{SERVICE}",
+        f"units/{FAILURE}",
         f"units/{TIMER}",
     }
     assert str(PROGRAM) in (places.own_units / SERVICE).read_text()

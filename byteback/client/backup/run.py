@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from byteback import locking
-from byteback.client.backup import hook_words, push, selections
+from byteback.client.backup import hook_words, last_run, push, selections
 from byteback.client.backup.excludes import foreign_mount_points
 from byteback.client.backup.largest_file import (
     LargestSeen,
@@ -149,6 +149,7 @@ def _with_finally_hooks(options: Options) -> Summary:
         told["BYTEBACK_DESTINATION"] = format_destination(job.destination)
         summary = _back_up(job, told)
     except BaseException as error:
+        last_run.note_failure(error)
         told |= hook_words.told_of(error)
         try:
             with signals.reopened():
@@ -157,6 +158,7 @@ def _with_finally_hooks(options: Options) -> Summary:
             # The first failure is the one to be told about; this one is logged.
             logger.error("%s", hook_error.message)
         raise
+    last_run.note_success(told.get("BYTEBACK_SNAPSHOT"))
     told |= {"BYTEBACK_RESULT": "success", "BYTEBACK_EXIT_STATUS": "0"}
     hooks.run_all_hooks(directory, told)
     return summary

@@ -19,6 +19,7 @@ from byteback.system import files
 
 TIMER = "byteback-backup.timer"
 SERVICE = "byteback-backup.service"
+FAILURE = "byteback-backup-failure.service"  # which that one starts
 MARK = "# Written by byteback-setup-client"
 SPREAD_MIN = 240  # after midnight, over which machines without a wish are spread
 _TEMPLATES = Path(__file__).parent / "units"
@@ -84,7 +85,7 @@ def write_schedule(places: Places, program: Path, at: time | None) -> bool:
     """
     wanted = _wanted_files(places, program, at)
     changed = [_write(path, text) for path, text in wanted.items()]
-    paths = [places.own_units / SERVICE, places.own_units / TIMER]
+    paths = [places.own_units / name for name in (SERVICE, FAILURE, TIMER)]
     paths += [places.drop_in, places.cron_file]
     old = [path for path in paths if path not in wanted and places.has_own(path)]
     changed += [_remove(path) for path in old]
@@ -94,7 +95,7 @@ def write_schedule(places: Places, program: Path, at: time | None) -> bool:
 def _wanted_files(places: Places, program: Path, at: time | None) -> dict[Path, str]:
     wanted: dict[Path, str] = {}
     if not places.is_packaged and places.own_units.is_dir():
-        for name in (SERVICE, TIMER):
+        for name in (SERVICE, FAILURE, TIMER):
             path = places.own_units / name
             if places.has_own(path) or not path.exists():  # else it is somebody's own
                 wanted[path] = format_unit(name, program)
