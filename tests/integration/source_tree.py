@@ -96,8 +96,6 @@ def make_rights(directory: Path) -> None:
     attributed.write_text("x")
     os.setxattr(attributed, "user.comment", b"\x00binary\xff")
     os.setxattr(attributed, "trusted.secret", b"root's")
-    # What the server keeps of owners must not be mistaken for its own bookkeeping.
-    os.setxattr(attributed, "user.rsync.%stat", b"100777 0,0 0:0")
     capable = directory / "capable"
     capable.write_text("x")
     run_program([require_program("setcap"), "cap_net_raw+ep", capable])
@@ -137,8 +135,6 @@ def describe(path: Path, first_names: dict[int, Path]) -> Entry:
         attributes=tuple(
             (name, os.getxattr(path, name, follow_symlinks=False))
             for name in sorted(os.listxattr(path, follow_symlinks=False))
-            # rsync(1), --xattrs: its own bookkeeping is never sent.
-            if not name.startswith("user.rsync.%")
         ),
         first_name=os.fsencode(first_names[status.st_ino]),
     )

@@ -14,6 +14,7 @@ from tests.integration.programs import Outcome, run_program
 
 STAT = "user.rsync.%stat"
 NO_RETRY = ("--retry-number", "0")
+CHECKED = Path("/var/lib/byteback/attributes-checked")
 
 
 @pytest.fixture
@@ -132,3 +133,42 @@ def test_a_path_that_is_too_long_is_named(
     backup(enrolled_client, "--source", source)
     assert not copy_of(enrolled_client, source / "z/old").exists()
     assert not copy_of(enrolled_client, too_deep).exists()
+
+
+# --- Attributes of rsync's own -----------------------------------------------------
+
+
+def test_attributes_that_no_backup_keeps_are_told_once(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    CHECKED.unlink(missing_ok=True)
+    for name in ("a", "b", "store/c"):
+        path = source / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    os.setxattr(source / "a", STAT, b"104777 0,0 5:6")
+    os.setxattr(source / "store/c", STAT, b"100644 0,0 0:0")
+    (enrolled_client.configuration / "excludes").write_text(f"{source}/store/\n")
+    words = ("--source", source)
+    outcome = backup(enrolled_client, *words, expect=3)
+    first, hint, *names = outcome.stderr.splitlines()
+    assert first.endswith(
+        "the backup is done, but one file has attributes that no backup keeps"
+    )
+    assert "byteback(7)" in hint
+    assert names == [f"  {source}/a"]
+    # Nor does the server take the client's attribute for its own note.
+    noted = os.getxattr(copy_of(enrolled_client, source / "a"), STAT)
+    assert noted == b"100644 0,0 0:0"
+    restore = enrolled_client.bin / "byteback-restore"
+    shown = run_program([restore, "--verify"], check=False)
+    assert shown.status == 3
+    assert f"{source}/a" in shown.stderr
+    # Once told it is known, until it is sent again.
+    backup(enrolled_client, *words)
+    (source / "a").write_text("changed")
+    outcome = backup(enrolled_client, *words, expect=3)
+    assert f"  {source}/a" in outcome.stderr
+    os.removexattr(source / "a", STAT)
+    backup(enrolled_client, *words)
+    run_program([restore, "--verify"])

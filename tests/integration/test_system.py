@@ -110,8 +110,6 @@ def become_client(root: Path, client: EnrolledClient) -> None:
 def make_hard(root: Path) -> None:
     """Everything that a file system can hold and a backup can lose."""
     make_source_tree(root / "srv/hard")
-    # Such a name is rsync's own, and never sent: comparing would always find it.
-    os.removexattr(root / "srv/hard/rights/attributes", "user.rsync.%stat")
     make_names(root / "srv/names")
     make_times(root / "srv/times")
     make_links(root / "srv/links")

@@ -19,9 +19,9 @@ TOO_LONG = f"filename overflows max-path len by 206: /srv/{'x' * 4200}/end"
 
 
 def error(outcome: Outcome) -> IncompleteBackupError:
-    found = Shortfall(outcome).error()
-    assert found is not None
-    return found
+    found = Shortfall(outcome)
+    assert found
+    return found.error()
 
 
 def test_names_of_unread_files_are_told_once_each() -> None:
@@ -32,9 +32,15 @@ def test_names_of_unread_files_are_told_once_each() -> None:
     assert error(one).message == "the backup is done, but one file could not be read"
 
 
+def test_a_file_that_two_complaints_name_is_one() -> None:
+    again = "ERROR: a b failed verification -- update discarded."
+    found = error(Outcome(PARTIAL, problems=UNREAD[:1], remarks=(again,)))
+    assert found.message == "the backup is done, but one file could not be read"
+
+
 @pytest.mark.parametrize("status", [0, VANISHED])
 def test_nothing_is_missing(status: int) -> None:
-    assert Shortfall(Outcome(status, remarks=("a banner",))).error() is None
+    assert not Shortfall(Outcome(status, remarks=("a banner",)))
 
 
 def test_complaints_of_every_form_are_shown_and_long_ones_cut_in_the_middle() -> None:
@@ -59,6 +65,21 @@ def test_deletions_that_rsync_left_out_are_told() -> None:
     assert found.message.endswith(
         "could not be read, and so files that were deleted here were kept in it"
     )
+
+
+def test_files_whose_attributes_are_lost_are_named() -> None:
+    paths = ("/srv/a", "/srv/\n", "/srv/c")
+    found = Shortfall(Outcome(0), paths[:1]).error()
+    assert found.message == (
+        "the backup is done, but one file has attributes that no backup keeps"
+    )
+    assert found.details == ("/srv/a",)
+    both = Shortfall(Outcome(PARTIAL, problems=UNREAD * 3), paths).error()
+    assert both.message == (
+        "the backup is done, but 2 files could not be read; and 3 files have "
+        "attributes that no backup keeps"
+    )
+    assert both.details == (*UNREAD, "/srv/a", "/srv/\\n")
 
 
 def test_a_long_path_does_not_make_a_disc_look_full() -> None:

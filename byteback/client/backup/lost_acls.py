@@ -9,16 +9,13 @@ which finds it missing, and the attributes in place.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 
 from byteback.client.backup import own_files
-from byteback.model.rsync_names import plain_name
 
 ACL = "system.posix_acl_"
 SYSTEM = "system."  # rsync sends no other attribute of this kind
 
-_LINE = re.compile(r"\d+ (\S{11}) (.+)", re.DOTALL)
 _NEW = "+" * 9
 _ATTRIBUTES = 10  # where an "x" tells that they differ: rsync(1), --itemize-changes
 
@@ -31,10 +28,10 @@ class LostAcls:
 
     def take(self, line: str) -> None:
         """Read one line of rsync's standard output, of the format push.SENT_FORMAT."""
-        match = _LINE.fullmatch(line)
-        if match is None:
+        sent = own_files.parse_sent(line)
+        if sent is None:
             return
-        flags, name = match[1], plain_name(match[2])
+        flags, name = sent
         is_new = flags.endswith(_NEW) and flags[1] not in "fL"
         # The attributes that have changed may have been the last ones.
         path = f"/{name}"

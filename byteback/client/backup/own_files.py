@@ -4,7 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+from byteback.model.rsync_names import plain_name
+
+_SENT = re.compile(r"\d+ (\S{11}) (.+)", re.DOTALL)
+
+
+class Sent(NamedTuple):
+    """What rsync prints of a name as it sends it."""
+
+    flags: str  # rsync(1), --itemize-changes
+    name: str  # below /; a directory's ends in a slash
+
+
+def parse_sent(line: str) -> Sent | None:
+    """Read a line of the format push.SENT_FORMAT; None for any other."""
+    match = _SENT.fullmatch(line)
+    if match is None:
+        return None
+    # rsync prints the slash of its source "/" in front.
+    return Sent(match[1], plain_name(match[2]).lstrip("/"))
 
 
 def attributes(path: str) -> list[str]:

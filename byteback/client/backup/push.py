@@ -37,7 +37,7 @@ OPTIONS = (
     "--stats",
     "--no-human-readable",
 )
-SENT_FORMAT = "--out-format=%l %i %n"  # largest_file and lost_acls read it
+SENT_FORMAT = "--out-format=%l %i %n"  # own_files and largest_file read it
 BLOCK_SIZE = "--block-size="
 
 

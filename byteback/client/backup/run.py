@@ -18,6 +18,7 @@ from byteback.client.backup.largest_file import (
     write_largest,
 )
 from byteback.client.backup.lost_acls import LostAcls, scan
+from byteback.client.backup.own_attributes import OwnAttributes
 from byteback.client.backup.sending import send
 from byteback.client.backup.shortfall import Shortfall
 from byteback.client.settings import (
@@ -37,7 +38,7 @@ from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
 from byteback.system import files, hooks, host, privilege, signals
-from byteback.system.rsync.command import PARTIAL, Outcome, Progress
+from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire import requests
 from byteback.wire.replies import Completion, parse_completion
 
@@ -83,6 +84,7 @@ class Summary:
     outcome: Outcome
     duration_s: float
     completion: Completion | None  # None after a dry run
+    missing: Shortfall | None = None
 
     def sentence(self) -> str:
         """One line for the log and for whoever watches."""
@@ -180,9 +182,8 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
     if completion is not None and completion.snapshot is not None:
         told["BYTEBACK_SNAPSHOT"] = completion.snapshot
     logger.info("%s", summary.sentence())
-    missing = Shortfall(summary.outcome).error()
-    if missing is not None:
-        raise missing
+    if summary.missing:
+        raise summary.missing.error()
     hooks.run_hooks(directory / hook_words.POST, told | {"BYTEBACK_RESULT": "success"})
     return summary
 
@@ -192,12 +193,15 @@ def _transfer(
 ) -> Summary:
     options = job.options
     largest = read_largest()
-    seen, lost = LargestSeen(largest or 0), LostAcls()
+    seen, lost, own = LargestSeen(largest or 0), LostAcls(), OwnAttributes()
 
     def hear(line: str) -> None:
         seen.take(line)
         lost.take(line)
+        own.take(line)
 
+    if not options.dry_run:
+        own.begin()
     argv = push.push_argv(
         connection,
         job.selection,
@@ -223,20 +227,29 @@ def _transfer(
         # Nothing was printed of a first backup.
         names = scan(*_own_files(job)) if largest is None else lost.names
         _send_again(job, connection, names)
+        rules = [*job.selection.rules, *read_rsync_flags(options.files)]
+        own.look_at_all(*_own_files(job), rules)
+    missing = Shortfall(outcome, own.paths)
     completion = None
     if not options.dry_run:
-        request = requests.Complete(
-            json=True,
-            incomplete=outcome.status == PARTIAL,
-            files=outcome.files_sent,
-        )
-        answer = retrying(
-            lambda: connection.request(request), options.retry, renew=connection.renew
-        )
-        completion = parse_completion(answer.text)
-        chosen = selections.choose(options.sources, options.excludes)
-        selections.note(chosen, completion.snapshot)
-    return Summary(outcome, time.monotonic() - started, completion)
+        completion = _complete(job, connection, missing)
+        own.end()
+    return Summary(outcome, time.monotonic() - started, completion, missing)
+
+
+def _complete(job: Job, connection: Connection, missing: Shortfall) -> Completion:
+    """Tell the server that all is sent, and remember what that was."""
+    options = job.options
+    request = requests.Complete(
+        json=True, incomplete=bool(missing), files=missing.outcome.files_sent
+    )
+    answer = retrying(
+        lambda: connection.request(request), options.retry, renew=connection.renew
+    )
+    completion = parse_completion(answer.text)
+    chosen = selections.choose(options.sources, options.excludes)
+    selections.note(chosen, completion.snapshot)
+    return completion
 
 
 def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from byteback.errors import IncompleteBackupError, escape
@@ -10,29 +11,43 @@ from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome
 
 LINES_SHOWN = 5
+PATHS_SHOWN = 2  # of them, beside complaints
 LONGEST_LINE = 400  # characters; a path may have ten times as many
+
+HINT_UNREAD = "mend or exclude what is listed here; all the rest is safe"
+HINT_ATTRIBUTES = "they are named user.rsync.*, as rsync's own: see byteback(7)"
 
 _QUOTED_NAME = re.compile(r'"(/?[^"]*)"')
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """What could not be read, sent or kept."""
+    """What could not be read, sent or kept. True if there is anything."""
 
     outcome: Outcome
+    own_attributes: Sequence[str] = ()  # paths, see own_attributes.py
 
-    def error(self) -> IncompleteBackupError | None:
-        """What the user is told; None if nothing is missing."""
-        if self.outcome.status != command.PARTIAL:
-            return None
-        message = f"the backup is done, but {_count(self.outcome)} could not be read"
-        if self.outcome.kept_deleted:
-            message += ", and so files that were deleted here were kept in it"
-        lines = self.outcome.all_problems[:LINES_SHOWN]
+    def __bool__(self) -> bool:
+        return self.outcome.status == command.PARTIAL or bool(self.own_attributes)
+
+    def error(self) -> IncompleteBackupError:
+        """What the user is told."""
+        sentences, hint, lines = [], HINT_ATTRIBUTES, list[str]()
+        own = [escape(path) for path in self.own_attributes]
+        if self.outcome.status == command.PARTIAL:
+            what = f"{_count(self.outcome)} could not be read"
+            if self.outcome.kept_deleted:
+                what += ", and so files that were deleted here were kept in it"
+            sentences, hint = [what], HINT_UNREAD
+            lines = [escape(_shorten(line)) for line in self.outcome.all_problems]
+            lines = lines[: LINES_SHOWN - min(len(own), PATHS_SHOWN)]
+        if own:
+            files = "one file has" if len(own) == 1 else f"{len(own)} files have"
+            sentences.append(f"{files} attributes that no backup keeps")
         return IncompleteBackupError(
-            message,
-            hint="mend or exclude what is listed here; all the rest is safe",
-            details=[escape(_shorten(line)) for line in lines],
+            f"the backup is done, but {'; and '.join(sentences)}",
+            hint=hint,
+            details=[*lines, *own][:LINES_SHOWN],
         )
 
 
@@ -48,8 +63,11 @@ def unread_names(outcome: Outcome) -> list[str]:
 
 def _count(outcome: Outcome) -> str:
     """How many files, where each complaint names one."""
-    has_others = len(outcome.all_problems) > len(outcome.problems)
-    names = [] if has_others else unread_names(outcome)
+    names = unread_names(outcome)
+    plain = [name.strip("/") for name in names]
+    for line in outcome.all_problems[len(outcome.problems) :]:
+        if not any(name in line for name in plain):
+            return "some files"
     if len(names) == 1:
         return "one file"
     return f"{len(names)} files" if names else "some files"

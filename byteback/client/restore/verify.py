@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from byteback.client.backup.own_attributes import has_own
+from byteback.client.backup.shortfall import HINT_ATTRIBUTES
 from byteback.client.restore import pull, query, response
 from byteback.client.restore.query import Query, Server
 from byteback.client.restore.run import DEFAULT_IO_TIMEOUT_S
 from byteback.client.settings import read_io_timeout, read_rsync_flags
 from byteback.client.transport.connection import Connection
-from byteback.errors import BytebackError, escape, quote
+from byteback.errors import BytebackError, IncompleteBackupError, escape, quote
 from byteback.model.listing import Entry, rank_trees
 from byteback.model.size import format_count
 from byteback.model.snapshot import CURRENT
@@ -47,8 +49,8 @@ def verify(server: Server, sample: int) -> Verified:
 
     Only files count that have not changed since, going by size and time: those must
     be the same to the byte.
-    Raises BytebackError if any differs or none can be compared, else as Connection
-    and run_pull.
+    Raises BytebackError if any differs or none can be compared, IncompleteBackupError
+    if any has attributes that no backup keeps, else as Connection and run_pull.
     """
     with query.connected(server) as connection:
         snapshot = _newest_snapshot(connection)
@@ -68,6 +70,15 @@ def verify(server: Server, sample: int) -> Verified:
             hint="a disc or memory may be failing, here or on the server; compare with "
             f"byteback-restore --restore --snapshot {snapshot}",
             details=[escape(path) for path in differing[:SHOWN]],
+        )
+    lacking = [entry.path for entry in entries if has_own(entry.path)]
+    if lacking:
+        raise IncompleteBackupError(
+            f"the contents of {format_count(len(entries), 'file')} are the same in "
+            f"{snapshot}, but {len(lacking)} of them have attributes that no backup "
+            "keeps",
+            hint=HINT_ATTRIBUTES,
+            details=[escape(path) for path in lacking[:SHOWN]],
         )
     size = sum(entry.size for entry in entries)
     files = format_count(len(entries), "file")
