@@ -172,3 +172,46 @@ def test_attributes_that_no_backup_keeps_are_told_once(
     os.removexattr(source / "a", STAT)
     backup(enrolled_client, *words)
     run_program([restore, "--verify"])
+
+
+# --- More names than btrfs allows a file -------------------------------------------
+
+MOST_NAMES = 65_535  # of a file on btrfs; tmpfs has no limit
+
+
+@pytest.fixture
+def linked(source: Path) -> Iterator[Path]:
+    """A directory with more names of one file, spread over directories."""
+    run_program(["mount", "-t", "tmpfs", "none", source])
+    try:
+        tree = source / "tree"
+        for number in range(100):
+            (tree / f"{number:02}").mkdir(parents=True)
+        (tree / "first").write_text("many")
+        for number in range(MOST_NAMES + 300):
+            os.link(tree / "first", tree / f"{number % 100:02}" / f"name-{number}")
+        (tree / "last").mkdir()
+        (tree / "last/other").write_text("other")
+        yield tree
+    finally:
+        run_program(["umount", source])
+
+
+def test_more_names_than_the_server_allows_a_file(
+    enrolled_client: EnrolledClient, linked: Path
+) -> None:
+    # What is on a tmpfs would be left out by itself.
+    words = ("--source", linked, "--exclude", "/none", *NO_RETRY)
+    names = {path.relative_to(linked) for path in linked.rglob("*")}
+    for number in range(2):
+        (linked / f"new-{number}").write_text("new")
+        names.add(Path(f"new-{number}"))
+        outcome = backup(enrolled_client, *words)
+        assert (outcome.stdout, outcome.stderr) == ("", "")
+        copy = copy_of(enrolled_client, linked)
+        assert {path.relative_to(copy) for path in copy.rglob("*")} == names
+        assert (copy / "last/other").read_text() == "other"
+        files = {path.stat().st_ino: path for path in copy.rglob("name-*")}
+        assert len(files) == 2
+        assert {path.read_text() for path in files.values()} == {"many"}
+        assert sum(path.stat().st_nlink for path in files.values()) == MOST_NAMES + 301

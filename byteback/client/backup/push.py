@@ -129,17 +129,24 @@ def push_argv(
 
 
 def again_argv(
-    connection: Connection, files: Files, io_timeout_s: int, list_file: str
+    connection: Connection,
+    files: Files,
+    io_timeout_s: int,
+    list_file: str,
+    *,
+    with_new: bool = False,
 ) -> list[str]:
     """rsync's command line to compare once more the names that a file lists.
 
     Of a directory, that is its own owner, mode and attributes: nothing in it is sent,
-    and nothing deleted, whatever rsync_flags may say. What was left out of the backup
-    is not made there either, though rules say nothing about names in a list.
+    and nothing deleted, whatever rsync_flags may say. Without ``with_new`` what was
+    left out of the backup is not made there either: rules say nothing about names in
+    a list.
     """
     argv = push_argv(connection, Selection(()), files, io_timeout_s)
     kept = [word for word in argv if not word.startswith(("--del", "--recursive"))]
-    return [kept[0], f"--files-from={list_file}", "--from0", "--existing", *kept[1:]]
+    words = [f"--files-from={list_file}", "--from0"]
+    return [kept[0], *words, *([] if with_new else ["--existing"]), *kept[1:]]
 
 
 def _check_rules(file: Path) -> None:

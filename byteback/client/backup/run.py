@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from byteback import locking
-from byteback.client.backup import hook_words, last_run, push, selections
+from byteback.client.backup import hook_words, last_run, many_links, push, selections
 from byteback.client.backup.excludes import foreign_mount_points
 from byteback.client.backup.largest_file import (
     LargestSeen,
@@ -215,6 +215,7 @@ def _transfer(
         block_size=None if largest is None else choose_block_size(largest),
         compress=greeting.compresses,
     )
+    argv[1:1] = many_links.options()
     outcome = send(
         argv,
         connection,
@@ -223,10 +224,11 @@ def _transfer(
         on_line=options.on_line or hear,
     )
     if not options.dry_run:
+        outcome = _complete_links(job, connection, outcome)
         _remember_largest(job, largest, seen.size, outcome)
         # Nothing was printed of a first backup.
         names = scan(*_own_files(job)) if largest is None else lost.names
-        _send_again(job, connection, names)
+        _send_lost_acls(job, connection, names)
         rules = [*job.selection.rules, *read_rsync_flags(options.files)]
         own.look_at_all(*_own_files(job), rules)
     missing = Shortfall(outcome, own.paths)
@@ -252,18 +254,35 @@ def _complete(job: Job, connection: Connection, missing: Shortfall) -> Completio
     return completion
 
 
-def _send_again(job: Job, connection: Connection, names: Sequence[str]) -> None:
+def _complete_links(job: Job, connection: Connection, outcome: Outcome) -> Outcome:
+    """Bring the names that the server could not link (see many_links)."""
+    many_links.remember(outcome)
+    return many_links.complete(
+        outcome,
+        *_own_files(job),
+        lambda names: _send_again(job, connection, names, with_new=True),
+    )
+
+
+def _send_lost_acls(job: Job, connection: Connection, names: Sequence[str]) -> None:
     """Bring the ACLs that the server's rsync has lost (see lost_acls)."""
-    if not names:
-        return
-    logger.debug("sending the ACLs of %d files once more", len(names))
+    if names:
+        logger.debug("sending the ACLs of %d files once more", len(names))
+        _send_again(job, connection, names)
+
+
+def _send_again(
+    job: Job, connection: Connection, names: Sequence[str], *, with_new: bool = False
+) -> Outcome:
     with files.in_memory() as file:
         for name in names:
             file.write(name.encode("utf-8", "surrogateescape") + b"\0")
         file.flush()
         options = job.options
-        argv = push.again_argv(connection, options.files, job.io_timeout_s, "-")
-        send(argv, connection, options.retry, stdin=file.fileno())
+        argv = push.again_argv(
+            connection, options.files, job.io_timeout_s, "-", with_new=with_new
+        )
+        return send(argv, connection, options.retry, stdin=file.fileno())
 
 
 def _remember_largest(job: Job, known: int | None, seen: int, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from byteback.client.backup import verdict
+from byteback.client.backup import many_links, verdict
 from byteback.client.backup.push import BLOCK_SIZE
 from byteback.client.transport.connection import Connection
 from byteback.client.transport.retry import RetryPolicy, retrying
@@ -39,7 +39,8 @@ def send(
     """
     transfer = _Transfer(list(argv), connection, on_progress, on_line, stdin)
     outcome = retrying(transfer.attempt, policy, renew=connection.renew)
-    if outcome.status == command.PARTIAL and policy.number > 0:
+    is_partial = outcome.status == command.PARTIAL
+    if is_partial and outcome.all_problems and policy.number > 0:
         # Once more: what could not be read may just have been in the way.
         logger.warning("some files could not be read; trying those once more")
         soon = RetryPolicy(policy.number, min(policy.delay_s, PARTIAL_PAUSE_S))
@@ -71,6 +72,9 @@ class _Transfer:
 
     def _once(self) -> Outcome:
         outcome = self._run()
+        if outcome.unlinked and outcome.status == command.NOT_LINKED:
+            self.words.insert(1, many_links.ALL_AT_ONCE)
+            outcome = self._run()
         is_too_large = outcome.status == command.NO_MEMORY
         if is_too_large or outcome.status < 0:
             # The server may have more of a new file than anybody knew of, and each of

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from byteback.errors import escape
 from byteback.system import process, signals
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 SUCCESS = 0
 PARTIAL = 23  # some files or attributes could not be transferred
+NOT_LINKED = 13  # among other errors that rsync makes itself
 NO_MEMORY = 22
 VANISHED = 24  # some source files vanished meanwhile, as files do
 
@@ -55,6 +56,7 @@ MEANINGS = {
 
 MAX_PROBLEMS = 1000  # lines kept of what rsync complains about
 MAX_REMARKS = 20
+MAX_UNLINKED = 1_000_000
 NO_DELETIONS = "IO error encountered -- skipping file deletion"
 
 _PROGRESS = re.compile(
@@ -64,6 +66,24 @@ _PROGRESS = re.compile(
 _STATISTIC = re.compile(r"([A-Z][A-Za-z ]+): ([\d,.]{1,40})", re.ASCII)
 _LINE_END = re.compile(rb"[\r\n]")
 _VANISHED = re.compile(r"(?:file|directory|link|special|device) has vanished: ")
+
+
+# At the end of the line stands the system's reason, for EMLINK.
+_UNLINKED = re.compile(
+    r'rsync: (?:\[\w+\] )?link "(.+)" => (.+) failed: Too many links \(\d+\)', re.DOTALL
+)
+
+
+class Unlinked(NamedTuple):
+    """A name that the other side could not make: its file has too many already."""
+
+    path: str  # the other side's own, as rsync prints it
+    target: str  # another name of the file, as it was sent
+
+    @property
+    def complaint(self) -> str:
+        """rsync's own words."""
+        return f'link "{self.path}" => {self.target} failed: Too many links'
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,7 @@ class Outcome:
     size_sent: int = 0  # bytes of the files that were sent, themselves
     # What is gone here may still be there: after some errors rsync deletes nothing.
     kept_deleted: bool = False
+    unlinked: tuple[Unlinked, ...] = ()  # which are no problems yet
 
     @property
     def all_problems(self) -> tuple[str, ...]:
@@ -103,7 +124,13 @@ class Outcome:
         if self.is_success:
             return self.problems
         others = [line for line in self.remarks if not _VANISHED.match(line)]
-        return (*self.problems, *others) or (self.meaning,)
+        said = (*self.problems, *others)
+        return said if said or self.unlinked else (self.meaning,)
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether anything is said of files, but for what is unlinked."""
+        return bool(self.problems or set(map(_VANISHED.match, self.remarks)) & {None})
 
     @property
     def is_success(self) -> bool:
@@ -184,6 +211,7 @@ def transfer(
         complaint=tuple(complained.tail),
         remarks=tuple(complained.remarks),
         kept_deleted=said.kept_deleted,
+        unlinked=tuple(complained.unlinked),
     )
 
 
@@ -258,6 +286,7 @@ class _Complained:
         self.problems: list[str] = []
         self.tail: list[str] = []
         self.remarks: list[str] = []
+        self.unlinked: list[Unlinked] = []
 
     def read(self, stream: IO[bytes]) -> None:
         """Take all lines, to the end of ``stream``."""
@@ -271,7 +300,10 @@ class _Complained:
     def _take(self, line: str) -> None:
         self.tail.append(line)
         del self.tail[: -process.DETAIL_LINES]
-        if line.startswith("rsync: "):
+        unlinked = _UNLINKED.fullmatch(line)
+        if unlinked is not None and len(self.unlinked) < MAX_UNLINKED:
+            self.unlinked.append(Unlinked(unlinked[1], unlinked[2]))
+        elif line.startswith("rsync: "):
             if len(self.problems) < MAX_PROBLEMS:
                 self.problems.append(line.removeprefix("rsync: "))
         elif not line.startswith("rsync "):
