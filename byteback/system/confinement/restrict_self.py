@@ -29,5 +29,5 @@ def restrict_self(trees: Collection[Path]) -> None:
     confine.enter(
         landlock.ruleset(abi) if abi else b"",
         [landlock.encode(grant, abi) for grant in grants if grant.path.exists()],
-        seccomp.build_filter(seccomp.machine()),
+        seccomp.build_filter(),
     )

@@ -97,10 +97,10 @@ def describe(user: str | None = None) -> str:
             "nothing here can confine transfers: the kernel has no Landlock of version "
             f"{landlock.MIN_ABI} or later, and bubblewrap does not work"
         )
-    if seccomp.build_filter(seccomp.machine()):
+    if seccomp.build_filter():
         layers.append("seccomp")
     else:
-        layers.append(f"no seccomp, which byteback lacks for {seccomp.machine()}")
+        layers.append(seccomp.missing_reason())
     return f"transfers are confined to their client's tree by {', '.join(layers)}"
 
 
@@ -211,7 +211,7 @@ def _plan(job: Job, abi: int, tree: Path, fifo: Path | None) -> list[str]:
         if job.fifo is not None:
             rights, _ = landlock.encode(Grant(job.fifo, WRITE_FILE), abi)
             words.append(f"grant={rights}:{fifo}")
-    program = seccomp.build_filter(seccomp.machine())
+    program = seccomp.build_filter()
     if program:
         words.append(f"seccomp={program.hex()}")
     return words
@@ -219,6 +219,6 @@ def _plan(job: Job, abi: int, tree: Path, fifo: Path | None) -> list[str]:
 
 def _layers(*kinds: str) -> str:
     names = [kind for kind in kinds if kind]
-    if seccomp.build_filter(seccomp.machine()):
+    if seccomp.build_filter():
         names.append("seccomp")
     return "+".join(names)
