@@ -182,7 +182,7 @@ def _identity_alarms(client: Client) -> Iterator[Alarm]:
             Level.CRITICAL,
             "a full comparison found changes that the client's record had missed",
             "please report it with the client's log; its backups compare everything "
-            "until then",
+            "until byteback-backup --full is run there by hand and finds nothing",
         )
 
 

@@ -27,6 +27,7 @@ class Reason(StrEnum):
 
     AT_ONCE = "at-once"  # come again without a pause: the server has made ready
     RSYNC_REFUSED = "rsync-refused"  # the server's rsync; it has said why before
+    STALE_TREE = "stale-tree"  # current is not what the client takes it for
     NAME_TAKEN = "name-taken"  # the name belongs to another key
     STORE_MISSING = "store-missing"  # the store is not mounted
     STORE_FAILED = "store-failed"  # the store is read-only, or its disc gives errors

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from byteback.errors import RefusedError, quote
 
 PROTOCOL = 1
+MAX_TREE = 64  # characters
 MAX_SIZE = 2**63  # bytes: more than any file system holds
 MAX_SHOWN = 100  # characters of a line that is none of ours
 
@@ -26,6 +27,7 @@ class Hello(NamedTuple):
     protocol: int
     host: str
     is_old_line: bool = False  # the key's line in authorized_keys is the old tool's
+    tree: str | None = None  # current's name, empty for none; older servers: None
 
 
 class Completion(NamedTuple):
@@ -33,6 +35,7 @@ class Completion(NamedTuple):
 
     snapshot: str | None
     newest: str | None  # the host's newest snapshot, this one included
+    tree: str | None = None  # as Hello's, empty too if the last push is another one
 
 
 class End(NamedTuple):
@@ -68,7 +71,8 @@ def parse_hello(text: str) -> Hello:
     ):
         raise _not_understood()
     check_is_alone([*earlier, before])
-    return Hello(version, protocol, host, fields.get("is_old_line") is True)
+    is_old_line = fields.get("is_old_line") is True
+    return Hello(version, protocol, host, is_old_line, _text(fields, "tree"))
 
 
 def check_is_alone(earlier: Sequence[str]) -> None:
@@ -91,7 +95,7 @@ def parse_completion(text: str) -> Completion:
         value is None or isinstance(value, str) for value in (snapshot, newest)
     ):
         raise _not_understood()
-    return Completion(snapshot, newest)
+    return Completion(snapshot, newest, _text(fields, "tree"))
 
 
 def parse_end(fields: dict[str, Any]) -> End | None:
@@ -105,6 +109,11 @@ def parse_end(fields: dict[str, Any]) -> End | None:
         is_size = type(size) is int and 0 <= size < MAX_SIZE
         return End(found, whole, names, size if is_size else None)
     return None
+
+
+def _text(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    return value if isinstance(value, str) and len(value) <= MAX_TREE else None
 
 
 def _parse(text: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ _SNAPSHOT = re.compile(r"[A-Za-z0-9*_][A-Za-z0-9:+*._-]{0,254}", re.ASCII)
 # rsync 3.2.4 and later put a backslash before each of these in what they send to a
 # shell, and before a backslash unless it escapes one of "*?[]" (rsync's options.c).
 _ESCAPED = re.compile(rb"\\([^*?\[\]])")
+_PUSH = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _QUOTED_PRINTABLE = re.compile(rb"=([0-9A-Fa-f]{2})")
 
 
@@ -37,12 +38,15 @@ class Complete(NamedTuple):
     """The transfer is complete: snapshot ``current`` now.
 
     ``incomplete`` tells that some files could not be read; ``files`` is how many the
-    client says it sent, for the record only.
+    client says it sent, for the record only. ``push`` is what it called its transfer;
+    ``missed`` how many changes a full comparison found that its record had not told.
     """
 
     json: bool = False
     incomplete: bool = False
     files: int | None = None
+    push: str | None = None
+    missed: int | None = None
 
 
 class List(NamedTuple):
@@ -99,12 +103,32 @@ def format_request(request: Ping | Complete | Find) -> str:
             words += ["--incomplete"] * request.incomplete
             if request.files is not None:
                 words.append(f"--files={request.files}")
+            words += [f"--push={request.push}"] if request.push else []
+            if request.missed is not None:
+                words.append(f"--missed={request.missed}")
         case Find():
             words += ["--find", f"--snapshot={request.snapshot}"]
             words.append(f"--scope={request.scope}")
             words += [f"--since={request.since}"] if request.since else []
             words += [f"--sample={request.sample}"] if request.sample else []
     return " ".join(words)
+
+
+def new_push() -> str:
+    """A random number for a transfer, by which its client knows it again."""
+    import os
+
+    return os.urandom(16).hex()
+
+
+def format_push_program(push: str | None, base: str | None) -> str:
+    """What a new client gives rsync as --rsync-path for one transfer.
+
+    ``push`` is a number of its own, and ``base`` what it takes ``current`` to be, where
+    it sends only changes. Older servers know neither.
+    """
+    words = ["rsync", "--fake-super"] + ([f"--tree-push={push}"] if push else [])
+    return " ".join(words + ([f"--tree-base={base}"] if base else []))
 
 
 def format_pull_program(snapshot: str) -> str:
@@ -193,16 +217,20 @@ def _parse_control(raw: list[bytes]) -> Request:
 
 
 def _parse_complete(words: list[str]) -> Complete:
-    files = None
+    files = push = missed = None
     flags = []
     for word in words:
         name, equals, value = word.partition("=")
         if name == "--files" and equals:
             files = _number(name, value)
+        elif name == "--missed" and equals:
+            missed = _number(name, value)
+        elif name == "--push" and _PUSH.fullmatch(value):
+            push = value
         else:
             flags.append(word)
     json, incomplete, _ = _flags(flags, "--json", "--incomplete", "--verbose")
-    return Complete(json, incomplete, files)
+    return Complete(json, incomplete, files, push, missed)
 
 
 def _parse_find(words: list[str]) -> Find:

@@ -119,6 +119,46 @@ def test_what_a_client_says_twice_counts_once() -> None:
     assert argv.count("--numeric-ids") == argv.count("--inplace") == 1
 
 
+CHANGES = (
+    f"--server -ldHogDtpAXR{CAP} --no-r --log-format=%i --delete-during --force -@-1 "
+    "--numeric-ids --inplace"
+)
+
+
+def test_a_list_of_changes_is_taken_with_what_it_is_based_on() -> None:
+    push, base = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+    words = [f"--tree-push={push}", f"--tree-base={base}", *CHANGES.split(), ".", "."]
+    command = build_push(["--fake-super", *words], TIMEOUT)
+    assert (command.push, command.base) == (push, base)
+    assert not any("tree" in word for word in command.argv)
+    assert command.deletes
+    assert "--no-r" in command.argv
+    assert "--force" in command.argv
+    plain = build_push([*BASE.split(), ".", "."], TIMEOUT)
+    assert (plain.push, plain.base) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["--tree-push", "--tree-base"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "../../.ssh", "0" * 31, "0" * 33, "A" * 32, f"{'0' * 31}/"),
+        *(f"{'0' * 32}\n", f"{'0' * 30}\u0661\u0661", f"{'0' * 30}  "),
+    ],
+)
+def test_other_names_of_trees_are_refused(name: str, value: str) -> None:
+    with pytest.raises(RefusedError, match=name):
+        build_push([f"{name}={value}", *BASE.split(), ".", "."], TIMEOUT)
+    with pytest.raises(RefusedError, match=name):
+        build_push([name, *BASE.split(), ".", "."], TIMEOUT)
+
+
+def test_a_restore_has_no_tree() -> None:
+    words = [f"--tree-base={'0' * 32}", "--server", "--sender", f"-lr{CAP}"]
+    with pytest.raises(RefusedError, match="tree-base"):
+        build_pull(words, TIMEOUT, ["./x"], is_confined=True)
+
+
 def test_sparse_goes_where_inplace_is() -> None:
     words = [*f"--server -lrS{CAP}".split(), "--inplace", ".", "."]
     assert f"-lr{CAP}" in build_push(words, TIMEOUT).argv

@@ -44,6 +44,18 @@ def test_a_state_is_read_back(store: Store, state: Transfer) -> None:
     assert state_file(store).stat().st_size == host_state.RECORD_LENGTH
 
 
+def test_only_a_whole_transfer_has_a_mark(store: Store) -> None:
+    mark = tuple("x" * 32 for _ in range(4))
+    host_state.write(store, HOST, Transfer.WHOLE, mark)
+    assert host_state.mark(store, HOST) == mark
+    assert host_state.read(store, HOST) is Transfer.WHOLE
+    for state in (Transfer.RUNNING, Transfer.PARTIAL, Transfer.FAILED):
+        host_state.write(store, HOST, state, mark)
+        assert not host_state.mark(store, HOST)
+    host_state.write(store, HOST, Transfer.WHOLE)
+    assert not host_state.mark(store, HOST)
+
+
 def test_no_state_is_unknown_and_a_damaged_one_is_a_failure(store: Store) -> None:
     assert host_state.read(store, HOST) is Transfer.UNKNOWN
     for damaged in (b"", b"\0" * 64, b"who", b"\xff\xfe"):
@@ -154,8 +166,9 @@ INSERT INTO snapshot (host, name, made, incomplete) VALUES ('web', 'x', 1.0, 1);
 
 def columns(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute("PRAGMA table_info(snapshot)")
-        return {str(row[1]) for row in rows}
+        tables = ("snapshot", "transfer")
+        asked = [connection.execute(f"PRAGMA table_info({table})") for table in tables]
+        return {str(row[1]) for rows in asked for row in rows}
 
 
 def test_an_older_ledger_gains_what_is_new_and_keeps_what_it_has(store: Store) -> None:

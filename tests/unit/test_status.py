@@ -110,6 +110,32 @@ def test_a_report_tells_each_client_from_the_ledger(store: Store) -> None:
     assert report.alarms_of("web") == ()
 
 
+def test_a_report_tells_what_was_compared(store: Store) -> None:
+    add_client(store, "web", 50)
+    for is_full in (True, False, None):
+        number = ledger.begin_transfer(store, "web", "::1", "push", is_full=is_full)
+        ledger.end_transfer(store, number, ledger.TransferEnd("whole", 0, 1, 1))
+    (web,) = collect.collect(store, time.time()).clients
+    assert [backup.is_full for backup in web.backups] == [True, False, None]
+
+
+def test_what_a_record_missed_is_an_alarm_until_a_comparison_finds_nothing(
+    store: Store,
+) -> None:
+    add_client(store, "web", 50)
+
+    def is_alarm(missed: int | None) -> bool:
+        ledger.begin_transfer(store, "web", "::1", "push", is_full=True)
+        if missed is not None:
+            ledger.note_missed(store, "web", missed)
+        found = collect.collect(store, time.time()).alarms_of("web")
+        return "record" in {alarm.kind for alarm in found}
+
+    assert [is_alarm(missed) for missed in (None, 3, None, 0, None)] == [
+        *(False, True, True, False, False)
+    ]
+
+
 def test_without_a_ledger_the_snapshots_tell(store: Store) -> None:
     add_client(store, "web", 124, 100, 76)
     for content in (None, b"rubbish" * 1000):
@@ -250,5 +276,7 @@ def test_an_old_ledger_on_a_full_disc_is_read(
     assert ledger.begin_transfer(store, "web", "::1", "push") is not None
     with ledger_file.opened(store) as opened:
         opened.execute("ALTER TABLE snapshot DROP COLUMN size")
+        opened.execute("ALTER TABLE transfer DROP COLUMN is_full")
+        opened.execute("ALTER TABLE transfer DROP COLUMN missed")
     record(store, "web", 2.1)
     assert collect.collect(store, time.time()).clients[0].newest_good is not None

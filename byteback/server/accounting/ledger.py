@@ -6,6 +6,8 @@ backup or prune fails because it is lost, locked, damaged or because the disc is
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,7 +71,9 @@ class HostRecord:
         self.approvals: list[float] = []
 
 
-def begin_transfer(store: Store, host: str, address: str, kind: str) -> int | None:
+def begin_transfer(
+    store: Store, host: str, address: str, kind: str, *, is_full: bool | None = None
+) -> int | None:
     """Record the start of a transfer; its number, or None if that was impossible."""
     with opened(store, hurried=kind != "push") as ledger:
         cursor = ledger.execute(
@@ -80,12 +84,30 @@ def begin_transfer(store: Store, host: str, address: str, kind: str) -> int | No
             "DELETE FROM transfer WHERE started < ?",
             (time.time() - KEPT_DAYS * _DAY_S,),
         )
+        with contextlib.suppress(sqlite3.OperationalError):  # as in note_missed
+            ledger.execute(
+                "UPDATE transfer SET is_full = ? WHERE id = ?",
+                (is_full, cursor.lastrowid),
+            )
         if cursor.lastrowid is not None and cursor.lastrowid % TRIM_EVERY == 0:
             from byteback.server.accounting.ledger_trim import trim
 
             trim(ledger, host, rows=KEPT_ROWS, recent=KEPT_RECENT)
         return cursor.lastrowid
     return None
+
+
+def note_missed(store: Store, host: str, count: int) -> None:
+    """Record with a host's last push what its comparison found; see ledger_file.
+
+    A ledger of an older version, on a disc without room for new columns, is left alone.
+    """
+    with opened(store) as ledger:
+        ledger.execute(
+            "UPDATE transfer SET missed = ? WHERE id = (SELECT MAX(id) FROM transfer"
+            " WHERE host = ? AND kind = 'push')",
+            (count, host),
+        )
 
 
 def end_transfer(store: Store, number: int | None, end: TransferEnd) -> None:

@@ -18,7 +18,7 @@ HURRIED_WAIT_S = 2.0
 
 # Raised with each change below. A later version only adds tables and columns, so that
 # every version can use the ledger of every other one.
-VERSION = 2
+VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS transfer (
     id INTEGER PRIMARY KEY,
@@ -69,6 +69,10 @@ CREATE TABLE IF NOT EXISTS free_space (  -- one reading an hour, by pruning
 # Table, column and type of what tables of SCHEMA have gained since version 1.
 ADDED_COLUMNS = (
     ("snapshot", "size", "INTEGER"),  # bytes of all files, as the client said
+    ("transfer", "is_full", "INTEGER"),  # 1: every file was compared
+    # Changes that a full comparison found and the client's record had not told; 0: none
+    # by an administrator's own comparison.
+    ("transfer", "missed", "INTEGER"),
 )
 
 

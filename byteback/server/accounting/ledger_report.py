@@ -14,11 +14,13 @@ from byteback.model.status import Backup, FreeReading, Result
 from byteback.server.accounting.ledger_file import opened, path
 from byteback.server.store.layout import Store
 
+# started, ended, result, received, written, taken, is_full
+_Row = tuple[float, float | None, str | None, int, int, int, int | None]
 RECENT = 15  # transfers of each client: ten intervals, and some that failed
 
 _TRANSFERS = """
 SELECT started, ended, result, bytes_received, bytes_written,
-    data_taken + metadata_taken
+    data_taken + metadata_taken, is_full
 FROM transfer WHERE host = ? AND kind = 'push' AND started <= ?
 ORDER BY started DESC LIMIT ?
 """
@@ -26,7 +28,12 @@ _SNAPSHOTS = """
 SELECT made, name, incomplete, files, size FROM snapshot
 WHERE host = ? AND made >= ? ORDER BY made
 """
-# Older than version 2, on a disc that was too full for new columns.
+_MISSED = """
+SELECT missed FROM transfer
+WHERE host = ? AND missed IS NOT NULL ORDER BY started DESC LIMIT 1
+"""
+# Of older versions, on a disc that was too full for new columns.
+_OLD_TRANSFERS = _TRANSFERS.replace("is_full", "NULL")
 _OLD_SNAPSHOTS = _SNAPSHOTS.replace("files, size", "files, NULL")
 
 
@@ -40,7 +47,7 @@ def recent_backups(
     until = time.time() + 1  # a clock that was wrong must not hide what came later
     with opened(store, hurried=True) as ledger:
         for client in clients:
-            rows = ledger.execute(_TRANSFERS, (client, until, number)).fetchall()
+            rows = _transfer_rows(ledger, client, until, number)
             if rows:
                 rows.reverse()
                 found[client] = _join(rows, _snapshot_rows(ledger, client, rows[0][0]))
@@ -67,6 +74,28 @@ def first_transfer(store: Store) -> float | None:
     return None
 
 
+def failed_records(store: Store, clients: list[str]) -> frozenset[str]:
+    """Those clients whose record has missed changes, by their last comparison."""
+    found: set[str] = set()
+    if path(store).exists():
+        with opened(store, hurried=True) as ledger:
+            for client in clients:
+                row = ledger.execute(_MISSED, (client,)).fetchone()
+                if row is not None and row[0]:
+                    found.add(client)
+    return frozenset(found)
+
+
+def _transfer_rows(
+    ledger: sqlite3.Connection, client: str, until: float, number: int
+) -> list[_Row]:
+    values = (client, until, number)
+    try:
+        return ledger.execute(_TRANSFERS, values).fetchall()
+    except sqlite3.OperationalError:
+        return ledger.execute(_OLD_TRANSFERS, values).fetchall()
+
+
 def _snapshot_rows(
     ledger: sqlite3.Connection, client: str, since: float
 ) -> list[tuple[float, str, int, int | None, int | None]]:
@@ -77,14 +106,15 @@ def _snapshot_rows(
 
 
 def _join(
-    rows: list[tuple[float, float | None, str | None, int, int, int]],
+    rows: list[_Row],
     snapshots: list[tuple[float, str, int, int | None, int | None]],
 ) -> tuple[Backup, ...]:
     """Give each transfer the snapshot that was made before the next transfer began."""
     starts = [row[0] for row in rows]
     snapshot_of = {bisect.bisect_right(starts, made[0]) - 1: made for made in snapshots}
     backups = []
-    for number, (started, ended, result, received, written, taken) in enumerate(rows):
+    for number, row in enumerate(rows):
+        started, ended, result, received, written, taken, is_full = row
         _, name, incomplete, files, _ = snapshot_of.get(
             number, (0, None, 0, None, None)
         )
@@ -93,7 +123,10 @@ def _join(
         if known is Result.WHOLE and incomplete:
             known = Result.PARTIAL
         backups.append(
-            Backup(started, ended, known, received, written, taken, files, name)
+            Backup(
+                *(started, ended, known, received, written, taken, files, name),
+                is_full=None if is_full is None else bool(is_full),
+            )
         )
     return tuple(backups)
 

@@ -109,12 +109,7 @@ def _dispatch(store: Store, host: str, request: requests.Request, address: str) 
     match request:
         case requests.Ping():
             if request.json:
-                # New lines name the host in the command, see byteback-receive.
-                is_old_line = "BYTEBACK_HOST" in os.environ
-                hello = replies.Hello(
-                    __version__, replies.PROTOCOL, host, is_old_line=is_old_line
-                )
-                _reply(hello)
+                _reply(_hello(store, host))
             if request.json and request.probe:
                 from byteback.server.session import line_probe
 
@@ -139,10 +134,21 @@ def _dispatch(store: Store, host: str, request: requests.Request, address: str) 
             return sessions.pull(store, host, request, address)
 
 
+def _hello(store: Store, host: str) -> replies.Hello:
+    from byteback.server.store import tree_token
+
+    # New lines name the host in the command, see byteback-receive.
+    is_old_line = "BYTEBACK_HOST" in os.environ
+    tree = tree_token.token(store, host)
+    return replies.Hello(__version__, replies.PROTOCOL, host, is_old_line, tree)
+
+
 def _complete(store: Store, host: str, request: requests.Complete) -> int:
     from byteback.server.snapshots import take
-    from byteback.server.store import settings
+    from byteback.server.store import settings, tree_token
 
+    if request.missed is not None:
+        _note_missed(store, host, request.missed)
     name: str | None = None
     # No failure: an old client would take any other status than 0 for one.
     with contextlib.suppress(PolicyError):
@@ -155,8 +161,20 @@ def _complete(store: Store, host: str, request: requests.Complete) -> int:
         )
     if request.json:
         newest = name or take.newest_name(store, host)
-        _reply(replies.Completion(snapshot=name, newest=newest))
+        # A client that does not say what it sent is told of no tree.
+        tree = tree_token.token(store, host, push=request.push or "none")
+        _reply(replies.Completion(snapshot=name, newest=newest, tree=tree))
     return 0
+
+
+def _note_missed(store: Store, host: str, count: int) -> None:
+    """Keep what a full comparison found, for byteback-status to tell of (D40)."""
+    from byteback.server.accounting import ledger
+
+    ledger.note_missed(store, host, count)
+    if count:
+        what = "changes that the client's record had missed"
+        log.audit("ERROR", host=host, what=what, names=count)
 
 
 def _find(store: Store, host: str, request: requests.Find) -> int:

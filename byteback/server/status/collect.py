@@ -63,6 +63,7 @@ def collect(
     oldest = {name: found.oldest for name, found in snapshots.items()}
     measured = sizes.client_sizes(store, oldest)
     expected = _expect_hours(chosen)
+    failed = ledger_report.failed_records(store, chosen)
     clients = tuple(
         _client(
             store,
@@ -72,6 +73,7 @@ def collect(
             expected.get(name, -1.0),
             measured.get(name),
             verdicts.get(name),
+            record_failed=name in failed,
         )
         for name in chosen
     )
@@ -114,6 +116,8 @@ def _client(
     expect_hours: float,
     size: sizes.ClientSize | None,
     verdict: Verdict | None,
+    *,
+    record_failed: bool,
 ) -> Client:
     said = []
     if verdict is not None and verdict.blamed_since is not None:
@@ -122,6 +126,7 @@ def _client(
         said.append(growth.describe_shrinkage(name, verdict))
     return Client(
         name=name,
+        record_failed=record_failed,
         backups=backups,
         snapshots=snapshots,
         enrolled=_enrolled(store, name) if not (backups or snapshots.number) else None,

@@ -4,6 +4,7 @@ It is kept apart from the ledger, which may be lost at any time, because it deci
 whether ``current`` may become a snapshot. Beside the word stands which start of the
 machine it was written in: a transfer that still "runs" since an earlier one was cut
 off by a power cut or a crash, which may have cost data that rsync had written (D14).
+After a whole transfer follows what tells this tree from any other one (tree_token.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from byteback.errors import BusyError
 from byteback.server.store.layout import Store
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-RECORD_LENGTH = 64  # bytes
+RECORD_LENGTH = 256  # bytes
 
 
 class Transfer(enum.Enum):
@@ -84,15 +85,24 @@ def current_is_whole(store: Store, host: str) -> bool:
     return state.is_finished
 
 
-def write(store: Store, host: str, state: Transfer) -> None:
+def mark(store: Store, host: str) -> tuple[str, ...]:
+    """The words that were recorded with the end of a whole transfer; none otherwise."""
+    words = _words(store, host)
+    return tuple(words[2:]) if words[:1] == [Transfer.WHOLE.value] else ()
+
+
+def write(store: Store, host: str, state: Transfer, mark: tuple[str, ...] = ()) -> None:
     """Record ``state``, to survive a power cut; the caller holds the host's lock.
+
+    ``mark`` are words to go with it.
 
     Raises BusyError on a full disc, so that no transfer starts that could not be
     told from a finished one later.
     """
     # Always the same length, and never cut to nothing first: so there is no moment
     # in which a crash leaves an empty file behind.
-    record = f"{state.value} {_boot_id()}".ljust(RECORD_LENGTH - 1) + "\n"
+    words = " ".join([state.value, _boot_id(), *mark])
+    record = words.ljust(RECORD_LENGTH - 1) + "\n"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(_path(store, host), flags, mode=0o600)
@@ -118,6 +128,13 @@ def _read(store: Store, host: str) -> tuple[Transfer, str]:
         return Transfer.UNKNOWN, ""
     except (OSError, ValueError, IndexError):
         return Transfer.FAILED, ""
+
+
+def _words(store: Store, host: str) -> list[str]:
+    try:
+        return _path(store, host).read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return []
 
 
 def _boot_id() -> str:

@@ -99,6 +99,10 @@ PULL_OPTIONS = _COMMON_OPTIONS | {"from0": None}
 # Our own, or without effect here: read and left out of what is built.
 _DROPPED = frozenset({"--fake-super", "--debug=NONE"})
 
+# Not rsync's: what a push is called, and what it takes current to be (tree_token.py).
+_TREE_PUSH, _TREE_BASE = "--tree-push=", "--tree-base="
+_TREE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
 _HINTS = {
     "-s": "run rsync with --no-protect-args: byteback must see what is asked for",
     "--super": "byteback keeps owners by --fake-super",
@@ -115,6 +119,7 @@ class _Words:
     is_server: bool = False
     is_sender: bool = False
     timeout_s: int = 0
+    tree: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,8 @@ class ServerCommand:
     argv: tuple[str, ...]
     is_dry_run: bool
     deletes: bool  # what the client does not have: as every backup does
+    push: str | None = None  # the client's own number of this transfer
+    base: str | None = None  # what it takes current for, where it sends only changes
 
 
 def build_push(words: Sequence[str], io_timeout_s: int) -> ServerCommand:
@@ -197,7 +204,13 @@ def _build(read: _Words, io_timeout_s: int, paths: Sequence[str]) -> ServerComma
         *paths,
     ]
     deletes = any(option.startswith("--delete") for option in read.options)
-    return ServerCommand(tuple(argv), "n" in read.letters, deletes)
+    return ServerCommand(
+        tuple(argv),
+        "n" in read.letters,
+        deletes,
+        read.tree.get(_TREE_PUSH),
+        read.tree.get(_TREE_BASE),
+    )
 
 
 def _read(
@@ -212,6 +225,11 @@ def _read(
             read.is_sender = True
         elif word in _DROPPED:
             continue
+        elif word.startswith((_TREE_PUSH, _TREE_BASE)) and options is PUSH_OPTIONS:
+            name, equals, value = word.partition("=")
+            if not _TREE.fullmatch(value):
+                raise _refused(name)
+            read.tree[name + equals] = value
         elif word.startswith("--"):
             _read_option(read, word, options)
         elif word.startswith("-") and len(word) > 1:

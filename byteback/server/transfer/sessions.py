@@ -8,7 +8,7 @@ from byteback import locking, log
 from byteback.errors import BusyError, BytebackError, RefusedError
 from byteback.server.accounting import ledger
 from byteback.server.snapshots import take
-from byteback.server.store import settings, state
+from byteback.server.store import settings, state, tree_token
 from byteback.server.store.layout import Store
 from byteback.server.store.state import Transfer
 from byteback.server.transfer import (
@@ -42,10 +42,13 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                 command.argv, store.current(host), sandbox.READ, limits, lock
             )
             return _exit_status(measured.status)
+        _check_base(store, host, command)
         _make_sure_of_current(store, host)
         # From here on until the end is known, current is nobody's newest copy.
         state.write(store, host, Transfer.RUNNING)
-        number = ledger.begin_transfer(store, host, address, "push")
+        number = ledger.begin_transfer(
+            store, host, address, "push", is_full=command.base is None
+        )
         watched = space_guard.Watch(store, host, limits, number)
         result = Transfer.FAILED
         measured = runner.Measured(status=-1)
@@ -63,7 +66,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
             # its choice (D10): not in the middle of this, which says what it took.
             with signals.postponed():
                 try:
-                    _record(store, host, result)
+                    _record(store, host, result, command.push)
                 finally:
                     _end(store, number, result.value, measured)
                     watched.finish(measured.bytes_written)
@@ -104,6 +107,20 @@ def _receive(
             changes.fifo,
         )
     return measured, changes
+
+
+def _check_base(store: Store, host: str, command: rsync_args.ServerCommand) -> None:
+    """Refuse changes to a tree that is not the one that they are changes of.
+
+    Raises RefusedError.
+    """
+    if command.base is None or tree_token.is_base(store, host, command.base):
+        return
+    raise RefusedError(
+        "the server has another tree than this client sent last",
+        hint="everything has to be compared",
+        reason=failures.Reason.STALE_TREE,
+    )
 
 
 def _make_sure_of_current(store: Store, host: str) -> None:
@@ -197,7 +214,7 @@ def exact_tree(store: Store, host: str, name: str) -> str:
     return name
 
 
-def _record(store: Store, host: str, result: Transfer) -> None:
+def _record(store: Store, host: str, result: Transfer, push: str | None) -> None:
     """Record a transfer's end. What is recorded is on disc: no power cut undoes it.
 
     If that fails, "running" stands, which is never taken for finished. The client
@@ -205,7 +222,9 @@ def _record(store: Store, host: str, result: Transfer) -> None:
     """
     try:
         commands.sync(store.current(host))
-        state.write(store, host, result)
+        is_whole = result is Transfer.WHOLE
+        mark = tree_token.make(store, host, push) if is_whole else ()
+        state.write(store, host, result, mark)
     except BytebackError as error:
         log.audit("WARNING", host=host, what="transfer's end", reason=error.message)
         if result.is_finished:

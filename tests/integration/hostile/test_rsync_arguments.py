@@ -76,6 +76,9 @@ keeping links to directories: PUSH -K . .
 following links when writing: PUSH -k --copy-dirlinks . .
 sender that removes: PULL --remove-source-files . /etc
 sender that deletes: PULL --delete --force . /etc
+tree of another name: PUSH --tree-push=../../../../../victim.example/ . .
+tree that is a command: PUSH --tree-base=$(touch${IFS}/tmp/evil-was-run) . .
+tree of a restore: PULL --tree-base=00000000000000000000000000000000 . .
 swallowed option: rsync --server -lre --fake-super . .
 """
 RUNNING = """

@@ -1,0 +1,94 @@
+"""A random name for what ``current`` holds, new with every change of it (D40).
+
+A client that remembers it knows that nobody has changed its tree meanwhile, and sends
+only what has changed on its own side. It is not trusted to be told of changes: with the
+name it is kept which subvolume it was and what btrfs counted as its last change. So a
+tree that was put back, made anew or written to by hand has no name any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from byteback import __version__
+from byteback.server.store import state
+from byteback.server.store.layout import Store
+from byteback.system.btrfs import subvolume
+
+PLACES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class TreeName(NamedTuple):
+    """What is kept of one whole transfer."""
+
+    token: str
+    push: str  # by which the client knows its own transfer; "-" for none
+    uuid: str
+    changed: str
+
+
+def make(store: Store, host: str, push: str | None) -> tuple[str, ...]:
+    """The mark (see state.write) of ``current`` as it is now, on disc and in whole.
+
+    ``push`` is the client's own number of its transfer. Nothing if btrfs cannot tell.
+    """
+    found = _identity(store, host)
+    if found is None:
+        return ()
+    return TreeName(os.urandom(16).hex(), push or "-", *found)
+
+
+def token(store: Store, host: str, *, push: str | None = None) -> str:
+    """The name of what ``current`` holds; empty if it has none.
+
+    With ``push`` only if that was the last transfer. Another rsync or byteback on this
+    machine changes the name: they may do something else with the same files.
+    """
+    name = _read(store, host)
+    if name is None or (push is not None and push != name.push):
+        return ""
+    import hashlib
+
+    words = "\0".join([name.token, __version__, _rsync()])
+    return hashlib.sha256(words.encode()).hexdigest()[: len(name.token)]
+
+
+def is_base(store: Store, host: str, base: str) -> bool:
+    """Whether ``base`` names what ``current`` holds, or the transfer that made it."""
+    name = _read(store, host)
+    if name is None or len(base) != len(name.token):
+        return False
+    return base in (token(store, host), name.push)
+
+
+def _read(store: Store, host: str) -> TreeName | None:
+    words = state.mark(store, host)
+    if len(words) != len(TreeName._fields):
+        return None
+    name = TreeName(*words)
+    return name if _identity(store, host) == (name.uuid, name.changed) else None
+
+
+def _identity(store: Store, host: str) -> tuple[str, str] | None:
+    try:
+        fd = os.open(store.current(host), _DIRECTORY)
+    except OSError:
+        return None
+    try:
+        found = subvolume.read(fd)
+    finally:
+        os.close(fd)
+    return None if found is None else (found.uuid.hex(), str(found.changed))
+
+
+def _rsync() -> str:
+    """What changes with this machine's rsync."""
+    for directory in PLACES:
+        with contextlib.suppress(OSError):
+            found = Path(directory, "rsync").stat()
+            return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_ctime_ns}"
+    return ""
