@@ -75,14 +75,14 @@ def is_held(path: Path) -> bool:
 
 
 def read_holder(path: Path) -> str:
-    """Who signed the lock last: ``pid N (program, since TIME)``, or ''."""
+    """The last holder's signature: ``pid N (program, since TIME)``, or ''."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return path.read_bytes()[:200].decode("utf-8").strip()
     return ""
 
 
 def make_private_directory(path: Path) -> None:
-    """Make ``path`` if it is missing, and make sure that nobody else writes there.
+    """Make ``path`` if it is missing, and make sure that no other user writes there.
 
     A lock or socket in a directory that others can write to could be put there by
     them beforehand, as a link to a file of ours.

@@ -1,6 +1,6 @@
-"""Where messages go: the terminal if there is one, else the system log.
+"""Sends messages to the terminal if there is one, else to the system log.
 
-Under cron nobody reads standard error unless something went wrong, so progress goes
+Under cron standard error is read only if something went wrong, so progress goes
 to syslog there. Forced commands use :func:`audit` alone: it needs no ``logging``.
 """
 

@@ -75,8 +75,8 @@ def _settle() -> None:
     """Make good what a caller may have left us without.
 
     Without standard streams the next files to be opened would take their places. With
-    SIGCHLD ignored nobody is told how a program ended, and Python takes that for
-    status 0. With no umask everybody could write to our files.
+    SIGCHLD ignored Python does not learn how a program ended, and takes that for
+    status 0. With no umask other users could write to our files.
     """
     for number in range(3):
         try:
@@ -117,7 +117,7 @@ def print_error(program: str, error: BytebackError) -> None:
 
 
 def print_fields(error: BytebackError) -> None:
-    """What a program at the other end decides by (wire/failures.py)."""
+    """Print the fields for the program at the other end (wire/failures.py)."""
     from byteback.wire import failures
 
     with contextlib.suppress(OSError):

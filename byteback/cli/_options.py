@@ -1,4 +1,4 @@
-"""What all commands share: --version, -h, and the types of their arguments."""
+"""Options that all commands share: --version, -h, and the types of their arguments."""
 
 from __future__ import annotations
 

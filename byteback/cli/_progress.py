@@ -12,7 +12,7 @@ from byteback.model.size import format_size
 from byteback.system.rsync.command import Progress
 
 BAR_WIDTH = 24
-PAUSE_S = 0.1  # rsync reports hundreds of times a second; nobody can read that
+PAUSE_S = 0.1  # rsync reports hundreds of times a second; that is too fast to read
 
 
 class ProgressLine:

@@ -22,7 +22,7 @@ class TerminalQuestions:
         return self.can_confirm() and click.confirm(question, default=False, err=True)
 
     def can_ask_secret(self) -> bool:
-        """Whether there is a terminal, or SSH_ASKPASS."""
+        """True if there is a terminal, or SSH_ASKPASS."""
         return self.can_confirm() or askpass.is_wanted(on_terminal=False)
 
     def secret(self, prompt: str) -> str | None:

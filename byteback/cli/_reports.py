@@ -1,4 +1,4 @@
-"""Where bugs are reported: what project.urls in pyproject.toml says."""
+"""The address for reports of bugs, from project.urls in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import byteback
 
 LABEL = "Issues"
 _CHECKOUT = Path(byteback.__file__).resolve().parents[1]
-# Domains that belong to nobody (RFC 2606): the address was not filled in yet.
+# Domains for examples (RFC 2606): the address was not filled in yet.
 _PLACE_HOLDER = re.compile(r"[/.@]example(?:\.(?:org|com|net))?(?:[:/]|$)")
 
 

@@ -13,7 +13,7 @@ import click
 from byteback.client.restore.query import Query, Server, list_files
 from byteback.errors import BytebackError
 
-LIMIT_S = 3.0  # nobody waits longer for a press of the key
+LIMIT_S = 3.0  # a person waits no longer for a key
 EVERY_COPY_OF_THE_ROOT = Query(("/",), scope="copies")
 
 

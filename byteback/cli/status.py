@@ -103,7 +103,7 @@ def _write_page(directory: Path) -> None:
 
 
 def _look_after(*, scrub: bool) -> None:
-    """What the timers do."""
+    """Do the work of the two timers."""
     from byteback.server.prune import run
     from byteback.server.status import notify
     from byteback.server.status import scrub as scrubbing

@@ -151,7 +151,7 @@ def _result_alarms(client: Client) -> Iterator[Alarm]:
 
 
 def _trailing(backups: Sequence[Backup], result: Result) -> int:
-    """How many backups at the end have this result."""
+    """The number of backups at the end that have this result."""
     return sum(1 for _ in takewhile(lambda b: b.result is result, reversed(backups)))
 
 

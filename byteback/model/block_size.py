@@ -1,4 +1,4 @@
-"""How finely rsync compares files: the block size of its deltas.
+"""Chooses the block size of rsync's deltas.
 
 rsync chooses about the square root of a file's size, 32 KiB for one of 1 GiB, so that
 each changed 4 KiB of it costs eight times that on the wire and in every snapshot.

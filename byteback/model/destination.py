@@ -1,4 +1,4 @@
-"""Where backups go: ``[user@]host[:[path]]`` or ``ssh://[user@]host[:port]/``."""
+"""The destination of backups: ``[user@]host[:[path]]`` or ``ssh://[user@]host[:port]/``."""
 
 from __future__ import annotations
 

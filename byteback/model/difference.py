@@ -1,4 +1,4 @@
-"""What became of one path between two snapshots."""
+"""The difference of one path between two snapshots."""
 
 from __future__ import annotations
 

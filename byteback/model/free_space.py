@@ -1,4 +1,4 @@
-"""How much room is left, and whether that calls for pruning: decisions alone."""
+"""Decides from the room that is left whether to prune."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARITIES = {1 << 7: 1, 1 << 8: 2}  # RAID5, RAID6
 
 
 class Space(NamedTuple):
-    """What btrfs has handed out to one kind of use, in bytes of the file system."""
+    """The room that btrfs has allocated to one kind of use, in bytes."""
 
     flags: int
     size: int
@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class MetadataRoom:
-    """What btrfs has for metadata, in bytes of the file system (copies count once)."""
+    """The room for metadata, in bytes of the file system (copies count once)."""
 
     size: int  # allocated to metadata
     used: int
@@ -48,12 +48,12 @@ class MetadataRoom:
 
     @property
     def room_bytes(self) -> int:
-        """What the shares are counted of."""
+        """The whole that shares are counted of."""
         return min(self.size + self.unallocated, METADATA_CAP)
 
     @property
     def is_mostly_unused(self) -> bool:
-        """Whether metadata holds on to much more than it needs."""
+        """True if metadata holds on to much more than it needs."""
         return self.size > METADATA_MUCH and self.used + self.reserve < self.size // 2
 
     @property
@@ -103,7 +103,7 @@ class FreeSpace:
 def metadata_room(
     spaces: Collection[Space], unallocated: int, devices: int
 ) -> MetadataRoom | None:
-    """What btrfs has for metadata; ``unallocated`` are bytes of all the devices.
+    """Read the room for metadata; ``unallocated`` is in bytes of all the devices.
 
     A file system with mixed block groups has no metadata of its own: None.
     """
@@ -122,7 +122,7 @@ def metadata_room(
 
 
 def _ratio(flags: int, devices: int) -> float:
-    """How many bytes of the devices one byte takes."""
+    """The number of bytes on the devices for each byte."""
     for bit, parities in _PARITIES.items():
         if flags & bit:
             return devices / (devices - parities) if devices > parities else 1.0
@@ -130,7 +130,7 @@ def _ratio(flags: int, devices: int) -> float:
 
 
 def wants_pruning(percent: float, limits: Limits, *, under_way: bool) -> bool:
-    """Whether to prune: from the lower limit on, and then up to the upper one."""
+    """True if pruning is due: from the lower limit on, and then up to the upper one."""
     if under_way:
         return percent < limits.max_percent
     return percent <= limits.min_percent
@@ -139,7 +139,7 @@ def wants_pruning(percent: float, limits: Limits, *, under_way: bool) -> bool:
 def wants_pruning_for_others(
     percent: float, limits: Limits, *, under_way: bool
 ) -> bool:
-    """Whether to prune although a suddenly larger backup is what takes the room.
+    """True if pruning is due although a suddenly larger backup takes the room.
 
     That backup is stopped at the lower limit. What is missing below it the others have
     taken, and they must go on: from half of the limit on, and back up to it.
@@ -150,7 +150,7 @@ def wants_pruning_for_others(
 
 
 def has_settled(free_bytes: Sequence[int], window: int, tolerance: int) -> bool:
-    """Whether free space has stopped growing over the last ``window`` readings.
+    """True if free space has stopped growing over the last ``window`` readings.
 
     Shrinking counts as settled: backups go on writing while a deletion gives back.
     """

@@ -9,7 +9,7 @@ ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 
 
 def is_host_name(name: str) -> bool:
-    """Whether ``name`` may name a client: letters, digits, ``. - _``, at most 253.
+    """True if ``name`` may name a client: letters, digits, ``. - _``, at most 253.
 
     It becomes a directory name and a word in authorized_keys, so that a leading dot
     (``..``, ``.ssh``) or dash (an option) is out.

@@ -47,12 +47,12 @@ class KeyLine:
 
     @property
     def needs_environment(self) -> bool:
-        """Whether it names its client as the old tool's lines do, in a variable."""
+        """True if it names its client as the old tool's lines do, in a variable."""
         return self.host is not None and self._command()[1:2] != ["--host"]
 
     @property
     def is_for_enrolling(self) -> bool:
-        """Whether this is an administrator's key that can do nothing but enrol."""
+        """True if this is an administrator's key that can do nothing but enrol."""
         words = self._command()
         return words[1:] == ["--forced"] and PurePath(words[0]).name == ENROL
 
@@ -64,7 +64,7 @@ class KeyLine:
 
 
 def parse_key_line(line: bytes) -> KeyLine | None:
-    """What a line lets in, or None for blank lines, comments and rubbish."""
+    """The key and options of a line; None for blank lines, comments and rubbish."""
     text = line.decode("utf-8", "surrogateescape").strip(" \t\r\n")
     if not text or text.startswith("#"):
         return None

@@ -1,4 +1,4 @@
-"""What a listing shows: entries, which copies of a path count, tables, JSON lines."""
+"""Listings: entries, the copies of a path that count, tables, JSON lines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
     @property
     def is_directory(self) -> bool:
-        """Whether restoring it means restoring what is in it, too."""
+        """True if restoring it means restoring what is in it, too."""
         return stat.S_ISDIR(self.mode)
 
 
@@ -93,7 +93,7 @@ class Table:
 
     @property
     def waiting(self) -> int:
-        """How many lines wait for the start."""
+        """The number of lines that wait for the start."""
         return len(self._waiting)
 
     def add(self, entries: Iterable[Entry]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What to tell people about alarms: changes only, and one message for all of them.
+"""Decides what to tell people about alarms: changes only, in one message.
 
 An alarm is told when it begins and when it ends. As long as it lasts it is told again
 once a week. Many at once, after an outage of the server say, are still one message.
@@ -30,7 +30,7 @@ Key = tuple[str, str]  # client, kind
 
 
 class Change(NamedTuple):
-    """What is to be told now, and what is to be remembered afterwards."""
+    """The changes to be told now, and the memory for the next time."""
 
     begun: tuple[Alarm, ...]
     ended: tuple[tuple[Key, Known], ...]

@@ -167,7 +167,7 @@ class _Picker:
         self._last: datetime | None = None
 
     def is_exhausted(self) -> bool:
-        """Whether nothing unchosen is older than what was picked last."""
+        """True if nothing unchosen is older than what was picked last."""
         first = _walk(self._newer, 0)
         if first == len(self._times):
             return True

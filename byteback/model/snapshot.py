@@ -54,7 +54,7 @@ def parse_snapshot_name(name: str, local_zone: tzinfo = UTC) -> datetime | None:
 
 
 def is_misdated(time: datetime, now: datetime) -> bool:
-    """Whether a snapshot's name is of a future that only a wrong clock can have seen.
+    """True if a snapshot's name is of a future that only a wrong clock can have seen.
 
     When it was really made is unknown, but it was before ``now``: nothing dated so
     may count as the newest.

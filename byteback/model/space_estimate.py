@@ -73,7 +73,7 @@ def history_bytes(taken: int, grown: int | None, factor: float = 1.0) -> int:
 
 
 def expected_reach_s(report: Report) -> float | None:
-    """How far back history will reach once the store is full, in seconds.
+    """The age that history will reach once the store is full, in seconds.
 
     What there is for history, its estimated size and the free space above the limit,
     divided by what all clients add in a second. None where too little is known.

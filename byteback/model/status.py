@@ -1,4 +1,4 @@
-"""What the store knows of its clients and of itself, as frozen values.
+"""The state of clients and of the store, as frozen values.
 
 Times are seconds since 1970, sizes bytes. None stands for what is not known: without a
 ledger only the snapshots tell something.
@@ -16,7 +16,7 @@ DAY_S = 24 * HOUR_S
 
 
 class Result(StrEnum):
-    """How one backup ended."""
+    """The end of one backup."""
 
     WHOLE = "whole"
     PARTIAL = "partial"  # finished, but the client could not read some files
@@ -126,7 +126,7 @@ class FreeReading(NamedTuple):
 
 
 class Level(StrEnum):
-    """How bad an alarm is; a monitoring system's words."""
+    """The severity of an alarm, in a monitoring system's words."""
 
     WARNING = "warning"
     CRITICAL = "critical"

@@ -1,4 +1,4 @@
-"""What one session may take: a place among its client's, time, memory, and sight.
+"""Limits of one session: a place among its client's, time, memory, and sight.
 
 A client may open sessions faster than they end, never close its standard input, or
 ask for more names than memory holds. None of that may keep others from their backups.
@@ -115,7 +115,7 @@ def check_can_confine_search(settings: ServerSettings) -> None:
 
 
 def confine_search(directory: Path, settings: ServerSettings) -> None:
-    """Let this process read ``directory`` and nothing else that is anybody's, for good.
+    """Let this process read ``directory`` and no file of another client, for good.
 
     To be called before the client's patterns are looked at. Raises PolicyError as
     check_can_confine_search does.

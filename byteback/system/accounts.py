@@ -21,7 +21,7 @@ def find_user(name: str) -> pwd.struct_passwd | None:
 
 
 def has_uid(uid: int) -> bool:
-    """Whether a user of that number exists."""
+    """True if a user of that number exists."""
     try:
         pwd.getpwuid(uid)
     except KeyError:
@@ -30,7 +30,7 @@ def has_uid(uid: int) -> bool:
 
 
 def has_group(name: str) -> bool:
-    """Whether a group of that name exists."""
+    """True if a group of that name exists."""
     try:
         grp.getgrnam(name)
     except KeyError:

@@ -1,4 +1,4 @@
-"""What cron runs on this machine, as far as files tell."""
+"""Finds the programs that cron runs on this machine, as far as files tell."""
 
 from __future__ import annotations
 

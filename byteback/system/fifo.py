@@ -16,10 +16,10 @@ END_S = 30.0  # for what is in the fifo when all writers are gone
 def listening(path: Path, take: Callable[[bytes], None]) -> Iterator[None]:
     """Make the fifo ``path``, and have ``take`` called with each line written to it.
 
-    At the end of the block all lines have been taken, should nobody hold it open any
+    At the end of the block all lines have been taken, if no process holds it open any
     more, and the fifo is gone. ``take`` is called in another thread; what it raises is
     raised at the end of the block, and the writers are not held up by it.
-    Raises OSError, TimeoutError if somebody does hold it open.
+    Raises OSError, TimeoutError if a process does hold it open.
     """
     path.unlink(missing_ok=True)
     os.mkfifo(path, 0o600)
@@ -38,7 +38,7 @@ def listening(path: Path, take: Callable[[bytes], None]) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
     if listener.is_alive():
-        raise TimeoutError("somebody holds the fifo open")
+        raise TimeoutError("a process holds the fifo open")
     if listener.error is not None:
         raise listener.error
 

@@ -59,7 +59,7 @@ class LocalZone(tzinfo):
 
 
 def mounts() -> list[Mount]:
-    """What is mounted here, in the order of mounting; later ones hide earlier ones."""
+    """All mounts, in the order of mounting; later ones hide earlier ones."""
     import psutil
 
     return [
@@ -118,5 +118,5 @@ def program_path(name: str) -> Path:
 
 
 def is_systemd_running() -> bool:
-    """Whether systemd is init here; the test is sd_booted(3)'s."""
+    """True if systemd is init here; the test is sd_booted(3)'s."""
     return Path("/run/systemd/system").is_dir()

@@ -14,7 +14,7 @@ TIMEOUT_S = 60.0
 
 
 def is_available() -> bool:
-    """Whether a mail transport is installed."""
+    """True if a mail transport is installed."""
     return SENDMAIL.exists()
 
 

@@ -15,19 +15,19 @@ from byteback.errors import BytebackError, NotRootError
 
 
 def require_root(message: str) -> None:
-    """Raise NotRootError with ``message`` for everybody else."""
+    """Raise NotRootError with ``message`` for all other users."""
     if os.geteuid() != 0:
         raise NotRootError(message)
 
 
 def is_root_within_reach() -> bool:
-    """Whether this process is root, or was before ``lowered_to``."""
+    """True if this process is root, or was before ``lowered_to``."""
     return 0 in os.getresuid()
 
 
 @contextlib.contextmanager
 def lowered_to(uid: int, gid: int) -> Iterator[None]:
-    """As root, be that user for the length of the block; nothing for anybody else.
+    """As root, be that user for the length of the block; nothing for other users.
 
     Programs that are started inside are that user for good: only the saved user
     number remains root's, and that does not outlive an exec. Raises BytebackError

@@ -211,7 +211,7 @@ def stop_group(running: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> Non
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Whether the process group still had anybody in it to get the signal."""
+    """True if the process group still had a process to get the signal."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
@@ -282,7 +282,7 @@ def _working_directory() -> str | None:
 
 
 def has_program(name: str) -> bool:
-    """Whether a program of that name can be started."""
+    """True if a program of that name can be started."""
     import shutil
 
     return shutil.which(name, path=SEARCH_PATH) is not None

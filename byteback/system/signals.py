@@ -82,7 +82,7 @@ def let_through() -> Iterator[None]:
 def postponed() -> Iterator[None]:
     """Keep signals back until the block has ended, and whatever programs it runs.
 
-    For what has to be written down whoever wants the process to end, as if the first
+    For what has to be written down even if the process is to end, as if the first
     signal had come before it: see above for how long that may take.
     """
     was_ending, _state.is_ending = _state.is_ending, True

@@ -11,7 +11,7 @@ POLL_S = 0.2  # where the kernel has no pidfd (before Linux 5.3)
 
 
 def has_ended(pid: int, timeout_s: float) -> bool:
-    """Whether our child ``pid`` ends within the time; it remains to be waited for."""
+    """True if our child ``pid`` ends within the time; it remains to be waited for."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:
@@ -25,7 +25,7 @@ def has_ended(pid: int, timeout_s: float) -> bool:
 
 
 def bytes_written(pid: int) -> int | None:
-    """What ``pid`` and all that descends from it have written to discs until now.
+    """The bytes that ``pid`` and all its descendants have written to discs until now.
 
     Counted by the kernel where pages become dirty, before any compression. Ended
     children count from when they were waited for. None if it cannot be told.

@@ -1,7 +1,7 @@
-"""How a client measures its line, in the very session of a ping.
+"""Measuring the line of a client, in the session of a ping.
 
 Behind its Hello the server acknowledges each whole block that it has read from standard
-input with one byte, until the input ends. What is in a block is nobody's business.
+input with one byte, until the input ends. The contents of a block do not matter.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def warn_of_ignored(directory: Path) -> None:
 
 
 def ignored_hooks(directory: Path) -> list[str]:
-    """The same, for whoever shows it."""
+    """The same, to be shown."""
     return [
         warning
         for name in (PRE, POST, FINALLY)
@@ -33,7 +33,7 @@ def ignored_hooks(directory: Path) -> list[str]:
 
 
 def shipped_directory() -> Path | None:
-    """Where the hooks are that come with byteback; None if they are not installed."""
+    """The directory of byteback's own hooks; None if they are not installed."""
     # Of a checkout, of a virtual environment, of a package.
     beside = Path(byteback.__file__).resolve().parents[1] / "hooks"
     roots = dict.fromkeys([sysconfig.get_path("data"), sys.prefix])
@@ -42,7 +42,7 @@ def shipped_directory() -> Path | None:
 
 
 def told_of(error: BaseException) -> dict[str, str]:
-    """What the finally-hooks are told about a run that did not simply succeed."""
+    """The environment of the finally-hooks after a run that did not simply succeed."""
     error = foreseen(error) or error
     if isinstance(error, IncompleteBackupError):
         result = "incomplete"

@@ -26,7 +26,7 @@ OK, WARNING, CRITICAL, UNKNOWN = range(4)  # statuses of monitoring plugins
 
 @dataclass(frozen=True)
 class Notes:
-    """What is remembered of this machine's backups; times are seconds since 1970."""
+    """Notes about this machine's backups; times are seconds since 1970."""
 
     good: tuple[float, ...] = ()  # when the last good ones ended, oldest first
     is_incomplete: bool = False  # the last good one lacks files

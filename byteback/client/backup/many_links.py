@@ -130,7 +130,7 @@ class _Finder:
         return None
 
     def _is_sent(self, path: str, source: str) -> bool:
-        """Whether a path is below a source, and not on a file system left out there."""
+        """True if a path is below a source, and not on a file system left out there."""
         return path.startswith(f"{source}/") and not any(
             point.startswith(source) and path.startswith(f"{point}/")
             for point in self._foreign

@@ -27,7 +27,7 @@ MAX_NAMES = 100_000
 
 
 def has_own(path: str) -> bool:
-    """Whether a file has such attributes; False for one that is gone."""
+    """True if a file has such attributes; False for one that is gone."""
     return any(name.startswith(PREFIX) for name in own_files.attributes(path))
 
 
@@ -71,7 +71,8 @@ class OwnAttributes:
         foreign: Collection[str],
         rules: Sequence[str],
     ) -> None:
-        """Where no backup has done so, look at what this one did not send, too.
+        """If no backup has done so yet, look at the files that this one did not send,
+        too.
 
         ``foreign`` is own_files.walk's, ``rules`` are rsync's words that say what is
         left out.

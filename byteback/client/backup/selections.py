@@ -1,7 +1,7 @@
 """Remembers what backups were made of: which sources, and what was left out.
 
 A snapshot does not tell whether a file is missing in it because it was not there or
-because nobody wanted it. What the command line of byteback-backup said is noted here
+because it was not wanted. What the command line of byteback-backup said is noted here
 whenever it changes; the administrator's files of rules are taken as they are now.
 """
 
@@ -23,7 +23,7 @@ MAX_SIZE = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Selected:
-    """What one backup was made of."""
+    """The sources and excludes of one backup."""
 
     sources: tuple[str, ...]  # absolute
     excludes: tuple[str, ...] | None  # None: the automatic ones
@@ -72,7 +72,7 @@ def add(notes: Sequence[Note], selected: Selected, snapshot: str | None) -> list
 
 
 def look_up(snapshot: str, state: Path = STATE) -> Selected | None:
-    """What a snapshot was made of, or None if that is not known."""
+    """The selection of a snapshot, or None if that is not known."""
     return find(_read(state), snapshot)
 
 

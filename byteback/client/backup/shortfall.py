@@ -1,4 +1,4 @@
-"""What a backup that is done lacks, in the words of its last message."""
+"""Files that a finished backup lacks, in the words of its last message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _QUOTED_NAME = re.compile(r'"(/?[^"]*)"')
 
 @dataclass(frozen=True)
 class Shortfall:
-    """What could not be read, sent or kept. True if there is anything."""
+    """Files that could not be read, sent or kept. True if there are any."""
 
     outcome: Outcome
     own_attributes: Sequence[str] = ()  # paths, see own_attributes.py
@@ -31,7 +31,7 @@ class Shortfall:
         return self.outcome.status == command.PARTIAL or bool(self.own_attributes)
 
     def error(self) -> IncompleteBackupError:
-        """What the user is told."""
+        """The error for the user."""
         sentences, hint, lines = [], HINT_ATTRIBUTES, list[str]()
         own = [escape(path) for path in self.own_attributes]
         if self.outcome.status == command.PARTIAL:
@@ -62,7 +62,7 @@ def unread_names(outcome: Outcome) -> list[str]:
 
 
 def _count(outcome: Outcome) -> str:
-    """How many files, where each complaint names one."""
+    """The number of files, if each complaint names one."""
     names = unread_names(outcome)
     plain = [name.strip("/") for name in names]
     for line in outcome.all_problems[len(outcome.problems) :]:

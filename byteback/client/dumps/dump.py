@@ -33,7 +33,7 @@ def file_name(database: str) -> str:
 def make_directory(path: Path, mode: int = 0o700) -> None:
     """Make ``path`` and what is above it, root's own.
 
-    Raises BytebackError for a link or somebody else's directory: what is written
+    Raises BytebackError for a link or another user's directory: what is written
     there holds all databases.
     """
     path.mkdir(mode=mode, parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def dump_all() -> None:
 def dump_argv(dump: str, database: str, *, lock: bool) -> list[str]:
     """The command line that dumps one database so that it can be read back.
 
-    With ``lock`` nobody can write to that database meanwhile; otherwise nobody notices.
+    With ``lock`` no client can write to that database meanwhile.
     """
     how = "--lock-tables" if lock else "--single-transaction"
     return [

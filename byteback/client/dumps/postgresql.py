@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 DIRECTORY = dump.DIRECTORY / "postgresql"
 CONFIGURATION = Path("/etc/postgresql")
-# Whoever holds a table's lock longer stops the dump, and so the backup.
+# A session that holds a table's lock longer stops the dump, and so the backup.
 LOCK_WAIT_MS = 30 * 60 * 1000
 DATABASES = (
     "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate "
@@ -32,7 +32,7 @@ class Cluster:
 
     @property
     def directory(self) -> Path:
-        """Where its dumps are."""
+        """The directory of its dumps."""
         return DIRECTORY / (self.name or "default").replace("/", "-")
 
     def words(self, *words: str) -> list[str]:

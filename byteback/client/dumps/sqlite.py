@@ -21,7 +21,7 @@ from byteback.system import files
 
 DIRECTORY = dump.DIRECTORY / "sqlite"
 LIST = CONFIGURATION / "sqlite"
-WAIT_S = 300.0  # for somebody's transaction to end
+WAIT_S = 300.0  # for a transaction of another program to end
 
 
 def dump_all() -> None:
@@ -71,7 +71,7 @@ def _copy(database: Path, target: Path) -> None:
     if not stat.S_ISREG(owner.st_mode):
         raise ToolError(f"{quote(str(database))} is no file")
     if owner.st_uid == 0:
-        owner = database.parent.stat()  # whoever can put a journal there
+        owner = database.parent.stat()  # who can put a journal there
     with tempfile.TemporaryDirectory(prefix=".", dir=DIRECTORY) as directory:
         os.chown(directory, owner.st_uid, owner.st_gid)
         copy = Path(directory, "copy")

@@ -27,7 +27,7 @@ NAMES_SHOWN = 3  # of snapshots, in a remark
 
 @dataclass(frozen=True)
 class Server:
-    """Where the backups are; None where a file or default decides."""
+    """The server and how to reach it; None where a file or default decides."""
 
     destination: str | None = None
     key: Path | None = None
@@ -38,7 +38,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for."""
+    """A search: patterns, snapshot and scope."""
 
     patterns: Sequence[str]
     snapshot: str = "*"
@@ -47,7 +47,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Found:
-    """What the server answered, sorted by path."""
+    """The server's answer, sorted by path."""
 
     entries: tuple[Entry, ...]
     current_is_whole: bool
@@ -57,7 +57,7 @@ class Found:
 
     @property
     def remark(self) -> str | None:
-        """What the reader must know about the copies that are shown."""
+        """A warning about the copies that are shown."""
         remarks = []
         if not self.current_is_whole and self.asks_for_current:
             remarks.append(
@@ -103,7 +103,7 @@ def find(
     *,
     elsewhere: str = "leave --snapshot out to look in all of them",
 ) -> Found:
-    """What matches; relative patterns start in the working directory.
+    """Find the files that match; relative patterns start in the working directory.
 
     ``take`` is as for ask. Raises BytebackError if nothing matches, with
     ``elsewhere`` as the hint where only some snapshots were searched; else as
@@ -146,7 +146,7 @@ def ask(
     patterns: Sequence[str],
     take: Callable[[list[Entry]], None] | None = None,
 ) -> Found:
-    """What absolute ``patterns`` match, even if that is nothing.
+    """Find the files that absolute ``patterns`` match, even if there is none.
 
     With ``take``, which gets the entries as they come, Found holds none of them.
     """

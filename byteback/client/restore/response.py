@@ -1,7 +1,7 @@
-"""What the server answers to a search: read as it comes, and believed no further.
+"""Reads the server's answer to a search, and checks it against what was asked for.
 
 A listing may be of a million lines, and take minutes. So none of it is kept here, and
-whoever shows it is told several times a second what there is, even if that is nothing.
+the caller is told several times a second what has come, even if that is nothing.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def parse_lines(
 
 
 class Asked:
-    """What was asked for, to hold a server to it.
+    """Checks a server's answer against what was asked for.
 
     What is listed is restored, over live files too: a server in other hands must not
     be the one to choose which.
@@ -194,7 +194,7 @@ def _chunks(
 
 
 def _read(stream: IO[bytes], server: str) -> Generator[bytes, None, None]:
-    """What comes, until there is no more."""
+    """The data as it comes, until there is no more."""
     waiting = select.poll()
     waiting.register(stream, select.POLLIN)
     heard = time.monotonic()

@@ -1,7 +1,7 @@
 """Finds the directories whose ACLs a restore's rsync sets only in part.
 
 Before a directory gets its sticky bit, rsync leaves its ACL without what group and
-others may, so that nobody can use it too early. It adds that with the mode, which for
+others may, so that no user can use it too early. It adds that with the mode, which for
 the owning group sets no more than the ACL's mask (rsync's acls.c, change_sacl_perms).
 Once the bit is there a second transfer sets all of it.
 """
@@ -32,7 +32,7 @@ def find(top: Path, names: Iterable[str], foreign: Collection[str]) -> list[str]
         while path not in (str(top), "/"):
             path = path.rpartition("/")[0] or "/"
             above[path] = None
-    above.pop(str(top), None)  # which is nobody's but the user's
+    above.pop(str(top), None)  # which belongs to the user
     below = (directory for directory, _ in own_files.walk(sources, foreign))
     found = [p for p in (*above, *below) if _mode(p) & stat.S_ISVTX and _has_acl(p)]
     return ["./" if path == str(top) else os.path.relpath(path, top) for path in found]

@@ -43,7 +43,7 @@ def ensure_key(path: Path, host: str) -> PublicKey:
 
 
 def public_path(path: Path) -> Path:
-    """Where the public half stands: beside it, with .pub."""
+    """The file of the public half: beside it, with .pub."""
     return path.with_name(f"{path.name}.pub")
 
 

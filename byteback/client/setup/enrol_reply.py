@@ -1,4 +1,4 @@
-"""What the server's byteback-setup-client-receive says, old and new ones."""
+"""Reads the replies of byteback-setup-client-receive, old and new ones."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def format_request(host: str, key: PublicKey, *, replace_key: bool) -> str:
 
 
 def parse_reply(result: RemoteResult, server: str) -> Reply:
-    """What was done. Raises a BytebackError in the server's own words if nothing was.
+    """Read what was done. Raises a BytebackError in the server's words if nothing was.
 
     NameTakenError and ForcedCommandError are the refusals that a caller can handle.
     """

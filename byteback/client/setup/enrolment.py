@@ -26,7 +26,7 @@ OWN_NAME_FILE = "own-hostname"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What stands at the end, proved by a request with the new key."""
+    """The result of set-up, proved by a request with the new key."""
 
     result: str  # "enrolled", "already", "replaced" or "modernised"
     host: str
@@ -87,8 +87,8 @@ def choose_name(
     """The name to enrol under: ``given``, else the ``former`` one, else its own.
 
     A machine that was renamed since (``former_own`` is what it was called when it was
-    last set up) is asked about. Raises UsageError if there is nobody to ask, or no
-    usable name.
+    last set up) is asked about. Raises UsageError if there is no terminal to ask on, or
+    no usable name.
     """
     name = check_host_name(given if given is not None else host.full_host_name())
     if given is not None or former in (None, name):

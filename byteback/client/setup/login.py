@@ -87,7 +87,7 @@ def logged_in(
             if session.is_open:
                 yield session
                 return
-        # The server hung up while somebody compared fingerprints.
+        # The server hung up while the user compared fingerprints.
         with ssh.open_session(config, key_types) as session:
             check(session.server_key)
             yield session

@@ -1,4 +1,4 @@
-"""What set-up may ask the person who runs it; how it is asked is not its business."""
+"""The questions that set-up may ask the person who runs it, as an interface."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Questions(Protocol):
     """Implemented by the command line with a terminal, and by tests with answers."""
 
     def can_confirm(self) -> bool:
-        """Whether there is anybody to answer yes or no."""
+        """True if a person can answer yes or no."""
         ...
 
     def confirm(self, question: str) -> bool:
@@ -17,9 +17,9 @@ class Questions(Protocol):
         ...
 
     def can_ask_secret(self) -> bool:
-        """Whether a password can be asked for: on a terminal, or by SSH_ASKPASS."""
+        """True if a password can be asked for: on a terminal, or by SSH_ASKPASS."""
         ...
 
     def secret(self, prompt: str) -> str | None:
-        """A password, not shown while it is typed; None if nobody can be asked."""
+        """A password, not shown while it is typed; None if there is no way to ask."""
         ...

@@ -1,4 +1,4 @@
-"""What starts the daily backup, at which time: systemd's timer, cron, or nothing (D30).
+"""Chooses what starts the daily backup: systemd's timer, cron, or nothing (D30).
 
 Never two of them. A crontab line of the administrator's own is left in charge.
 """
@@ -22,7 +22,7 @@ CRON_DAEMONS = ("cron", "crond", "fcron")
 
 @dataclass(frozen=True)
 class Wish:
-    """What the administrator said: nothing, a time, or no schedule."""
+    """The administrator's wish: none, a time, or no schedule."""
 
     is_off: bool = False
     at: time | None = None
@@ -30,13 +30,13 @@ class Wish:
 
     @property
     def is_explicit(self) -> bool:
-        """Whether a schedule was asked for in so many words."""
+        """True if a schedule was asked for in so many words."""
         return self.at is not None or self.at_own_time
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What holds now."""
+    """The schedule that is in force."""
 
     state: str  # "on", "off", "own" (the administrator's), "disabled", "no cron"
     runner: str = ""  # "systemd" or "cron", if on
@@ -71,7 +71,7 @@ def arrange(wish: Wish, places: Places | None = None) -> Schedule:
     """Make the schedule be as wished; harmless when done again. Raises BytebackError.
 
     Without a wish a time chosen earlier stays, --no-schedule ends, and a timer that
-    somebody disabled stays disabled.
+    an administrator disabled stays disabled.
     """
     places = places or Places()
     own_lines = _own_lines()

@@ -30,7 +30,7 @@ _CHOSEN = re.compile(rf"^{MARK} --schedule-at (\d\d):(\d\d),", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Places:
-    """Where each file is. Only tests use others than the defaults."""
+    """The paths of all these files. Only tests use others than the defaults."""
 
     directory: Path = DIRECTORY
     cron_file: Path = Path("/etc/cron.d/byteback-schedule")
@@ -47,16 +47,16 @@ class Places:
 
     @property
     def drop_in(self) -> Path:
-        """What changes the timer's time; "systemctl edit" writes one that wins."""
+        """Changes the timer's time; a drop-in of "systemctl edit" wins over it."""
         return self.own_units / f"{TIMER}.d" / "byteback-setup-client.conf"
 
     @property
     def is_packaged(self) -> bool:
-        """Whether a package brought a schedule."""
+        """True if a package brought a schedule."""
         return any((units / TIMER).exists() for units in self.packaged_units)
 
     def has_own(self, path: Path) -> bool:
-        """Whether a file is there that this module wrote."""
+        """True if a file is there that this module wrote."""
         return (read_text(path) or "").startswith(MARK)
 
 
@@ -97,7 +97,8 @@ def _wanted_files(places: Places, program: Path, at: time | None) -> dict[Path, 
     if not places.is_packaged and places.own_units.is_dir():
         for name in (SERVICE, FAILURE, TIMER):
             path = places.own_units / name
-            if places.has_own(path) or not path.exists():  # else it is somebody's own
+            # Else it is the administrator's.
+            if places.has_own(path) or not path.exists():
                 wanted[path] = format_unit(name, program)
     if at is not None and places.own_units.is_dir():
         wanted[places.drop_in] = format_drop_in(at)
@@ -114,7 +115,7 @@ def format_unit(name: str, program: Path) -> str:
 
 
 def format_drop_in(at: time) -> str:
-    """What gives the timer a fixed time of day."""
+    """The drop-in that gives the timer a fixed time of day."""
     return (
         f"{MARK} --schedule-at {at:%H:%M}, which also changes it.\n"
         "[Timer]\n"

@@ -21,7 +21,7 @@ LONGEST_PAUSE_S = 3600.0
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often to try again after a failure, and how long to pause first."""
+    """The number of retries after a failure, and the pause before each."""
 
     number: int = 3
     delay_s: float = 300.0
@@ -43,7 +43,7 @@ def retrying(
     renew: Callable[[], None] = lambda: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Value:
-    """What ``action`` returns, tried again after every error that can pass.
+    """Call ``action``, and again after every error that can pass; return its result.
 
     Before each further attempt ``renew`` is called: Connection.renew, so that no
     attempt depends on a connection over which another one failed.

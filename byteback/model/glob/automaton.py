@@ -12,7 +12,7 @@ from byteback.model.glob.pattern import Deep, Literal, Pattern, Wild
 
 
 class State:
-    """How far one pattern, or several that are alike so far, has come."""
+    """The state of one pattern, or of several that are alike so far."""
 
     def __init__(
         self, *, is_deep: bool = False, is_end: bool = False, takes_all: bool = False
@@ -27,7 +27,7 @@ class State:
 
 
 class Progress:
-    """How far all patterns have come on the way to one directory or file."""
+    """The states of all patterns on the way to one directory or file."""
 
     __slots__ = (
         *("_deeper", "_states", "is_deep", "is_end", "is_end_for_directories"),
@@ -57,11 +57,11 @@ class Progress:
         )
 
     def is_match(self, *, is_directory: bool) -> bool:
-        """Whether what is there ends a pattern."""
+        """True if some pattern matches here."""
         return self.is_end or (self.is_end_for_directories and is_directory)
 
     def after(self, name: str) -> Progress:
-        """How far ``name`` leads on."""
+        """The states after ``name``."""
         found = []
         for state in self._states:
             if name in state.literals:
@@ -86,7 +86,7 @@ class Progress:
 def merge_patterns(
     patterns: Sequence[Pattern], *, with_all_below: bool = False
 ) -> Progress:
-    """Where all patterns start: at the root.
+    """The states of all patterns at the root.
 
     ``with_all_below`` takes what is in a directory that matches, too.
     """

@@ -44,7 +44,7 @@ class Wild(NamedTuple):
     regex: re.Pattern[str]
 
     def matches(self, name: str) -> bool:
-        """Whether ``name``, one component of a path, matches."""
+        """True if ``name``, one component of a path, matches."""
         return self.regex.fullmatch(name) is not None
 
 
@@ -63,7 +63,7 @@ class Pattern(NamedTuple):
 
 
 class _Budget:
-    """What is left of the work that one request may cause."""
+    """The work that one request may still cause."""
 
     def __init__(self) -> None:
         self.alternatives = MAX_ALTERNATIVES
@@ -81,9 +81,9 @@ def compile_patterns(texts: Iterable[str]) -> list[Pattern]:
     """Compile absolute patterns; braces make several out of one.
 
     Braces are expanded first and ``..`` is resolved last: a brace can hide a ``..``
-    from whoever looks for it earlier. No component is ever ``.`` or ``..``, so that no
-    pattern leads above the root. A relative pattern is taken from the root.
-    Raises RefusedError for more alternatives than anybody needs.
+    from a caller who looks for it earlier. No component is ever ``.`` or ``..``, so
+    that no pattern leads above the root. A relative pattern is taken from the root.
+    Raises RefusedError for more alternatives than any user needs.
     """
     budget = _Budget()
     return [
@@ -92,7 +92,7 @@ def compile_patterns(texts: Iterable[str]) -> list[Pattern]:
 
 
 def make_absolute(text: str, directory: str) -> list[str]:
-    """Absolute patterns for what ``text`` means to somebody in ``directory``.
+    """Absolute patterns for ``text``, as a user in ``directory`` means it.
 
     Braces are expanded, for one alternative may be absolute and another relative.
     """
@@ -142,7 +142,7 @@ def _expand(text: str, budget: _Budget) -> list[str]:
 
 
 def _first_group(text: str) -> tuple[int, list[int], int] | None:
-    """Where the first outermost brace opens, its alternatives end, and it closes.
+    """The places where the first outermost brace opens, divides and closes.
 
     No ends at all if there is no brace left; None if one is never closed.
     """

@@ -1,4 +1,4 @@
-"""What patterns with a ``**/`` look for, told without looking at any directory."""
+"""The names that patterns with a ``**/`` look for, without reading directories."""
 
 from __future__ import annotations
 

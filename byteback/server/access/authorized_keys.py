@@ -27,7 +27,7 @@ LOCK_WAIT_S = 30.0
 class KeyFile:
     """The lines of authorized_keys while they are being changed.
 
-    Lines that nobody touches stay as they are, to the byte.
+    Lines that are not changed stay as they are, to the byte.
     """
 
     lines: list[bytes] = field(default_factory=list)
@@ -59,7 +59,7 @@ class KeyFile:
 def editing(store: Store) -> Iterator[KeyFile]:
     """The file's lines, to change inside the block; written when the block ends well.
 
-    Whoever runs this acts as the owner of the store meanwhile: root would otherwise
+    The caller acts as the owner of the store meanwhile: root would otherwise
     follow links which that user could have put there. Raises NotSetUpError if the
     store cannot be written to, LockedError if another enrolment never ends.
     """

@@ -40,7 +40,7 @@ _ADDRESS_CHARACTERS = frozenset(
 
 @dataclass(frozen=True)
 class EnrolRequest:
-    """What was asked for: which key is to be which client's."""
+    """A request: this key is to be that client's."""
 
     host: str
     key: PublicKey
@@ -51,7 +51,7 @@ class EnrolRequest:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What was done: ``enrolled``, ``already``, ``replaced`` or ``modernised``."""
+    """The result: ``enrolled``, ``already``, ``replaced`` or ``modernised``."""
 
     result: str
     host: str
@@ -126,9 +126,9 @@ def enrol(store: Store, request: EnrolRequest, program: Path) -> Enrolment:
     ``program`` is byteback-receive. The key's line comes last, so that a crash leaves
     no key without a place to write, and the next call finishes the work.
 
-    Raises RefusedError for a name or a key that belongs to somebody else: whoever got
-    a name with a history could read all of it. Raises NotSetUpError if this is no
-    store on btrfs that can be written to.
+    Raises RefusedError for a name or a key that belongs to another client: an attacker
+    who got a name with a history could read all of it. Raises NotSetUpError if this is
+    no store on btrfs that can be written to.
     """
     try:
         with authorized_keys.editing(store) as key_file:
@@ -186,7 +186,7 @@ def _check_key_is_free(request: EnrolRequest, own: dict[int, KeyLine]) -> None:
 
 def _has_history(store: Store, name: str) -> bool:
     # What a call that was cut short leaves, an empty ``current`` and nothing beside
-    # it, holds nobody's data and does not take the name.
+    # it, holds no client's data and does not take the name.
     directory = store.host_directory(name)
     try:
         beside = any(entry.name != CURRENT for entry in directory.iterdir())

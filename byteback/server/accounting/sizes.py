@@ -1,4 +1,4 @@
-"""What each client takes in the store, by what the ledger has measured."""
+"""The room that each client takes in the store, as the ledger has measured it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Remover:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether there is no use in trying more snapshots."""
+        """True if there is no use in trying more snapshots."""
         return self._needs_root or len(self.failures) >= MAX_FAILURES
 
     def free(self) -> FreeSpace:
@@ -108,12 +108,12 @@ class Remover:
         """Give up what can be made again; whether there was anything left.
 
         The store's user has to clear a snapshot's read-only flag first, for which btrfs
-        lets nobody use what it keeps back for deletions (D18).
+        lets no program use what it keeps back for deletions (D18).
         """
         return reserve.release(self.store) or indexing.give_up(self.store)
 
     def is_deletable(self, snapshot: Snapshot) -> bool:
-        """Whether it is still a subvolume with a snapshot's name beneath its host.
+        """True if it is still a subvolume with a snapshot's name beneath its host.
 
         Asked immediately before each deletion: what was listed a moment ago may have
         been replaced, by a link for one.
@@ -179,7 +179,7 @@ def _full_disc_error(error: ToolError) -> ToolError:
 
 
 def even_out(root: Path, free: FreeSpace, limits: Limits) -> bool:
-    """Where one kind of room is short and the other is not, move some over (D19).
+    """If one kind of room is short and the other is not, move some over (D19).
 
     btrfs hands space out in large pieces to data or to metadata, and what is set aside
     for one is lost to the other until it is compacted: deleting snapshots would then

@@ -100,7 +100,7 @@ def _sorted_out(names: list[str]) -> tuple[list[str], set[str]]:
 
 
 def _is_enrolled(store: Store, host: str) -> bool:
-    """Whether a key may send backups: else somebody may have retired the host."""
+    """True if a key may send backups; if none may, the client may be retired."""
     with contextlib.suppress(BytebackError, OSError):
         return bool(authorized_keys.read(store).lines_of_host(host))
     return False

@@ -40,7 +40,7 @@ def places(snapshots_: Iterable[Snapshot], order: str, now: datetime) -> list[Pl
 def held(
     places_: Sequence[Place], verdicts: Mapping[str, Verdict]
 ) -> dict[Snapshot, str]:
-    """The snapshots that stay until somebody has looked at their host."""
+    """The snapshots that stay until an administrator has looked at their client."""
     found = {}
     for snapshot, _ in places_:
         verdict = verdicts.get(snapshot.host)

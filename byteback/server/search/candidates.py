@@ -45,7 +45,7 @@ class Candidate:
         return self._runs
 
     def is_match(self, found: os.stat_result) -> bool:
-        """Whether what is there may end a pattern."""
+        """True if a pattern may match here."""
         return self.progress.is_match(is_directory=stat.S_ISDIR(found.st_mode))
 
 

@@ -1,7 +1,7 @@
 """One directory in all trees at once, looked at no more than needed (D28).
 
 Snapshots of one subvolume are states of it in time, and a snapshot keeps its origin's
-inode numbers. What makes skipping safe: nobody can set a ctime. Writing to a file or
+inode numbers. Skipping is safe because no program can set a ctime. Writing to a file or
 its attributes, adding, removing or renaming an entry of a directory, and renaming the
 file or directory itself all set it (fs/btrfs/inode.c, btrfs_rename). So an inode with
 the same ctime in two states was the same in all between, in the same directory and by
@@ -46,11 +46,11 @@ class Run:
 
     @property
     def is_directory(self) -> bool:
-        """Whether the path is one there."""
+        """True if the path is one there."""
         return stat.S_ISDIR(self.status.st_mode)
 
     def goes_on_with(self, other: Run) -> bool:
-        """Whether ``other`` is the same and comes next."""
+        """True if ``other`` is the same and comes next."""
         return (
             self.chain is other.chain
             and other.first == self.last + 1
@@ -151,7 +151,7 @@ def _segments(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def locate(place: Place, name: str, holders: Set[Run] | None) -> list[Run]:
-    """Where ``name`` is in ``place``, run by run, looking at as few trees as can be.
+    """Find ``name`` in ``place``, run by run, reading as few trees as possible.
 
     ``holders`` are the runs of ``place`` that have the name, None if that is unknown.
     """

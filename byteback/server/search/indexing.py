@@ -40,7 +40,7 @@ def index_new(store: Store) -> None:
     except LockedError:
         logger.info("another run is making indexes already")
     except FileNotFoundError:
-        return  # nobody has sent anything yet
+        return  # no client has sent anything yet
     except (OSError, BytebackError) as error:
         logger.info("no indexes of names are made: %s", error)
 
@@ -85,7 +85,7 @@ def _index(store: Store, host: str, seconds: float) -> None:
     present = name_index.identify(store, host, current)
     if not name_index.is_due(store, host, names, present):
         return
-    # What somebody changes by hand from now on has a transaction of its own.
+    # A change by hand from now on has a transaction of its own.
     commands.sync(directory)
     trees = lineage.read_trees(directory, names)
     identities = name_index.identify(store, host, trees)

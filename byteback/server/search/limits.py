@@ -1,4 +1,4 @@
-"""When a search ends that finds too much, takes too long, or answers nobody."""
+"""Ends a search that finds too much, takes too long, or has lost its client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STDOUT = 1
 class Limits:
     """When a search is given up: after so many results and seconds from now.
 
-    It is watched if somebody waits for it at the standard output.
+    The standard output is watched: a client that hangs up ends the search.
     """
 
     def __init__(
@@ -30,7 +30,8 @@ class Limits:
     def step(self) -> None:
         """To be called for each name that is looked at.
 
-        Raises RefusedError when time is up, BrokenPipeError when nobody listens.
+        Raises RefusedError when time is up, BrokenPipeError when the client has hung
+        up.
         """
         now = time.monotonic()
         if now > self.deadline:
@@ -48,7 +49,7 @@ class Limits:
 
 
 def _is_heard() -> bool:
-    """Whether the session's other end still is there to take an answer."""
+    """True if the session's other end still is there to take an answer."""
     waiting = select.poll()
     waiting.register(_STDOUT, 0)
     return not waiting.poll(0)

@@ -46,14 +46,14 @@ Identities = Mapping[str, Identity]
 
 
 def path_of(store: Store, host: str) -> Path:
-    """Where the index of ``host`` is, should there be one."""
+    """The path of the index of ``host``."""
     return store.lock_path(host).with_suffix(".names")
 
 
 def identify(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Identities:
-    """What tells each tree that can be covered from what it may become.
+    """The identity of each tree that an index can cover.
 
-    ``trees`` are those that nobody has written to, and ``current``, which only
+    ``trees`` are those that have not been written to, and ``current``, which only
     transfers change: each of them writes down its beginning and its end. What is
     changed by hand has the number of a later transaction, if all before is committed.
     """
@@ -97,7 +97,7 @@ class Index(NamedTuple):
         return led.paths if is_led else None
 
     def _start(self, top: bytes) -> int:
-        """Where a directory is; the end if there is none."""
+        """The position of a directory; the end if there is none."""
         if not top:
             return 0
         at = self.data.find(b"\0" + top + b"\0", 0, self.end)
@@ -190,7 +190,7 @@ def load(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Index | Non
 def is_due(
     store: Store, host: str, names: Collection[str], present: Identities
 ) -> bool:
-    """Whether a new index would cover more than the old one, and it is time for it.
+    """True if a new index would cover more than the old one, and is due.
 
     ``names`` are all trees, ``present`` what is known of ``current``. A client decides
     when it transfers, and how long its index takes: it is not to keep others waiting.

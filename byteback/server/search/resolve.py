@@ -69,7 +69,7 @@ def _answer(
     settings: ServerSettings,
     current_is_whole: bool,
 ) -> NoReturn:
-    """In the child: answer, and end without a word to anybody else."""
+    """In the child: answer, and end without a word to any other process."""
     try:
         chains, index = run.read_history(store, host)
         limits.confine_search(store.host_directory(host), settings)

@@ -38,7 +38,7 @@ MAX_SAMPLE = 50_000
 
 
 def read_history(store: Store, host: str) -> tuple[Chains, Index | None]:
-    """What spares a search some work, for find and resolve.
+    """Read the history and the index that make a search faster, for find and resolve.
 
     Read before the process is confined, which after that sees only the trees.
     """
@@ -57,7 +57,7 @@ def find(
     chains: Chains = (),
     index: Index | None = None,
 ) -> Iterator[Entry]:
-    """What the patterns match in the trees of ``host`` that ``snapshot`` names.
+    """Find what the patterns match in the trees of ``host`` that ``snapshot`` names.
 
     Sorted by path. Scope "newest" gives the newest copy of each path, "versions" each
     distinct (path, mtime, size), newest first and of each the newest copy, and
@@ -106,7 +106,7 @@ def changes(
     current_is_whole: bool,
     chains: Chains = (),
 ) -> Iterator[Difference]:
-    """What changed between two trees of ``host``, in and below what matches.
+    """List the changes between two trees of ``host``, in and below what matches.
 
     With a star in a name the newest tree counts that it stands for. Sorted by path.
     Raises RefusedError as find does.

@@ -22,7 +22,7 @@ from byteback.server.store.tree import Key, Names
 
 
 class Search(NamedTuple):
-    """What is looked for, and where."""
+    """The patterns of a search, and the trees that it reads."""
 
     directory: Path
     trees: Sequence[str]  # in directory, newest copy first
@@ -41,7 +41,7 @@ def walk(search: Search) -> Iterator[Entry]:
 
 
 def differences(search: Search) -> Iterator[Difference]:
-    """What changed from the second of two trees to the first.
+    """List the changes from the second of two trees to the first.
 
     All that lies in a directory that matches counts, too. Sorted by path.
     """
@@ -133,7 +133,7 @@ def _list_all(place: Place, limits: Limits) -> tuple[Collection[str], list[Candi
 
 
 def refusal(error: OSError) -> Exception:
-    """What an OSError means to the client: too many files are open, or a bug."""
+    """The error for the client: too many files are open, or a bug."""
     if error.errno not in (errno.EMFILE, errno.ENFILE):
         return error
     message = "too many snapshots and directories to search at once"

@@ -1,4 +1,4 @@
-"""What a new server.toml says: what holds transfers, and who owns snapshots."""
+"""Writes a new server.toml: how transfers are confined, and who owns snapshots."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ USELESS_SHELLS = ("nologin", "false")
 
 
 def choose_home(choice: Choice | None, mount_point: Path | None) -> Path:
-    """Where the store is, or will be. Raises UsageError for contradictions.
+    """The directory of the store, now or later. Raises UsageError for contradictions.
 
     A user who is there keeps his home, unless it holds nothing. Links are followed:
     that is the name under which the kernel knows a mount point.
@@ -89,7 +89,7 @@ def provide_layout(home: Path, hands: Hands) -> Iterator[Outcome]:
     The home is 0750: backups hold copies of world-readable files which their clients
     keep inside closed directories, and other users of this machine have no business
     there; root may put a trusted user in the group. sshd's StrictModes asks for the
-    rest, the state directory is nobody else's.
+    rest, no other user may use the state directory.
     """
     store = Store(home)
     wanted = [
@@ -113,7 +113,7 @@ def provide_layout(home: Path, hands: Hands) -> Iterator[Outcome]:
 class _Place:
     path: Path
     mode: int
-    forbidden: int = 0o077  # permissions that nobody may have
+    forbidden: int = 0o077  # permissions that no user may have
     is_file: bool = False
 
 
@@ -238,7 +238,7 @@ def _suspicious(path: Path) -> BytebackError:
 
 
 def check_takeover(home: Path) -> None:
-    """Refuse a ``--directory`` that is somebody else's: it is given to byteback."""
+    """Refuse a ``--directory`` of another user: it would be given to byteback."""
     user = accounts.find_user(USER)
     if home.is_dir() and not is_store_like(home, user.pw_uid if user else None):
         raise UsageError(

@@ -66,7 +66,7 @@ class _Addition:
 
 
 def has_admin_key(store: Store) -> bool:
-    """Whether any key at all may enrol clients."""
+    """True if any key at all may enrol clients."""
     try:
         entries = authorized_keys.read(store).key_lines().values()
     except OSError:

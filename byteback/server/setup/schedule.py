@@ -44,12 +44,12 @@ class Job(NamedTuple):
 
     @property
     def cron_file(self) -> Path:
-        """What set-up writes for cron."""
+        """The file that set-up writes for cron."""
         return CRON_DIRECTORY / self.name
 
     @property
     def packaged_cron_file(self) -> Path:
-        """What the Debian package brings for cron."""
+        """The file that the Debian package brings for cron."""
         return CRON_DIRECTORY / self.name.replace("byteback-", "byteback-server-")
 
 
@@ -87,7 +87,7 @@ def format_cron(job: Job, program: Path) -> str:
 
 
 def is_kept(job: Job, content: str | None) -> bool:
-    """Whether a file that a package or a person wrote runs the job already."""
+    """True if a file that a package or a person wrote runs the job already."""
     if content is None or OWN_MARK in content:
         return False
     lines = [line for line in content.splitlines() if not line.startswith("#")]
@@ -134,7 +134,7 @@ def _provide_units(job: Job, program: Path, hands: Hands) -> Iterator[Outcome]:
 
 
 def _remove_own(job: Job, hands: Hands) -> Iterator[Outcome]:
-    """What an earlier run wrote would go before the package's, and never change."""
+    """Remove an earlier run's files: they hide the package's, and never change."""
     paths = [OWN_UNITS / job.service, OWN_UNITS / job.timer, job.cron_file]
     own = [path for path in paths if OWN_MARK in (_content(path) or "")]
     if own:

@@ -21,7 +21,7 @@ THREE_WAYS = (
 
 
 class Kind(StrEnum):
-    """What became of a step."""
+    """The result of a step."""
 
     DONE = "done"
     FOUND = "found"  # it was so already
@@ -84,7 +84,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Directory:
-    """A store in a directory of a btrfs that somebody else mounts."""
+    """A store in a directory of a btrfs that is mounted already."""
 
     path: Path
 

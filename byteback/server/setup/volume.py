@@ -40,14 +40,14 @@ def make_volume(volume: Volume, hands: Hands) -> Iterator[Outcome]:
 
 
 def is_on(volume: Volume, device: str) -> bool:
-    """Whether a mounted ``device`` is the volume's, or the loop that stands for it."""
+    """True if a mounted ``device`` is the volume's, or the loop that stands for it."""
     if isinstance(volume, Device):
         return filesystem.is_same_device(volume.path, device)
     return volume.path.exists() and Path(device) in filesystem.loops_of(volume.path)
 
 
 def is_for(volume: Volume, entry: fstab.Entry) -> bool:
-    """Whether an fstab entry mounts this volume."""
+    """True if an fstab entry mounts this volume."""
     if isinstance(volume, Device):
         return filesystem.is_same_device(
             filesystem.resolve_spec(entry.spec), volume.path
@@ -56,12 +56,12 @@ def is_for(volume: Volume, entry: fstab.Entry) -> bool:
 
 
 def mount_options(volume: Volume) -> tuple[str, ...]:
-    """How the volume is mounted now."""
+    """The mount options of now."""
     return ("loop", *OPTIONS) if isinstance(volume, Image) else OPTIONS
 
 
 def fstab_entry(volume: Volume, mount_point: Path) -> fstab.Entry:
-    """How it is mounted at boot: a lost disc must not stop the machine (nofail).
+    """The mount options at boot: a lost disc must not stop the machine (nofail).
 
     A device goes by its UUID, for names like /dev/sdb change from boot to boot.
     """
@@ -77,7 +77,7 @@ def fstab_entry(volume: Volume, mount_point: Path) -> fstab.Entry:
 
 
 def needs_format(device: Device) -> bool:
-    """Whether the device does not hold our btrfs yet."""
+    """True if the device does not hold our btrfs yet."""
     own = filesystem.find_btrfs(filesystem.probe(device.path))
     return own is None or own.label != filesystem.LABEL
 

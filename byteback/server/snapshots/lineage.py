@@ -14,14 +14,14 @@ from byteback.system.btrfs.subvolume import Subvolume
 
 Chains = Sequence[Sequence[str]]
 
-# The mode that sealing gives the top of a snapshot nobody has written to (D29), for the
-# sealing itself counts as writing. Only root can give it to what is root's, and rsync
-# --fake-super leaves no directory without a way in for its owner.
+# The mode that sealing gives the top of a snapshot that was never written to (D29), for
+# the sealing itself counts as writing. Only root can give it to what is root's, and
+# rsync --fake-super leaves no directory without a way in for its owner.
 UNTOUCHED_MODE = 0o550
 
 
 def read_trees(directory: Path, names: Iterable[str]) -> dict[str, Subvolume]:
-    """What btrfs knows of ``current`` and of the trees that nobody has written to.
+    """Read what btrfs knows of ``current`` and of the trees never written to.
 
     ``names`` are of trees in ``directory``; of all others nothing can be said.
     """
@@ -34,7 +34,7 @@ def chains_of(trees: Mapping[str, Subvolume]) -> Chains:
 
     What is the same in two trees of a chain was the same in all between. So only those
     are taken whose order in time btrfs itself vouches for, by transaction numbers and
-    not by clocks, and which nobody has written to since. A tree that is in no chain
+    not by clocks, and which were not written to since. A tree that is in no chain
     stands alone.
     """
     chains: dict[bytes, list[tuple[int, str]]] = {}
@@ -51,7 +51,7 @@ def chains_of(trees: Mapping[str, Subvolume]) -> Chains:
 
 
 def _read(path: Path) -> Subvolume | None:
-    """What is known of ``current`` or of a tree that nobody has written to since."""
+    """Facts about ``current``, or about a tree that was not written to since."""
     fd = tree.open_root(path)
     if fd is None:
         return None
@@ -69,7 +69,7 @@ def _read(path: Path) -> Subvolume | None:
 
 
 def _was_untouched(fd: int, status: os.stat_result, name: str) -> bool:
-    """Whether a snapshot was sealed as it was taken, and cannot have changed since."""
+    """True if a snapshot was sealed as it was taken, and cannot have changed since."""
     return (
         status.st_uid == 0
         and stat.S_IMODE(status.st_mode) == UNTOUCHED_MODE

@@ -1,4 +1,4 @@
-"""What tells a sealed snapshot (D29) from all others."""
+"""Tells a sealed snapshot (D29) from all others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from byteback.system.btrfs import subvolume
 
 # HOST/NAME, on a top directory of root's, where only root can set it. rsync leaves such
 # a "%" attribute out of what it sends. A trusted one it would see, for btrfs tells the
-# names to everybody, and fail because it cannot read the value.
+# names to every user, and fail because it cannot read the value.
 ATTRIBUTE = "user.rsync.%byteback"
 
 
 def is_roots(path: Path) -> bool:
-    """Whether a snapshot belongs to root, as each sealed one does, and not to us."""
+    """True if a snapshot belongs to root, as each sealed one does, and not to us."""
     with contextlib.suppress(OSError):
         return path.lstat().st_uid == 0 and os.geteuid() != 0
     return False
@@ -45,10 +45,10 @@ def forget_claim(fd: int) -> None:
 
 
 def deletion_check(wanted: str | None) -> Callable[[int], bool]:
-    """What root asks of an open subvolume immediately before it deletes it.
+    """The check that root makes on an open subvolume immediately before deleting it.
 
     It may be sealed as ``wanted``, HOST/NAME, and as nothing else, or not at all; a
-    writable copy of a sealed one, which somebody left unfinished, counts as not sealed.
+    writable copy of a sealed one, which was left unfinished, counts as not sealed.
     """
 
     def check(fd: int) -> bool:

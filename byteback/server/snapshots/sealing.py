@@ -76,7 +76,7 @@ class Seals:
 
 
 def is_deletable(store: Store, host: str, name: str) -> bool:
-    """Whether root may delete what is at that name: no, if it is sealed as another.
+    """True if root may delete what is at that name: no, if it is sealed as another.
 
     True where it is not root who deletes. Raises OSError.
     """
@@ -130,7 +130,7 @@ def copy(store: Store, host: str, name: str, target: str) -> None:
             stack.callback(os.close, made)
             _give_back(source, made, uid, gid)
     except OSError as error:
-        # As btrfs would say it, for whoever looks for a full disc.
+        # As btrfs would say it: callers look for a full disc.
         details = [f"ERROR: {error.strerror}"]
         raise ToolError(
             f"cannot copy {what}: {error.strerror}", None, details
@@ -178,7 +178,7 @@ class _Directory:
         return None
 
     def claim_of(self, name: str) -> str | None:
-        """What is written on what is at ``name``, if that is root's."""
+        """The true name noted on the subvolume at ``name``, if that is root's."""
         fd = self.open_top(name)
         if fd is None:
             return None
@@ -188,7 +188,7 @@ class _Directory:
             os.close(fd)
 
     def is_of_store(self, fd: int) -> bool:
-        """Whether an open directory is no mount point of somebody's."""
+        """True if an open directory is no mount point."""
         return files.mount_of(fd) == self._mount
 
     def put_names_right(
@@ -283,7 +283,7 @@ class _Directory:
             os.close(fd)
 
     def _is_misnamed(self, name: str, claim: str | None) -> bool:
-        """Whether what is at ``name`` had another true name, and has it back now."""
+        """True if the subvolume at ``name`` had another true name, and has it back."""
         if claim is None or claim == f"{self._host}/{name}":
             return False
         host, _, wanted = claim.partition("/")
@@ -296,7 +296,7 @@ class _Directory:
         files.rename_within(self.fd, name, wanted)
         self.is_changed = True
         logger.warning(
-            "somebody had renamed the sealed snapshot %s to %s: it has its name back",
+            "the sealed snapshot %s had been renamed to %s: it has its name back",
             *(quote(claim), here),
             extra=log.AUTH,
         )
@@ -307,7 +307,7 @@ def _give_back(source: int, made: int, uid: int, gid: int) -> None:
     """Make the copy of a sealed snapshot the user's, and no sealed one."""
     origin, found = subvolume.read(source), subvolume.read(made)
     if origin is None or found is None or found.parent_uuid != origin.uuid:
-        raise ToolError("somebody has exchanged the copy of a sealed snapshot")
+        raise ToolError("the copy of a sealed snapshot was exchanged meanwhile")
     noted = fake_super.read_fake_stat(made)
     mode = noted.mode if noted is not None else os.fstat(made).st_mode
     seal.forget_claim(made)

@@ -95,7 +95,7 @@ def take_snapshot(
 
 
 def _has_entries(current: Path) -> bool:
-    """Whether there is anything, without reading the names: a client sets how many."""
+    """True if there is any entry; names are not read, for a client sets how many."""
     _open_up(current)
     with os.scandir(current) as entries:
         return next(entries, None) is not None
@@ -181,7 +181,7 @@ def ensure_current(store: Store, host: str) -> None:
 
 
 def _make_subvolume(current: Path) -> None:
-    """Make one of the plain directory that somebody has put at ``current``.
+    """Make one of the plain directory that was put at ``current``.
 
     No snapshot can be taken of that. What is in it stays, and is not sent again; its
     files are shared and not copied. Repair removes what a kill leaves in between.

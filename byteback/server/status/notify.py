@@ -116,7 +116,7 @@ def _tell(
 def environment(
     change: Change, report: Report, subject: str, body: str
 ) -> dict[str, str]:
-    """What the programs in alarm.d are told; byteback-status(1) describes it."""
+    """The environment of the programs in alarm.d; byteback-status(1) describes it."""
     return {
         "BYTEBACK_SERVER": report.server,
         "BYTEBACK_SUBJECT": subject,

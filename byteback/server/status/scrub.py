@@ -57,7 +57,7 @@ def scrub(store: Store, sleep: Callable[[float], None] = time.sleep) -> None:
 
 
 def running_transfers(store: Store) -> int:
-    """How many transfers run now, by the server's places that are taken."""
+    """The number of transfers that run now, by the places that are taken."""
     slots = (store.state / "slots").glob("*.lock")
     return sum(path.stem.isdigit() and locking.is_held(path) for path in slots)
 

@@ -52,7 +52,7 @@ class Store(NamedTuple):
         return self.host_directory(host) / CURRENT
 
     def is_client(self, host: str) -> bool:
-        """Whether ``host`` has a directory here with ``current`` inside.
+        """True if ``host`` has a directory here with ``current`` inside.
 
         A directory that this user may not enter is none.
         """
@@ -96,7 +96,7 @@ class Store(NamedTuple):
 
 
 def lock_name(host: str) -> str:
-    """What files about ``host`` are called, with room for an ending.
+    """The name of files about ``host``, with room for an ending.
 
     A client's name may be as long as a file name may. A lock that cannot be made is
     none: so long names are cut, and told apart by a digest. No name holds a ``~``.
@@ -142,9 +142,9 @@ def find_store() -> Store:
 
 
 def check_store_user() -> None:
-    """Raise RefusedError for anybody but the user byteback, where there is one.
+    """Raise RefusedError for any user but byteback, where there is one.
 
-    Another user's home would become a store that nobody prunes.
+    Another user's home would become a store that is never pruned.
     """
     with contextlib.suppress(KeyError):
         if pwd.getpwnam(USER).pw_uid != os.geteuid():
@@ -156,7 +156,7 @@ def check_store_user() -> None:
 
 
 def become_store_user() -> None:
-    """As root, turn into the byteback user for good; nothing for anybody else.
+    """As root, turn into the byteback user for good; other users stay what they are.
 
     What root made in the store the user could neither snapshot nor delete later.
     Raises NotSetUpError if there is no such user.

@@ -23,12 +23,12 @@ LEAF_OVERHEAD = 1400  # bytes of a leaf beside one value that nearly fills it
 
 
 def path(store: Store) -> Path:
-    """Where the reserve is."""
+    """The file that is the reserve."""
     return store.state / "reserve"
 
 
 def is_there(store: Store) -> bool:
-    """Whether there is something to give up."""
+    """True if there is something to give up."""
     return path(store).exists()
 
 

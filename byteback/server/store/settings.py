@@ -12,7 +12,7 @@ PATH = Path("/etc/byteback/server.toml")
 
 
 class ServerSettings(NamedTuple):
-    """What an administrator may change; the defaults suit a server left alone."""
+    """Settings of an administrator; the defaults suit a server left alone."""
 
     snapshot_interval_hours: float = 6.0  # a younger newest snapshot refuses a new one
     min_percent: float = 5.0  # free space at or below which pruning starts

@@ -53,10 +53,10 @@ def status(parent: int, name: str) -> os.stat_result | None:
 
 
 def key_of(found: os.stat_result) -> Key:
-    """What two states of one file or directory share while nothing in it changed.
+    """The identity that two states of a file or directory share if it did not change.
 
     A snapshot keeps its origin's inode numbers, and every change sets the ctime, which
-    nobody can set at will.
+    no program can set at will.
     """
     return (
         found.st_ino,

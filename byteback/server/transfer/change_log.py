@@ -52,19 +52,19 @@ class Changes:
 
     @property
     def options(self) -> Sequence[str]:
-        """What rsync is to be told besides."""
+        """Further options for rsync."""
         return () if self._separated is None else CAREFUL
 
     @property
     def may_go_on(self) -> bool:
-        """Whether what the transfer goes on to do will not have to be undone.
+        """True if the transfer may go on: nothing of it will have to be undone.
 
         A second transfer goes on to its end: else there might be no end to them.
         """
         return not self.numbers or self._separated is not None
 
     def is_spared(self, number: int) -> bool:
-        """Whether a file had one name when the transfer began."""
+        """True if a file had one name when the transfer began."""
         return number in (self._separated or ())
 
     def take(self, line: bytes) -> None:

@@ -2,7 +2,7 @@
 
 rsync --inplace writes into whatever a name leads to. Where two names were one file at
 the client and are two now, what it writes to one of them is in the other as well, and
-nobody is told. So its own log of what it changes is read while it runs.
+it does not say so. So its own log of what it changes is read while it runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextlib.contextmanager
 def heard(store: Store, host: str) -> Iterator[Changes]:
-    """What a transfer changes, as far as its rsync logs that to ``fifo``.
+    """The changes of a transfer, as its rsync logs them to ``fifo``.
 
     None where ``current`` is empty: a first backup changes nothing. Raises BusyError.
     """
@@ -79,7 +79,7 @@ def separate(store: Store, host: str, changes: Changes) -> int:
     doubted, and the client's next transfer brings the others, and of those that are
     still one with it only the names. Where that makes few names, all other files of
     several names are made one name as well, though not doubted: what else has changed
-    at the client harms nobody then. Returns how many had changed.
+    at the client does no harm then. Returns how many had changed.
     Raises OSError; OverflowError where a client has more of them than can be managed.
     """
     top = store.current(host)
@@ -139,7 +139,7 @@ def _doubt_at(top: Path, path: str, number: int) -> bool:
 
 
 def _note(store: Store, host: str) -> Path:
-    """Where it is noted which files the last transfer left one name of.
+    """The note of the files that the last transfer left one name of.
 
     And of which tree: ``current`` may be put back to a snapshot, in which files have
     the same numbers, and names that were removed here.

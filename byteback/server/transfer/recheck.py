@@ -22,7 +22,7 @@ def doubt_recent(tree: Path, since: float) -> int:
 
     ``since`` is in seconds since 1970. Returns how many files there were; the next
     transfer compares their contents. A tree that cannot be gone through, for its depth
-    say, is logged: it harms nobody but the client that made it.
+    say, is logged: it harms only the client that made it.
     """
     count = 0
     try:

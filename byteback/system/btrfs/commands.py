@@ -41,7 +41,7 @@ def _is_any(_: int) -> bool:
 
 
 def is_subvolume(path: Path) -> bool:
-    """Whether ``path`` itself (never a link to it) is the root of a subvolume."""
+    """True if ``path`` itself (never a link to it) is the root of a subvolume."""
     try:
         status = path.lstat()
         parent = path.parent.stat()
@@ -72,7 +72,7 @@ def take_snapshot(source: Path, target: Path, *, read_only: bool = True) -> None
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether the subvolume's read-only flag is set."""
+    """True if the subvolume's read-only flag is set."""
     shown = process.run(["btrfs", "property", "get", "-t", "subvol", path, "ro"])
     return shown.text.strip() == "ro=true"
 
@@ -272,5 +272,5 @@ def _try_sync(path: Path) -> None:
 
 
 def is_out_of_space(error: ToolError) -> bool:
-    """Whether a program failed because the disc is full."""
+    """True if a program failed because the disc is full."""
     return any("No space left on device" in line for line in error.details)

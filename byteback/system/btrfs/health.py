@@ -1,4 +1,4 @@
-"""How well a btrfs file system is: its devices' error counters, and its last scrub."""
+"""The health of a btrfs: its devices' error counters, and its last scrub."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def is_scrub_running(path: Path) -> bool:
 
 
 def parse_scrub(text: str) -> Scrub | None:
-    """What ``btrfs scrub status`` prints about a finished scrub, in the C locale."""
+    """Read what ``btrfs scrub status`` prints of a finished scrub, in the C locale."""
     started, duration = _STARTED.search(text), _DURATION.search(text)
     errors = _ERRORS.search(text)
     if started is None or duration is None or "finished" not in text:

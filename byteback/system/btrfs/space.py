@@ -1,4 +1,4 @@
-"""How btrfs divides its space between data and metadata, by ioctls open to any user.
+"""The space of a btrfs for data and metadata, by ioctls open to any user.
 
 ``btrfs filesystem usage`` shows the same, warns any user but root each time that it
 would tell root more, and takes longer than all else that a run without work does.
@@ -28,7 +28,7 @@ _MAX_SPACES = 64  # kinds of use, with every profile that a conversion may have 
 
 
 def read_metadata_room(path: Path) -> MetadataRoom | None:
-    """What the file system that holds ``path`` has for metadata.
+    """The room for metadata in the file system that holds ``path``.
 
     None for one that is no btrfs, or keeps data and metadata together.
     """

@@ -20,7 +20,7 @@ _PROBE_TIMEOUT_S = 10.0
 
 
 def program() -> str | None:
-    """Where bwrap is, or None."""
+    """The path of bwrap, or None."""
     return which("bwrap", path=process.SEARCH_PATH)
 
 
@@ -35,7 +35,8 @@ def argv(tree: Path, *, is_writable: bool, fifo: Path | None = None) -> list[str
     And ``fifo`` at FIFO, if there is one.
 
     There is no /proc, /sys, /tmp or /home, no network, no other process to be seen,
-    and no capability; root's files are read-only. It ends with whoever started it.
+    and no capability; root's files are read-only. It ends with the process that started
+    it.
     """
     found = program()
     if found is None:
@@ -55,7 +56,7 @@ def argv(tree: Path, *, is_writable: bool, fifo: Path | None = None) -> list[str
 
 
 def works_as(user: str | None = None) -> bool:
-    """Whether bwrap can be used here, by ``user`` where the caller is root.
+    """True if bwrap can be used here, by ``user`` where the caller is root.
 
     It cannot inside a chroot, nor where the system keeps its users from making
     namespaces.

@@ -128,15 +128,15 @@ def _main(words: list[str]) -> None:
             stderr = int(value)
         else:
             raise ValueError(key)
-    # Whoever started this is gone: so is the client's session.
+    # If the process that started this is gone, so is the client's session.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     enter(ruleset, grants, program)
     if stderr >= 0:
         os.dup2(stderr, 2)
         os.close(stderr)
     if ready >= 0:
-        # Until now, whoever waits can still choose another confinement. The pipe
-        # closes itself when the program starts.
+        # Until now, the process that waits can still choose another confinement. The
+        # pipe closes itself when the program starts.
         os.write(ready, b"1")
         os.set_inheritable(ready, False)
     os.execv(words[end + 1], words[end + 1 :])  # noqa: S606 # the one thing it is for
@@ -145,7 +145,8 @@ def _main(words: list[str]) -> None:
 if __name__ == "__main__":
     try:
         _main(sys.argv[1:])
-    except BrokenPipeError:  # whoever waits was killed: no refusal, the client retries
+    # The process that waits was killed: no refusal, the client retries.
+    except BrokenPipeError:
         pass
     except (OSError, ValueError) as error:
         sys.stderr.write(f"byteback-receive: error: cannot confine rsync: {error}\n")

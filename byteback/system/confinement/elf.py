@@ -1,4 +1,4 @@
-"""What a program needs to be loaded: its loader and its shared libraries."""
+"""Finds a program's loader and its shared libraries."""
 
 from __future__ import annotations
 

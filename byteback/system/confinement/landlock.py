@@ -26,7 +26,7 @@ _TCP_BIND, _TCP_CONNECT = 1, 2
 _SCOPE_ABSTRACT_SOCKET, _SCOPE_SIGNAL = 1, 2
 
 # A store holds plain files and directories alone, because --fake-super keeps all else
-# in attributes: nobody may make links, fifos, sockets or devices in it.
+# in attributes: no program may make links, fifos, sockets or devices in it.
 READ = READ_FILE | READ_DIR
 WRITE = (
     READ | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_DIR | REMOVE_FILE | REMOVE_DIR
@@ -57,7 +57,7 @@ def abi() -> int:
 
 
 def is_available() -> bool:
-    """Whether this kernel's Landlock is good enough for a transfer."""
+    """True if this kernel's Landlock is good enough for a transfer."""
     return abi() >= MIN_ABI
 
 

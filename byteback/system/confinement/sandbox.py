@@ -1,8 +1,9 @@
 """Puts a transfer where nothing but its own client's tree can be reached.
 
-Three layers, each of which holds alone: a mount namespace without anybody else's files
-(bubblewrap), the kernel's own judgement of each file that is opened (Landlock), and no
-system call beyond what rsync needs (seccomp). See DESIGN.md, D6, for what each covers.
+Three layers, each of which holds alone: a mount namespace without any other client's
+files (bubblewrap), the kernel's own judgement of each file that is opened (Landlock),
+and no system call beyond what rsync needs (seccomp). See DESIGN.md, D6, for what each
+covers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["READ", "WRITE", "Grant", "Job", "Limits", "describe", "is_available"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a confined program may take at most."""
+    """The most that a confined program may take."""
 
     niceness: int = 10
     files: int = 1024
@@ -81,7 +82,7 @@ class Running:
 
 
 def is_available() -> bool:
-    """Whether transfers can be confined here to the files of their client."""
+    """True if transfers can be confined here to the files of their client."""
     return landlock.is_available() or bubblewrap.works_as()
 
 
@@ -128,7 +129,7 @@ def start_unconfined(job: Job) -> Running:
 
 
 def program_grants(program: Path) -> list[Grant]:
-    """What a program needs to run: itself, its loader, its libraries, no more.
+    """Grants for a program to run: itself, its loader, its libraries, no more.
 
     Nothing else can be executed, so that even a program that was taken over cannot
     start a shell; and a client that makes rsync name files learns nothing of the rest.

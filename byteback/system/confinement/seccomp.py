@@ -21,7 +21,8 @@ import sys
 
 # Each of these fails with EPERM. A name that an architecture lacks is skipped.
 _DENIED = (
-    # The network, and unix sockets. socketpair(2), which rsync needs, reaches nobody.
+    # The network, and unix sockets. socketpair(2), which rsync needs, reaches no other
+    # process.
     "socket",
     "connect",
     "bind",
@@ -262,7 +263,7 @@ def _export(library: ctypes.CDLL, context: int) -> bytes:
 
 
 def _prologue(library: ctypes.CDLL) -> bytes:
-    """What comes before libseccomp's program, which goes on after it.
+    """The instructions before libseccomp's program, which goes on after them.
 
     Numbers mean nothing before the architecture is known to be this machine's own.
     """
@@ -292,7 +293,7 @@ def _prologue(library: ctypes.CDLL) -> bytes:
 
 
 def _low_half(offset: int) -> int:
-    """Where the low 32 bits of a 64-bit argument are."""
+    """The offset of the low 32 bits of a 64-bit argument."""
     return offset if sys.byteorder == "little" else offset + 4
 
 

@@ -1,4 +1,4 @@
-"""What rsync --fake-super notes in an extended attribute: owner, mode, device."""
+"""Reads the attribute in which rsync --fake-super keeps owner, mode and device."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FakeStat(NamedTuple):
 
 
 def read_fake_stat(file: int | Path) -> FakeStat | None:
-    """What rsync noted about an open file, or about a path without following a link.
+    """Read rsync's note about an open file, or about a path without following a link.
 
     None where there is nothing: rsync leaves the attribute out when a file's own owner
     and mode are right already, so that this is nothing out of the ordinary. The same
@@ -82,7 +82,7 @@ def parse_fake_stat(value: bytes) -> FakeStat | None:
 
 
 def is_readable(value: bytes) -> bool:
-    """Whether rsync can read the attribute's value: one that it cannot ends it."""
+    """True if rsync can read the attribute's value: one that it cannot ends it."""
     return len(value) <= LONGEST and _READABLE.fullmatch(value) is not None
 
 

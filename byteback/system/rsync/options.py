@@ -16,7 +16,7 @@ _OPTION = re.compile(r"--[a-z0-9][a-z0-9-]*")
 def options(program: Path, cache: Path | None = None) -> frozenset[str]:
     """The long options that ``program --help`` names, each with its two dashes.
 
-    ``cache`` is a file in a directory that nobody else can write to: its first line
+    ``cache`` is a file in a directory that no other user can write to: its first line
     says which binary the second line's options are those of. Whatever is wrong with
     it, rsync is asked again. Raises ToolError if rsync cannot be run.
     """
@@ -36,7 +36,7 @@ def options(program: Path, cache: Path | None = None) -> frozenset[str]:
 
 
 def _identity(program: Path) -> str:
-    """What changes when another binary is put in this one's place."""
+    """An identity that changes when another binary is put in this one's place."""
     found = program.stat()
     numbers = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     return " ".join(str(number) for number in (*numbers, found.st_ctime_ns))

@@ -11,7 +11,7 @@ _DISPLAY_VARIABLES = ("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_D
 
 
 def is_wanted(*, on_terminal: bool) -> bool:
-    """Whether to ask by SSH_ASKPASS, by ssh(1)'s rules for SSH_ASKPASS_REQUIRE."""
+    """True if SSH_ASKPASS is to ask, by ssh(1)'s rules for SSH_ASKPASS_REQUIRE."""
     required = os.environ.get("SSH_ASKPASS_REQUIRE", "")
     if not os.environ.get("SSH_ASKPASS") or required == "never":
         return False
@@ -19,7 +19,7 @@ def is_wanted(*, on_terminal: bool) -> bool:
 
 
 def ask(prompt: str) -> str | None:
-    """What the program answers to ``prompt``, or None if it was cancelled."""
+    """The program's answer to ``prompt``, or None if it was cancelled."""
     display = {x: os.environ[x] for x in _DISPLAY_VARIABLES if x in os.environ}
     try:
         answered = process.run([os.environ["SSH_ASKPASS"], prompt], extra_env=display)

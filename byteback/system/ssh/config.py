@@ -1,4 +1,4 @@
-"""What ssh_config(5) says about a host, as the real ssh reads it (``ssh -G``)."""
+"""Reads ssh_config(5) for one host, as the real ssh does (``ssh -G``)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STRICTNESS = {
 
 @dataclass(frozen=True)
 class SshConfig:
-    """How to reach one server, and whom to trust there."""
+    """The way to one server, and the keys to trust there."""
 
     host: str  # as ssh would connect to it: an alias is resolved
     port: int

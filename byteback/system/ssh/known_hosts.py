@@ -26,7 +26,7 @@ class HostKeyLine:
 
 
 def names_of(host: str, port: int) -> list[str]:
-    """How a server is written in known_hosts: ``host``, or ``[host]:port``."""
+    """The name of a server in known_hosts: ``host``, or ``[host]:port``."""
     host = host.lower()
     return [host] if port == SSH_PORT else [f"[{host}]:{port}"]
 

@@ -49,7 +49,7 @@ class LoginKey:
 
 @dataclass(frozen=True)
 class RemoteResult:
-    """How a remote command ended, and what it printed."""
+    """The end of a remote command, and its output."""
 
     status: int
     stdout: str
@@ -156,7 +156,7 @@ class Session:
 
     def _note_parting_words(self) -> None:
         # Each attempt has an auth_handler of its own, so that this is none of the
-        # banners that the server shows to everybody.
+        # banners that the server shows to every user.
         handler = self._transport.auth_handler
         banner = getattr(handler, "banner", None)
         if banner and not self.is_open:
@@ -172,7 +172,7 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(config: SshConfig, key_types: Sequence[str]) -> Iterator[Session]:
-    """Connect and agree on keys; nobody is logged in yet, and nothing is trusted.
+    """Connect and agree on keys; there is no login yet, and nothing is trusted.
 
     The server is asked for a host key of one of ``key_types`` first: those by which
     it is known. Raises UnreachableError.
