@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 REMEMBERED = 10  # earlier backups that one is compared with
 # From so many on the history says something; a host that was watched from its first
@@ -18,6 +19,7 @@ REMEMBERED = 10  # earlier backups that one is compared with
 ENOUGH_HISTORY = 3
 FEW_NAMES = 100  # trees smaller than this may shrink as they like
 SNAPSHOT_NAME_S = 60.0  # a snapshot's name tells its time to the minute
+CLOSE_S = 2 * 86400.0  # snapshots further apart show more than one backup
 JUDGED_S = 30 * 86400.0  # after that a change is how things are now
 
 
@@ -94,6 +96,21 @@ class Verdict:
     blamed: Taken = Taken()  # of backups that were suddenly larger
     blamed_since: float | None = None
     shrinkage: Shrinkage | None = None
+    is_guess: bool = False  # nothing is known yet of what its backups usually take
+
+
+class Origin(NamedTuple):
+    """What a host's earliest recorded backups are judged by."""
+
+    oldest_snapshot: float | None = None  # time of the oldest that is still there
+    baseline: Taken | None = None  # what those before the record took (D41)
+
+
+class Step(NamedTuple):
+    """What was written between two snapshots."""
+
+    seconds: float
+    taken: Taken
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,7 @@ class Allowance:
     so_far: Taken
     limit: Taken
     is_first: bool = False  # there is no earlier backup to be larger than
+    is_guess: bool = False  # there are some, of which nothing is known yet
 
     def is_exceeded_by(self, taken: Taken) -> bool:
         """Whether that much on top of what was taken already is too much."""
@@ -134,16 +152,42 @@ def judge(
     now: float,
     store: Taken,
     rules: Rules,
-    oldest_snapshot: float | None = None,
+    origin: Origin = Origin(),  # noqa: B008 # a value that never changes
 ) -> Verdict:
     """What stands out among a host's backups of the last 30 days.
 
-    ``store`` is the size of the whole store, ``oldest_snapshot`` the time of the
-    oldest one that is still there: a host whose first backups nobody recorded is
-    judged by later ones alone.
+    ``store`` is the size of the whole store. A host whose first backups nobody
+    recorded is judged by its baseline until there are enough others, and where there
+    is none yet by the share of the store alone.
     """
-    known = _is_known_from_start(backups, oldest_snapshot)
-    return _look_back(backups, now, _History(rules, store, known))
+    return _look_back(backups, now, _History(backups, store, rules, origin))
+
+
+def needs_baseline(
+    backups: Sequence[Backup],
+    now: float,
+    store: Taken,
+    rules: Rules,
+    origin: Origin = Origin(),  # noqa: B008 # a value that never changes
+) -> bool:
+    """Whether too little was recorded to judge by: then older snapshots must tell."""
+    past = _History(backups, store, rules, origin)
+    _look_back(backups, now, past)
+    return past.is_unknown
+
+
+def largest_step(steps: Sequence[Step]) -> Taken:
+    """What a usual backup took at most, by what was written between snapshots.
+
+    Those that are far apart show many backups at once, and count only if no others
+    are left.
+    """
+    close = [step.taken for step in steps if step.seconds <= CLOSE_S]
+    taken = close or [step.taken for step in steps]
+    return Taken(
+        max((one.data for one in taken), default=0),
+        max((one.metadata for one in taken), default=0),
+    )
 
 
 def allowance(
@@ -152,9 +196,9 @@ def allowance(
     now: float,
     store: Taken,
     rules: Rules,
-    oldest_snapshot: float | None = None,
+    origin: Origin = Origin(),  # noqa: B008 # a value that never changes
 ) -> Allowance | None:
-    """What a backup that begins or goes on now may take, or None if nothing is known.
+    """What a backup that begins or goes on now may take, or None if it is approved.
 
     ``current`` is what it has taken before its line broke, and no part of
     ``backups``. A first backup is measured like any other; it is for the caller to
@@ -163,27 +207,38 @@ def allowance(
     so_far = current.taken if current is not None else Taken()
     if current is not None and current.is_approved:
         return None
-    known = _is_known_from_start(backups, oldest_snapshot)
-    past = _History(rules, store, known)
+    past = _History(backups, store, rules, origin)
     _look_back(backups, now, past)
-    if not past.says_enough and not (known and not past.taken):
-        return None
-    return Allowance(so_far, past.limit(), is_first=not past.taken)
+    return Allowance(
+        so_far,
+        past.limit(),
+        is_first=past.is_known_from_start and not past.taken,
+        is_guess=past.is_guess,
+    )
 
 
 class _History:
     """The last few backups that nothing was wrong with."""
 
-    def __init__(self, rules: Rules, store: Taken, known_from_start: bool) -> None:
-        self.rules = rules
+    def __init__(
+        self, backups: Sequence[Backup], store: Taken, rules: Rules, origin: Origin
+    ) -> None:
         self.store = store
-        self.known_from_start = known_from_start
+        self.rules = rules
+        self.baseline = origin.baseline
+        self.is_known_from_start = _is_known_from_start(backups, origin)
         self.taken: deque[Taken] = deque(maxlen=REMEMBERED)
         self.names: deque[int] = deque(maxlen=REMEMBERED)
 
     @property
-    def says_enough(self) -> bool:
-        return len(self.taken) >= (1 if self.known_from_start else ENOUGH_HISTORY)
+    def is_unknown(self) -> bool:
+        """Whether what was recorded says too little of what is usual."""
+        return not self.is_known_from_start and len(self.taken) < ENOUGH_HISTORY
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether there is nothing else to judge by, either."""
+        return self.is_unknown and self.baseline is None
 
     @property
     def usual_names(self) -> int:
@@ -192,17 +247,20 @@ class _History:
 
     def limit(self) -> Taken:
         factor, share = self.rules.growth_factor, self.rules.growth_percent / 100
-        data = max((taken.data for taken in self.taken), default=0)
-        metadata = max((taken.metadata for taken in self.taken), default=0)
+        known = list(self.taken)
+        if self.is_unknown and self.baseline is not None:
+            known.append(self.baseline)
+        data = max((taken.data for taken in known), default=0)
+        metadata = max((taken.metadata for taken in known), default=0)
         return Taken(
             int(max(factor * data, share * self.store.data)),
             int(max(factor * metadata, share * self.store.metadata)),
         )
 
     def is_larger(self, taken: Taken) -> bool:
-        return self.says_enough and Allowance(Taken(), self.limit()).is_exceeded_by(
-            taken
-        )
+        if self.is_known_from_start and not self.taken:
+            return False  # a first backup may take what there is
+        return Allowance(Taken(), self.limit()).is_exceeded_by(taken)
 
     def larger_since(self, backup: Backup) -> float | None:
         """When a backup had become larger at the latest; None if it has not.
@@ -228,10 +286,12 @@ class _History:
 def _look_back(backups: Sequence[Backup], now: float, past: _History) -> Verdict:
     """Judge each backup by those before it, and leave the good ones in ``past``."""
     blamed, since, shrinkage = Taken(), None, None
+    is_guess = False
     for backup in backups:
         larger_since = None if backup.is_approved else past.larger_since(backup)
         if larger_since is not None and now - larger_since <= JUDGED_S:
             blamed += backup.taken
+            is_guess |= past.is_guess
             since = backup.began if since is None else since
         else:
             past.taken.append(backup.taken)
@@ -244,12 +304,11 @@ def _look_back(backups: Sequence[Backup], now: float, past: _History) -> Verdict
         else:
             shrinkage = None  # what was missing is back, or nobody minds
             past.names.append(backup.names)
-    return Verdict(blamed, since, shrinkage)
+    return Verdict(blamed, since, shrinkage, is_guess)
 
 
-def _is_known_from_start(
-    backups: Sequence[Backup], oldest_snapshot: float | None
-) -> bool:
-    if oldest_snapshot is None:
+def _is_known_from_start(backups: Sequence[Backup], origin: Origin) -> bool:
+    oldest = origin.oldest_snapshot
+    if oldest is None:
         return True
-    return bool(backups) and backups[0].began <= oldest_snapshot + SNAPSHOT_NAME_S
+    return bool(backups) and backups[0].began <= oldest + SNAPSHOT_NAME_S

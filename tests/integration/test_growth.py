@@ -231,16 +231,40 @@ def test_a_full_disc_is_pruned_at_once_and_the_retry_succeeds(scene: Scene) -> N
     assert len(scene.snapshots()) == 2
 
 
-def test_a_lost_ledger_stops_nothing(scene: Scene) -> None:
-    history = scene.other_history(100, 1, 10, 20, 30)
+def lose_ledger(scene: Scene) -> None:
     (scene._state / "ledger.sqlite").write_bytes(b"rubbish " * 1000)
-    scene.ballast(7)
-    grow(80)
+
+
+def test_a_lost_ledger_stops_no_usual_backup(scene: Scene) -> None:
+    history = scene.other_history(100, 1, 10, 20, 30)
+    lose_ledger(scene)
+    scene.ballast(4)
+    (SOURCE / "more").write_bytes(os.urandom(4 * MIB))
     done = scene.back_up("--retry-number", "10")
     assert done.status == 0, done
-    assert not history[-1].exists()
+    scene.prune_when_free("--prune")
+    assert history[0].exists()
+    assert not history[-1].exists(), "a full disc does not stay full"
     assert (scene._state / "ledger.damaged").exists()
     assert (scene._state / "ledger.sqlite").exists()
+
+
+def test_a_large_backup_costs_nobody_history_without_a_ledger(scene: Scene) -> None:
+    """As on the day on which an old store is upgraded."""
+    history = scene.other_history(40, 1, 10, 20, 30)
+    lose_ledger(scene)
+    scene.ballast(8)
+    grow(100)
+    for _ in range(3):
+        done = scene.back_up("--retry-number", "2")
+        assert done.status in {12, 14, 75}, done
+        scene.prune_when_free("--prune")
+    assert scene.free_percent() > 2.5
+    assert all(path.exists() for path in history)
+    (SOURCE / "large").unlink()
+    assert scene.prune("--discard", scene.client.host).status == 0
+    assert scene.back_up().status == 0
+    assert all(path.exists() for path in history)
 
 
 def test_a_wiped_client_is_told_and_its_history_kept(scene: Scene) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from byteback.model import growth
-from byteback.model.growth import Backup, Push, Rules, Taken, Verdict
+from byteback.model.growth import Backup, Origin, Push, Rules, Step, Taken, Verdict
 
 DAY = 86400.0
 STORE = Taken(10_000, 1_000)
@@ -24,8 +24,10 @@ def backups(*taken: int, last_day: float = 99) -> list[Backup]:
     ]
 
 
-def judge(made: list[Backup], oldest_snapshot: float | None = None) -> Verdict:
-    return growth.judge(made, NOW, STORE, RULES, oldest_snapshot)
+def judge(
+    made: list[Backup], oldest: float | None = None, baseline: Taken | None = None
+) -> Verdict:
+    return growth.judge(made, NOW, STORE, RULES, Origin(oldest, baseline))
 
 
 # --- Grouping --------------------------------------------------------------------
@@ -151,22 +153,81 @@ def test_a_first_backup_that_had_to_be_stopped_is_blamed() -> None:
     assert judge([first]).blamed == Taken(9000)
 
 
-def test_without_the_beginning_of_a_history_it_takes_three() -> None:
-    older = 1 * DAY  # a snapshot from before the ledger
-    assert judge(backups(10, 10, 5000), older).blamed == Taken(0)
-    assert judge(backups(10, 10, 10, 5000), older).blamed == Taken(5000)
+OLDER = 1 * DAY  # a snapshot from before the ledger
+
+
+def test_a_history_without_its_beginning_is_judged_by_the_share_of_the_store() -> None:
+    """Until it is known what is usual: else nobody could be blamed on that day."""
+    assert judge(backups(5000), OLDER) == Verdict(Taken(5000), 99 * DAY, is_guess=True)
+    assert judge(backups(10, 10, 5000), OLDER).blamed == Taken(5000)
+    assert judge(backups(100), OLDER).blamed == Taken(0)  # 1 % of the store
     # The snapshot of the first backup's own minute.
     assert judge(backups(10, 5000), 98 * DAY - 30).blamed == Taken(5000)
-    assert judge(backups(10, 5000), 98.5 * DAY).blamed == Taken(5000)
+    assert not judge(backups(10, 5000), 98 * DAY - 30).is_guess
+
+
+@pytest.mark.parametrize(
+    ("taken", "blamed"),
+    [
+        ((1000,), 0),  # twice what the snapshots show
+        ((1001,), 1001),
+        ((10, 1001), 1001),
+        ((1001, 10, 10, 10), 1001),
+        ((600, 10, 10, 1200), 0),  # and the recorded ones count as ever
+        ((10, 10, 10, 1000), 1000),  # they are enough now
+    ],
+)
+def test_a_baseline_stands_in_for_what_nobody_recorded(
+    taken: tuple[int, ...], blamed: int
+) -> None:
+    verdict = judge(backups(*taken), OLDER, Taken(500))
+    assert verdict.blamed == Taken(blamed)
+    assert not verdict.is_guess
+
+
+def test_a_baseline_has_metadata_of_its_own() -> None:
+    made = [Backup(99 * DAY, is_approved=False, taken=Taken(10, 41))]
+    assert judge(made, OLDER, Taken(500, 20)).blamed == Taken(10, 41)
+    assert judge(made, OLDER, Taken(500, 21)).blamed == Taken(0)
+
+
+@pytest.mark.parametrize(
+    ("taken", "oldest", "is_needed"),
+    [
+        ((), None, False),  # a new host
+        ((), OLDER, True),
+        ((10, 10), OLDER, True),
+        ((10, 10, 10), OLDER, False),
+        ((5000, 5000, 5000), OLDER, True),  # what is blamed is no yardstick
+        ((10, 10), 98 * DAY, False),  # recorded from its first backup on
+    ],
+)
+def test_a_baseline_is_needed_where_too_little_is_recorded(
+    taken: tuple[int, ...], oldest: float | None, is_needed: bool
+) -> None:
+    made = backups(*taken)
+    found = growth.needs_baseline(made, NOW, STORE, RULES, Origin(oldest))
+    assert found is is_needed
+
+
+def test_the_largest_step_between_close_snapshots_is_usual() -> None:
+    day, week = Step(DAY, Taken(5, 9)), Step(7 * DAY, Taken(100, 1))
+    assert growth.largest_step([day, Step(DAY, Taken(7, 2)), week]) == Taken(7, 9)
+    assert growth.largest_step([week]) == Taken(100, 1)
+    assert growth.largest_step([]) == Taken()
 
 
 # --- Allowance -------------------------------------------------------------------
 
 
 def allowance(
-    made: list[Backup], current: Backup | None, oldest: float | None = None
+    made: list[Backup],
+    current: Backup | None,
+    oldest: float | None = None,
+    baseline: Taken | None = None,
 ) -> growth.Allowance | None:
-    return growth.allowance(made, current, NOW, STORE, RULES, oldest)
+    origin = Origin(oldest, baseline)
+    return growth.allowance(made, current, NOW, STORE, RULES, origin)
 
 
 def test_allowance_counts_what_was_taken_before_the_line_broke() -> None:
@@ -178,15 +239,21 @@ def test_allowance_counts_what_was_taken_before_the_line_broke() -> None:
     assert found.is_exceeded_by(Taken(0, 11))
 
 
-def test_no_allowance_where_nothing_is_known_or_all_is_approved() -> None:
+def test_no_allowance_where_all_is_approved() -> None:
     approved = Backup(NOW, is_approved=True)
     assert allowance(backups(200, 10, 10), approved) is None
+    assert allowance([], approved, oldest=OLDER) is None
+
+
+def test_allowance_says_what_it_is_founded_on() -> None:
     new = Backup(NOW, is_approved=False)
-    assert allowance([], new, oldest=1 * DAY) is None  # the ledger was lost
-    assert allowance(backups(10, 10), new, oldest=1 * DAY) is None
     first = allowance([], new)
-    assert first is not None
-    assert first.limit == Taken(100, 10)
+    assert first == growth.Allowance(Taken(), Taken(100, 10), is_first=True)
+    guess = allowance([], new, oldest=OLDER)  # the ledger was lost
+    assert guess == growth.Allowance(Taken(), Taken(100, 10), is_guess=True)
+    assert allowance(backups(10, 10), None, oldest=OLDER) == guess
+    measured = allowance([], new, OLDER, Taken(300, 4))
+    assert measured == growth.Allowance(Taken(), Taken(600, 10))
 
 
 # --- Smaller ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from byteback.errors import PolicyError
+from byteback.errors import BusyError, PolicyError
 from byteback.model.free_space import FreeSpace
 from byteback.model.growth import Taken
 from byteback.server.accounting import growth, ledger, ledger_file
@@ -209,15 +209,46 @@ def test_an_approval_while_it_runs_lets_it_go_on(
     assert disc.started == ["--prune"]
 
 
-def test_without_a_ledger_nothing_is_stopped(
+def test_an_old_host_of_which_nothing_is_known_waits_for_a_measure(
+    store: Store, disc: Disc, begin: Callable[[], space_guard.Watch]
+) -> None:
+    """As on the day of an upgrade, which a hostile client may have waited for."""
+    (store.root / "a" / "2020-01-01T00:00+0000").mkdir()
+    running = begin()
+    disc.free = 200 * MIB
+    running.look(80 * MIB)  # less than one percent of the store: not worth a thought
+    with pytest.raises(BusyError, match="not known yet"):
+        running.look(2800 * MIB)
+    assert disc.started == ["--prune"], "it is this run that measures"
+    (record,) = ledger.host_records(store).values()
+    assert not record.pushes[-1].was_stopped, "nobody has judged it"
+
+
+def test_a_measure_that_comes_meanwhile_lets_it_go_on(
     store: Store, disc: Disc, begin: Callable[[], space_guard.Watch]
 ) -> None:
     (store.root / "a" / "2020-01-01T00:00+0000").mkdir()
     running = begin()
-    disc.free = 100 * MIB
-    running.look(2900 * MIB)
+    ledger.note_baseline(store, "a", Taken(1500 * MIB))
+    disc.free = 200 * MIB
+    running.look(2800 * MIB)
+    assert disc.started == ["--prune"], "now it may cost history"
+    disc.free = -100 * MIB
+    with pytest.raises(PolicyError, match="suddenly larger"):
+        running.look(3100 * MIB)
+
+
+def test_a_ledger_that_cannot_be_used_stops_no_usual_push(
+    store: Store, disc: Disc, begin: Callable[[], space_guard.Watch]
+) -> None:
+    (store.root / "a" / "2020-01-01T00:00+0000").mkdir()
     store.state.rename(store.root / "gone")
-    begin().look(10 * MIB)
+    running = begin()
+    disc.free -= 80 * MIB
+    running.look(80 * MIB)
+    disc.free = 200 * MIB
+    with pytest.raises(BusyError):
+        running.look(2800 * MIB)
 
 
 def test_counts_are_bounded_by_what_was_written_and_by_what_went(

@@ -50,6 +50,12 @@ def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
 
     Without looking at any file: names are all that is wanted.
     """
+    count, is_all = count_some(directory, timeout_s)
+    return count if is_all else None
+
+
+def count_some(directory: str, timeout_s: float) -> tuple[int, bool]:
+    """How many names were found in that time, and whether those are all."""
     deadline = time.monotonic() + timeout_s
     count = length = 0
     waiting = [directory]
@@ -64,10 +70,10 @@ def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
                         waiting.append(entry.path)
                         length += len(entry.path)
                     if length > MAX_WAITING or time.monotonic() >= deadline:
-                        return None
+                        return count, False
         except OSError:  # closed to us, or a path too long
             continue
-    return count
+    return count, True
 
 
 def _tell_shrinkage(store: Store, host: str) -> None:

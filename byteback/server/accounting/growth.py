@@ -1,7 +1,7 @@
 """Judges what each host's backups took from the disc by its other backups.
 
-What is judged was measured by the server itself, and the ledger may be lost: then
-there is no judgement, and backups and pruning go on as if nothing were amiss (D16).
+What is judged was measured by the server itself (D16). The ledger may be lost: then the
+snapshots tell what is usual (D41).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from byteback.errors import (
 )
 from byteback.model import growth
 from byteback.model.free_space import FreeSpace
-from byteback.model.growth import Backup, Rules, Taken, Verdict
+from byteback.model.growth import Backup, Origin, Rules, Taken, Verdict
 from byteback.model.size import format_size
 from byteback.server.accounting import ledger
 from byteback.server.accounting.ledger import HostRecord
@@ -46,10 +46,13 @@ def blamed(verdicts_: Mapping[str, Verdict]) -> Taken:
 def describe_blame(host: str, verdict: Verdict) -> str:
     """Who is to blame for a shortage, and what an administrator can do."""
     amount = format_size(verdict.blamed.data + verdict.blamed.metadata)
+    larger = "by a backup that is suddenly larger than its earlier ones"
+    if verdict.is_guess:
+        larger = "and it is not known yet how much its backups usually take"
     return (
-        f"host {quote(host)} has taken {amount} by a backup that is suddenly larger "
-        f"than its earlier ones, and no history is deleted for that: 'byteback-prune "
-        f"--approve {host}' lets it be, 'byteback-prune --discard {host}' drops it"
+        f"host {quote(host)} has taken {amount} {larger}, and no history is deleted "
+        f"for that: 'byteback-prune --approve {host}' lets it be, 'byteback-prune "
+        f"--discard {host}' drops it"
     )
 
 
@@ -110,7 +113,7 @@ def judge_host(
         now,
         size_of(free),
         rules_of(limits),
-        oldest_snapshot(store, host),
+        origin_of(store, host, record),
     )
 
 
@@ -133,6 +136,11 @@ def size_of(free: FreeSpace) -> Taken:
     """The whole store, in the kinds of room that backups take."""
     room = free.metadata.room_bytes if free.metadata is not None else 0
     return Taken(free.total_bytes, room)
+
+
+def origin_of(store: Store, host: str, record: HostRecord) -> Origin:
+    """What the earliest backups in a record are judged by."""
+    return Origin(oldest_snapshot(store, host), record.baseline)
 
 
 def oldest_snapshot(store: Store, host: str) -> float | None:

@@ -53,6 +53,12 @@ WHERE (:host IS NULL OR host = :host) AND time BETWEEN :since AND :until
 """
 
 
+_BASELINES = """
+SELECT host, data_taken, metadata_taken FROM baseline
+WHERE (:host IS NULL OR host = :host) AND data_taken IS NOT NULL
+"""
+
+
 class TransferEnd(NamedTuple):
     """What is known of a transfer once it has ended."""
 
@@ -69,6 +75,7 @@ class HostRecord:
         self.pushes: list[Push] = []
         self.snapshots: list[float] = []  # seconds since 1970
         self.approvals: list[float] = []
+        self.baseline: Taken | None = None  # of the time before
 
 
 def begin_transfer(
@@ -193,6 +200,41 @@ def forget_taken(store: Store, host: str, since: float) -> None:
         )
 
 
+def note_baseline(store: Store, host: str, taken: Taken | None) -> None:
+    """Record what a host's backups took before this ledger knew of any.
+
+    None says that this was looked into, and that there was no need to measure it.
+    """
+    data = None if taken is None else taken.data
+    metadata = None if taken is None else taken.metadata
+    with opened(store) as ledger:
+        ledger.execute(
+            "INSERT OR REPLACE INTO baseline VALUES (?, ?, ?, ?)",
+            (host, time.time(), data, metadata),
+        )
+
+
+def looked_into(store: Store, since: float) -> set[str]:
+    """The hosts whose baseline was measured or found needless since then."""
+    if not path(store).exists():
+        return set()
+    with opened(store, hurried=True) as ledger:
+        rows = ledger.execute("SELECT host FROM baseline WHERE measured > ?", (since,))
+        return {str(row[0]) for row in rows}
+    return set()
+
+
+def note_unrecorded(store: Store, host: str, taken: Taken) -> None:
+    """Record a push that nobody recorded, by what it has left in ``current``."""
+    now = time.time()
+    with opened(store) as ledger:
+        ledger.execute(
+            "INSERT INTO transfer (host, address, kind, started, ended, result,"
+            " data_taken, metadata_taken) VALUES (?, '', 'push', ?, ?, 'failed', ?, ?)",
+            (host, now, now, taken.data, taken.metadata),
+        )
+
+
 def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]:
     """The recent pushes, snapshots and approvals of all hosts, or of one.
 
@@ -217,6 +259,10 @@ def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]
             found.setdefault(name, HostRecord()).snapshots.append(made)
         for name, moment in ledger.execute(_APPROVALS, values):
             found.setdefault(name, HostRecord()).approvals.append(moment)
+        for name, data, metadata in ledger.execute(_BASELINES, {"host": host}):
+            # By itself it says nothing of a host: there is no backup to be judged.
+            if name in found:
+                found[name].baseline = Taken(data, metadata)
     return found
 
 

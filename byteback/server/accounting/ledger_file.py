@@ -60,6 +60,12 @@ CREATE TABLE IF NOT EXISTS deletion (  -- of a snapshot, by pruning
     freed INTEGER               -- bytes that did; NULL: not measured
 );
 CREATE INDEX IF NOT EXISTS deletion_host ON deletion (host, time);
+CREATE TABLE IF NOT EXISTS baseline (  -- what backups took before this ledger
+    host TEXT PRIMARY KEY,
+    measured REAL NOT NULL,
+    data_taken INTEGER,         -- NULL: there was no need to measure it
+    metadata_taken INTEGER
+);
 CREATE TABLE IF NOT EXISTS free_space (  -- one reading an hour, by pruning
     time REAL PRIMARY KEY,
     free_bytes INTEGER NOT NULL,

@@ -26,7 +26,7 @@ from byteback.model.free_space import (
     wants_pruning_for_others,
 )
 from byteback.model.growth import Verdict
-from byteback.server.accounting import file_count, growth, ledger, sizes
+from byteback.server.accounting import baseline, file_count, growth, ledger, sizes
 from byteback.server.prune import obstacles, removal, repair, report
 from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.prune.removal import Remover, sealed_error
@@ -104,6 +104,7 @@ class Pruner:
         self._remover = Remover(store)
         self._known_verdicts: dict[str, Verdict] | None = None
         self._obstacles: Obstacles = {}
+        self._is_measured = True  # whether it is known what all hosts usually send
 
     def listing(self) -> list[str]:
         """One line for each snapshot, the next to go last."""
@@ -131,6 +132,7 @@ class Pruner:
             logger.info("another run is pruning already")
             return 0
         if not is_short:
+            baseline.measure_new(self.store)
             indexing.index_new(self.store)
         self._note_run()
         self._remover.raise_failures()
@@ -266,6 +268,8 @@ class Pruner:
     def _is_due(self, limits: Limits) -> bool:
         free = self._free()
         under_way = (self.store.state / UNDER_WAY).exists()
+        if wants_pruning(free.percent, limits, under_way=under_way):
+            self._is_measured = baseline.measure_needed(self.store)
         is_due = self._wants(free, limits, under_way=under_way)
         if not is_due:
             logger.debug("free space is %s: nothing to do", free)
@@ -277,11 +281,13 @@ class Pruner:
         """Whether to prune; what suddenly larger backups took counts as free (D16)."""
         if not wants_pruning(free.percent, limits, under_way=under_way):
             return False
+        if wants_pruning_for_others(free.percent, limits, under_way=under_way):
+            return True
         taken = growth.blamed(self._verdicts())
         supposed = free.with_returned(taken.data, taken.metadata).percent
-        return wants_pruning(
+        return self._is_measured and wants_pruning(
             supposed, limits, under_way=under_way
-        ) or wants_pruning_for_others(free.percent, limits, under_way=under_way)
+        )
 
     def _provide_reserve(self, limits: Limits) -> None:
         if reserve.is_there(self.store):

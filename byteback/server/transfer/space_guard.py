@@ -5,8 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import replace
 
-from byteback.errors import BytebackError, PolicyError, ToolError, quote
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    PolicyError,
+    ToolError,
+    quote,
+)
 from byteback.model.free_space import FreeSpace
 from byteback.model.growth import Allowance, Taken
 from byteback.model.growth import allowance as find_allowance
@@ -65,7 +72,7 @@ class Watch:
             self._noted = taken.data + taken.metadata
             ledger.note_taken(self._store, self._number, taken, hurried=True)
         if is_short:
-            self._stop(taken)
+            self._stop(self._allowance, taken)
 
     def finish(self, written: int | None) -> None:
         """Record what the transfer took; never fails."""
@@ -80,18 +87,19 @@ class Watch:
             self._prune()
 
     def _find_allowance(self) -> Allowance | None:
+        """How much this push may take; None if its host's backups are approved."""
         record = growth.record_of(self._store, self._host)
         backups = growth.group_backups(record)
-        if not backups:
-            return None  # no ledger: this very push would be in it
-        current = backups.pop()
+        # The last one is this very push's, if that could be recorded.
+        is_recorded = self._number is not None and bool(backups)
+        current = backups.pop() if is_recorded else None
         return find_allowance(
             backups,
             current,
             time.time(),
             growth.size_of(self._start),
             growth.rules_of(self._limits),
-            growth.oldest_snapshot(self._store, self._host),
+            growth.origin_of(self._store, self._host, record),
         )
 
     def _look_at_room(self) -> None:
@@ -160,19 +168,29 @@ class Watch:
             data = min(data, written)
         return Taken(data, max(0, less.metadata))
 
-    def _stop(self, taken: Taken) -> None:
-        record = growth.record_of(self._store, self._host)
-        backups = growth.group_backups(record)
-        if not backups or backups[-1].is_approved:
-            self._allowance = None  # lost, or approved meanwhile
+    def _stop(self, before: Allowance, taken: Taken) -> None:
+        """Raise what ends this push, unless it was found to be usual meanwhile."""
+        self._allowance = self._find_allowance()
+        if self._allowance is not None:  # of which the ledger has this very push now
+            self._allowance = replace(self._allowance, so_far=before.so_far)
+        if self._allowance is None or not self._allowance.is_exceeded_by(taken):
+            self._prune()  # approved, or measured
             return
+        if self._allowance.is_guess:
+            self._prune()  # which finds out
+            raise BusyError(
+                f"it is not known yet how much a backup of {quote(self._host)} usually "
+                "takes, and the server is short of room",
+                hint="it finds out within minutes, try again then; what was sent is "
+                "kept",
+            )
         self._is_stopped = True  # which is written again when it has ended
         ledger.note_taken(self._store, self._number, taken, stopped=True, hurried=True)
         amount = format_size(taken.data + taken.metadata)
         host = quote(self._host)
         what = (
             f"the first backup of {host} needs more room than is free"
-            if self._allowance is not None and self._allowance.is_first
+            if self._allowance.is_first
             else f"this backup is suddenly larger than the earlier ones of {host}"
         )
         raise PolicyError(

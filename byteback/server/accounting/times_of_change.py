@@ -1,0 +1,65 @@
+"""Reads off a tree when its files were changed, for a run that is not root's.
+
+Nobody can set a ctime, so that what backups changed can be told from each other. But a
+file counts whole where a part of it was changed, and not at all where a later backup
+changed it again: root has something better (baseline.py).
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from byteback.model.growth import SNAPSHOT_NAME_S, Step, Taken
+
+NAME_BYTES = 1024  # what a name takes of metadata, with its attributes, at most
+MAX_WAITING = 1 << 24  # characters: paths of directories still to be looked into
+
+
+def measure(
+    current: Path, snapshots: Sequence[float], timeout_s: float
+) -> tuple[list[Step], Taken]:
+    """What was changed between snapshots, the newest first, and what since the last.
+
+    ``snapshots`` are their times, oldest first. What is not reached in time is left
+    out.
+    """
+    ends = [moment + SNAPSHOT_NAME_S for moment in snapshots]
+    sizes, names = [0] * (len(ends) + 1), [0] * (len(ends) + 1)
+    for found in _walk(os.fspath(current), time.monotonic() + timeout_s):
+        place = bisect.bisect_left(ends, found.st_ctime)
+        names[place] += 1
+        if stat.S_ISREG(found.st_mode):
+            sizes[place] += found.st_blocks * 512 // max(1, found.st_nlink)
+    taken = [
+        Taken(size, count * NAME_BYTES)
+        for size, count in zip(sizes, names, strict=True)
+    ]
+    steps = [
+        Step(ends[place] - ends[place - 1], taken[place])
+        for place in range(len(ends) - 1, 0, -1)
+    ]
+    return steps, taken[-1]
+
+
+def _walk(top: str, deadline: float) -> Iterator[os.stat_result]:
+    """The status of each name below ``top``; no link is followed."""
+    waiting, length = [top], 0
+    while waiting:
+        place = waiting.pop()
+        length -= len(place)
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    yield entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                        length += len(entry.path)
+                    if length > MAX_WAITING or time.monotonic() >= deadline:
+                        return
+        except OSError:  # closed to us, gone, or a path too long
+            continue
