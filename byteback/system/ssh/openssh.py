@@ -120,7 +120,7 @@ def fast_ciphers(destination: Destination) -> str | None:
     if not re.search(r"^(?:flags|Features)\b.*\baes\b", _cpu_info(), re.MULTILINE):
         return None
     offered = _ciphers([*_login(destination), "--", destination.host])
-    if offered != _ciphers(["-F", "none", "--", "byteback"]):
+    if offered != _ciphers(None):
         return None
     fast = [cipher for cipher in FAST_CIPHERS if cipher in offered]
     rest = [cipher for cipher in offered if cipher not in fast]
@@ -160,15 +160,23 @@ def _login(destination: Destination) -> list[str]:
     return ["-l", destination.user, *port]
 
 
-def _ciphers(arguments: Sequence[str]) -> list[str]:
-    """What ssh would offer to a host, best first; nothing if it does not say."""
-    value = _effective(arguments).get("ciphers")
+def _ciphers(arguments: Sequence[str] | None) -> list[str]:
+    """What ssh would offer to a host, best first; nothing if it does not say.
+
+    None as ``arguments`` is for an ssh without any configuration.
+    """
+    effective = _defaults() if arguments is None else _effective(arguments)
+    value = effective.get("ciphers")
     return value.split(",") if value else []
 
 
-@functools.cache
 def _knows_session_keywords() -> bool:
-    return "sessiontype" in _effective(["-F", "none", "--", "byteback"])
+    return "sessiontype" in _defaults()
+
+
+@functools.cache
+def _defaults() -> dict[str, str]:
+    return _effective(["-F", "none", "--", "byteback"])
 
 
 def _effective(arguments: Sequence[str]) -> dict[str, str]:
