@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -14,6 +15,12 @@ from typing import NamedTuple
 from byteback.errors import SHORTAGES, BusyError, BytebackError, LockedError, quote
 
 POLL_S = 0.1
+_HINTS = {
+    errno.EROFS: "its file system is mounted read-only",
+    errno.ENOTDIR: "something else is at that path: move it away",
+    errno.EEXIST: "something else is at that path: move it away",
+    errno.ENOENT: "make that directory first",
+}
 
 
 class Lock(NamedTuple):
@@ -107,7 +114,7 @@ def told_apart(path: Path) -> Iterator[None]:
         message = f"cannot use {quote(str(path))}: {error.strerror}"
         if error.errno in SHORTAGES:
             raise BusyError(message, "make room there, or try again later") from None
-        raise BytebackError(message, "see what is at that path") from None
+        raise BytebackError(message, _HINTS.get(error.errno or 0)) from None
 
 
 def _acquire(fd: int, path: Path, wait_s: float) -> None:

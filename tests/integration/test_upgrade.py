@@ -229,7 +229,7 @@ def test_set_up_again_makes_the_server_modern(old_world: OldWorld) -> None:
     SSHD_DROP_IN.unlink()
     said = old_world.run(*words).stdout
     assert "found:   no snapshot can be written to" in said
-    assert "which let nobody in without PermitUserEnvironment" in said
+    assert "which admit no client unless sshd has PermitUserEnvironment" in said
     assert "delete that" not in said
     # What is frozen can still be pruned, root's own snapshot too.
     for _ in OLD:

@@ -216,6 +216,7 @@ CONNECTION = Connection(Destination("byteback", "server"), Path("key"), None, No
         (255, ('Load key "key": error in libcrypto', "x: Perm"), NotSetUpError),
         (127, ("sh: 1: byteback-receive: not found",), RefusedError),
         (254, ("The server goes down.",), UnreachableError),
+        (2, ("Usage: byteback-receive [OPTIONS]", "Error: No such"), RefusedError),
         (1, (), RefusedError),
         (
             255,

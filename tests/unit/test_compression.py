@@ -153,7 +153,7 @@ def test_rsync_gets_the_option_before_rsync_flags(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rate", "said"),
     [
-        (None, "not compressing: the server lets nobody measure the line"),
+        (None, "not compressing: the line could not be measured"),
         (900e6, "not compressing: the line carries about 900 MB/s"),
         (compression.FAST, "not compressing: the line carries about 62 MB/s"),
         (62.4e6, "compressing: the line carries about 62 MB/s"),

@@ -192,8 +192,9 @@ def test_a_key_file_may_hold_several_keys(tmp_path: Path) -> None:
 def test_what_is_no_key_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "keys"
     path.write_text(text)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=str(path)) as caught:
         keys.read_admin_keys([str(path)])
+    assert ".pub" in str(caught.value.hint)
 
 
 def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
@@ -271,6 +272,20 @@ def test_cron_gets_one_line_with_percent_escaped() -> None:
     lines = schedule.format_cron(schedule.PRUNE, PRUNE).splitlines()
     assert lines[-1] == ("*/5 * * * * root '/opt/50\\% off/byteback-prune' --prune")
     assert all(line.startswith("#") for line in lines[:-1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "port"),
+    [
+        ([], 22),
+        (["#Port 2222", "Match User x", "Port 2223"], 22),
+        (["Port 2222"], 2222),
+        (["Port 2222", "Port 22"], 22),
+        (["Port none"], 22),
+    ],
+)
+def test_the_port_that_clients_come_to(lines: list[str], port: int) -> None:
+    assert checks.sshd_port(lines) == port
 
 
 @pytest.mark.parametrize(

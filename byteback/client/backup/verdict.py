@@ -13,6 +13,10 @@ from byteback.wire import failures
 
 NO_ROUTE = (5, 10, 12, 30, 35, openssh.STATUS_FAILED)  # rsync's for a broken line
 
+_HINTS = {
+    1: "rsync does not know what is named here: see rsync_flags, rsync_filter and "
+    "excludes in /etc/byteback, and the command line",
+}
 # At the end of a line of "rsync: ...", which always ends in the system's reason: what
 # stands before it, and at the end of other lines, may be anybody's file name.
 _FULL_DISC = re.compile(r": (?:No space left on device|Disk quota exceeded) \(\d+\)$")
@@ -116,6 +120,7 @@ def _failure(outcome: Outcome, connection: Connection) -> BytebackError:
         )
     if is_line or outcome.status > command.SIGNALLED:
         return UnreachableError(message, details=outcome.complaint)
-    error = ToolError(message, details=outcome.complaint, status=outcome.status)
+    hint = _HINTS.get(outcome.status)
+    error = ToolError(message, hint, outcome.complaint, outcome.status)
     error.can_pass = outcome.is_retryable
     return error

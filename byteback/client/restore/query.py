@@ -114,7 +114,7 @@ def find(
         raise BytebackError(
             "nothing in the backups matches "
             + ", ".join(quote(text) for text in query.patterns),
-            hint=None
+            hint="a pattern is a whole path: '/**/NAME' looks for a name everywhere"
             if query.snapshot == "*"
             else f"that is, in snapshot {quote(query.snapshot)}; {elsewhere}",
         )

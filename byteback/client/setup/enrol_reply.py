@@ -107,7 +107,7 @@ def _failure(result: RemoteResult, server: str) -> BytebackError:
     if failures.parse_reason(result.stderr.splitlines()) == Reason.NAME_TAKEN:
         return NameTakenError(f"{server}: {message}", hint)
     kind = _ERRORS.get(result.status, BytebackError)
-    return kind(f"{server}: {message}", hint)
+    return kind(f"{server}: {message}", hint, details if hint is None else ())
 
 
 def _own_words(stderr: str) -> tuple[str | None, str | None]:

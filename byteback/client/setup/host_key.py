@@ -100,7 +100,7 @@ def check_host_key(
         return
     if not questions.can_confirm():
         raise BytebackError(
-            f"{server} is not known yet, and there is nobody to ask",
+            f"{server} is not known yet, and there is no terminal to ask on",
             hint=f"its {key.kind} key is {key.fingerprint}: compare, and say "
             "--accept-new-host-key",
         )
@@ -142,7 +142,7 @@ def _refuse_changed(key: PublicKey, known: KnownKeys, server: str) -> None:
         if line.is_revoked and line.blob == key.blob:
             raise BytebackError(
                 f"the host key of {server} is revoked in {quote(str(line.path))}",
-                hint="somebody knows its secret: the server needs a new key",
+                hint="its secret is known to others: the server needs a new key",
             )
     # The first list that knows the server decides. All types that it knows were asked
     # for first, so that another type means that the server has lost the known one.

@@ -164,7 +164,7 @@ class Introduction:
             if self._accepted.blob != key.blob:
                 raise BytebackError(
                     f"{self._applicant.server} showed another host key the second time",
-                    hint="somebody may be listening in: find out before you go on",
+                    hint="another machine may answer in its place: find that out first",
                 )
             return
         host_key.check_host_key(

@@ -69,7 +69,7 @@ def is_said(flags: Sequence[str]) -> bool:
 def sentence(rate: float | None) -> str:
     """What is done at ``rate`` bytes a second, and why."""
     if rate is None:
-        return "not compressing: the server lets nobody measure the line"
+        return "not compressing: the line could not be measured"
     if rate < FAST:
         return f"compressing: the line carries about {format_rate(rate)}"
     return f"not compressing: the line carries about {format_rate(rate)}"

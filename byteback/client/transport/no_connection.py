@@ -30,6 +30,8 @@ REASON_TIMEOUT_S = 90.0  # more than ssh gives itself to connect
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # a shell's
 
+# What byteback-receive prints where a shell runs it, with our request's words.
+_USAGE = "Usage: byteback-receive "
 _BAD_CONFIG = re.compile(r"(?i:bad configuration option|bad owner or permissions on)")
 # ssh's own sentences, and sshd's where it says why it hangs up.
 _HINTS = (
@@ -99,6 +101,12 @@ def explain_status(
             f"{name} lets no user in",
             hint="it is being shut down or looked after: /etc/nologin is there",
             details=details,
+        )
+    if any(line.startswith(_USAGE) for line in details):
+        return RefusedError(
+            f"the key {quote(str(connection.key))} opens a shell on {name}, and is no "
+            "client's key",
+            hint="leave --ssh-key out, or name a key that byteback-setup-client made",
         )
     if status in (NOT_FOUND, NOT_EXECUTABLE):
         again = setup_command(connection.files, connection.destination)

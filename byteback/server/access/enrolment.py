@@ -209,6 +209,11 @@ def _make_place(store: Store, name: str) -> None:
         )
     is_new = not directory.exists()
     directory.mkdir(mode=0o700, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise NotSetUpError(
+            f"{quote(str(directory))} belongs to another user",
+            hint="make it the store's user's own, with chown, or move it away",
+        )
     if commands.is_subvolume(current):
         return
     if current.exists():

@@ -11,6 +11,7 @@ from byteback.server.setup.steps import Choice, Directory, Outcome, found, warni
 from byteback.server.store.layout import USER
 from byteback.system import accounts, process
 
+SSH_PORT = 22
 SSHD_CONFIG = Path("/etc/ssh/sshd_config")
 SSHD_DROP_INS = Path("/etc/ssh/sshd_config.d")
 PACKAGES = {
@@ -71,6 +72,13 @@ def check_reach(program: Path) -> Iterator[Outcome]:
             f"{quote(str(closed[-1]))} is closed to him: no client will get in; put "
             "byteback where everybody can read it"
         )
+
+
+def sshd_port(lines: Iterable[str] | None = None) -> int:
+    """The port that sshd's configuration names; ssh's own if that is among several."""
+    values = _values(_sshd_lines() if lines is None else lines)
+    ports = [int(word) for word in values.get("port", []) if word.isdecimal()]
+    return ports[0] if ports and SSH_PORT not in ports else SSH_PORT
 
 
 def find_obstacles(lines: Iterable[str], groups: Collection[str]) -> list[str]:

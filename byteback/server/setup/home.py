@@ -122,7 +122,8 @@ def _check_home_name(home: Path) -> None:
     if text == "/" or ":" in text or not text.isprintable():
         raise UsageError(
             f"{quote(text)} cannot be a user's home",
-            hint="choose a directory without ':' or control characters in its name",
+            hint="choose a directory other than /, without ':' or control characters "
+            "in its name",
         )
 
 

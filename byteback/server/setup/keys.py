@@ -14,6 +14,7 @@ from byteback.server.store.layout import Store
 from byteback.system import host
 
 PROGRAM = "byteback-setup-client-receive"
+_PUBLIC = "name a file of public keys, such as ~/.ssh/id_ed25519.pub"
 MAX_BYTES = 1_000_000  # of one --admin-key; far above any list of people
 
 
@@ -30,7 +31,7 @@ def read_admin_keys(sources: Sequence[str]) -> list[str]:
             if line.strip() and not line.lstrip().startswith("#")
         ]
         if not own:
-            raise UsageError(f"there is no key in {quote(source)}")
+            raise UsageError(f"there is no key in {quote(source)}", hint=_PUBLIC)
         for line in own:
             _parse(line, source)
         lines += own
@@ -88,7 +89,10 @@ def _parse(line: str, source: str) -> None:
             f"{quote(source)} holds a private key",
             hint="give the public one, the file whose name ends in .pub",
         )
-    parse_public_key(line)
+    try:
+        parse_public_key(line)
+    except UsageError as error:
+        raise UsageError(f"{quote(source)}: {error.message}", hint=_PUBLIC) from None
 
 
 def _read(source: str) -> str:
@@ -99,5 +103,7 @@ def _read(source: str) -> str:
             with Path(source).open("rb") as file:
                 content = file.read(MAX_BYTES)
     except OSError as error:
-        raise UsageError(f"cannot read {quote(source)}: {error.strerror}") from None
+        raise UsageError(
+            f"cannot read {quote(source)}: {error.strerror}", hint=_PUBLIC
+        ) from None
     return content.decode("utf-8", "surrogateescape")

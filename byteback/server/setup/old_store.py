@@ -98,7 +98,9 @@ def _look_at_keys(store: Store) -> Iterator[Outcome]:
         text = f"run byteback-setup-client again on {shown}: the old tool wrote "
         text += f"{'its line' if len(hosts) == 1 else 'their lines'} in authorized_keys"
         if not is_permitted:
-            yield warning(f"{text}, which let nobody in without PermitUserEnvironment")
+            yield warning(
+                f"{text}, which admit no client unless sshd has PermitUserEnvironment"
+            )
             return
         yield Outcome(
             Kind.NEXT, f"{text}; after that, sshd needs no PermitUserEnvironment"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from byteback import locking
 from byteback.errors import BytebackError, quote
+from byteback.model.destination import Destination, format_destination
 from byteback.server.setup import checks, confinement, keys, old_store, schedule
 from byteback.server.setup import home as setup_home
 from byteback.server.setup import store as setup_store
@@ -91,22 +92,25 @@ def _one_at_a_time(request: SetupRequest) -> Iterator[None]:
 
 
 def _next_steps(store: Store, has_keys: bool) -> Iterator[Outcome]:
-    name = host.full_host_name()
+    port = checks.sshd_port()
+    where = Destination(
+        USER, host.full_host_name(), None if port == checks.SSH_PORT else port
+    )
     yield Outcome(
         Kind.NEXT,
         "on each machine to be backed up: "
-        f"sudo byteback-setup-client --destination {USER}@{name}:",
+        f"sudo byteback-setup-client --destination {format_destination(where)}",
     )
     if not setup_store.is_there(store.root):
         return
     if has_keys or keys.has_admin_key(store):
         yield Outcome(
-            Kind.NEXT, "whoever holds an administrator's key can do that from there"
+            Kind.NEXT, "an administrator whose key is known here can do that from there"
         )
         return
     yield Outcome(
         Kind.NEXT,
-        "nobody's key may enrol clients yet: let yours do so with "
+        "no key may enrol clients yet: let yours do so with "
         "sudo byteback-setup-server --admin-key FILE.pub, or enrol each client here: "
         f"sudo {keys.PROGRAM} NAME 'LINE OF ITS /etc/byteback/key.pub'",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socketserver
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,29 @@ def test_clear_words_for_a_server_of_the_old_tool(open_server: Server) -> None:
     assert not (ETC / "destination").exists()
     made = {path.name for path in open_server.store.iterdir()}
     assert made == {HOST, ".ssh", ".byteback"}
+
+
+def test_clear_words_for_a_directory_of_roots(open_server: Server) -> None:
+    (open_server.store / HOST).mkdir()
+    outcome = open_server.enrol("--accept-new-host-key", "--hostname", HOST)
+    assert outcome.status == 10
+    assert f"{HOST}' belongs to another user" in outcome.stderr
+    assert open_server.client_lines == []
+
+
+def test_clear_words_for_a_key_that_opens_a_shell(open_server: Server) -> None:
+    open_server.enrol_well()
+    key = str(ROOT_SSH / "id_ed25519")
+    argv: list[str | Path] = [
+        open_server.bin / "byteback-backup",
+        "--ssh-key",
+        key,
+        "-r0",
+    ]
+    outcome = run_program(argv, check=False)
+    assert outcome.status == 9
+    assert f"'{key}' opens a shell" in outcome.stderr
+    assert "leave --ssh-key out" in outcome.stderr
 
 
 @pytest.mark.parametrize(
