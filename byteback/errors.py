@@ -33,7 +33,9 @@ SHORTAGES = frozenset(
         errno.EAGAIN,
     }
 )
-MISFORTUNES = SHORTAGES | {errno.EROFS, errno.EIO, errno.EFBIG}
+# What a disc gives when it fails, and btrfs when it finds its own data damaged.
+DISC_FAILURES = frozenset({errno.EROFS, errno.EIO, errno.ENXIO, errno.EUCLEAN})
+MISFORTUNES = SHORTAGES | DISC_FAILURES | {errno.EFBIG}
 
 
 # The modules that are not Python's own, and what brings them.
@@ -116,6 +118,13 @@ class NotSetUpError(BytebackError):
     general_hint = "byteback(7) says how to set it up"
 
 
+class StoreError(NotSetUpError):
+    """The server's store is not mounted, or cannot be written to.
+
+    ``reason`` says which. Clients are told so by a StoreUnavailableError.
+    """
+
+
 class LockedError(BytebackError):
     """Another living process holds the lock."""
 
@@ -162,6 +171,12 @@ class BusyError(BytebackError):
     general_hint = "try again later"
     level = "busy"
     can_pass = True
+
+
+class StoreUnavailableError(BusyError):
+    """What a client is told of a StoreError: it comes again later, and goes on then."""
+
+    level = "error"
 
 
 class InterruptedBySignalError(BytebackError):

@@ -116,7 +116,7 @@ def _approve(host: str) -> list[str]:
     from byteback.server.accounting import growth
     from byteback.server.prune import run as prune
 
-    with prune.opened_store() as store:
+    with prune.opened_store(writes=True) as store:
         return growth.approve(store, host)
 
 
@@ -124,7 +124,7 @@ def _discard(host: str) -> list[str]:
     from byteback.server.prune import discard
     from byteback.server.prune import run as prune
 
-    with prune.opened_store() as store:
+    with prune.opened_store(writes=True) as store:
         return discard.discard(store, host)
 
 
@@ -133,7 +133,7 @@ def _prune(
 ) -> None:
     from byteback.server.prune import run as prune
 
-    with prune.opened_store() as store:
+    with prune.opened_store(writes=True, may_mount=True) as store:
         pruner = prune.Pruner(store, order)
         if force:
             _echo(pruner.prune_one())

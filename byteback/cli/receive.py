@@ -15,7 +15,6 @@ from typing import NoReturn
 from byteback import log
 from byteback.cli import _boundary
 from byteback.errors import (
-    BusyError,
     BytebackError,
     InterruptedBySignalError,
     NotSetUpError,
@@ -75,19 +74,19 @@ def _serve(host: str) -> int:
         return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001 # a bug: the log gets it, not the client
         trouble = foreseen(error)
-        return _report_trouble(trouble) if trouble else _report_bug(error)
+        return _report_trouble(error, trouble) if trouble else _report_bug(error)
     finally:
         _discard_output()
 
 
-def _report_trouble(trouble: BytebackError) -> int:
+def _report_trouble(error: Exception, trouble: BytebackError) -> int:
     """The machine's trouble may have passed by the time the client comes again.
 
     What is not installed will not have come by then.
     """
     public = trouble
     if not isinstance(trouble, NotSetUpError):
-        public = BusyError("the server is short of something")
+        public = dispatch.trouble_for_client(error)
     log.audit_end("FAIL", reason=trouble.message, exit=public.exit_status)
     _tell(public)
     return public.exit_status

@@ -77,7 +77,7 @@ class Options:
 @click.command(
     PROGRAM,
     context_settings=CONTEXT,
-    epilog=exit_status_help(0, 1, 2, 3, 9, 10, 12, 13, 70),
+    epilog=exit_status_help(0, 1, 2, 3, 9, 10, 12, 13, 70, 75),
 )
 @click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
 @click.option("-l", "--list", "as_list", is_flag=True, help="List files (the default).")

@@ -38,7 +38,7 @@ _DONE = {
 @click.command(
     "byteback-setup-client",
     context_settings=CONTEXT,
-    epilog=exit_status_help(0, 1, 2, 9, 10, 11, 12, 13),
+    epilog=exit_status_help(0, 1, 2, 9, 10, 11, 12, 13, 75),
 )
 @click.option(
     "-d",

@@ -22,7 +22,7 @@ from byteback.errors import UsageError
 from byteback.model.key_line import RECEIVE
 from byteback.server.access import enrolment
 from byteback.server.access.enrolment import EnrolRequest
-from byteback.server.store import layout
+from byteback.server.store import layout, presence
 from byteback.system import host
 
 
@@ -83,7 +83,10 @@ def answer(request: EnrolRequest) -> None:
     """Enrol, and say so in one line."""
     layout.become_store_user()
     layout.check_store_user()
-    done = enrolment.enrol(layout.own_store(), request, host.program_path(RECEIVE))
+    store = layout.own_store()
+    if presence.read_mark() is not None:  # else enrolling itself says what is wrong
+        presence.check_writable(store)
+    done = enrolment.enrol(store, request, host.program_path(RECEIVE))
     if request.as_json:
         fields = {
             "byteback": byteback.__version__,

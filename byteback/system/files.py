@@ -68,6 +68,18 @@ def mount_of(fd: int) -> int:
     return int(words[words.index("mnt_id:") + 1])
 
 
+def sync_file_system(fd: int) -> None:
+    """Have all that was written to the file system of an open file reach its disc.
+
+    Raises OSError if a write failed there since the file was opened, in the background
+    too (syncfs(2), Linux 5.8). btrfs loses the data of such a write and goes on.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(fd):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory survive a power cut."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

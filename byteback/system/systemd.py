@@ -1,6 +1,8 @@
-"""Asks systemd to take up, start and stop timers."""
+"""Asks systemd to take up, start and stop timers and mounts."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from byteback.system import process
 
@@ -46,6 +48,16 @@ def start_timer_afresh(timer: str) -> None:
         tolerate=_ANY_STATUS,  # which fails if there is nothing to forget
     )
     process.run(["systemctl", "start", timer])
+
+
+def start_mount(point: Path, *, timeout_s: float) -> None:
+    """Mount what /etc/fstab names for ``point``, for all of the machine.
+
+    A caller with a mount namespace of its own sees the new mount, too. Raises
+    ToolError.
+    """
+    named = process.run(["systemd-escape", "--path", "--suffix=mount", "--", point])
+    process.run(["systemctl", "start", named.text.strip()], timeout_s=timeout_s)
 
 
 def _answer(question: str, unit: str) -> bool:

@@ -28,6 +28,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARY = Path("/usr/local/lib/byteback")
 LAUNCHERS = Path("/usr/local/bin")
 CONFIGURATION = Path("/etc/byteback")
+STORE_MARK = Path("/var/lib/byteback/store")  # which file system the store is on
 USER = "byteback"
 HOST = "client.example"
 MOUNT_OPTIONS = "loop,noatime,compress=zstd,user_subvol_rm_allowed"
@@ -248,6 +249,7 @@ def remove_user() -> None:
     except KeyError:
         return
     end_processes_of(user)
+    STORE_MARK.unlink(missing_ok=True)
     run_program(["userdel", "--force", USER], check=False)
     run_program(["groupdel", USER], check=False)
 

@@ -84,6 +84,39 @@ def test_only_a_transfer_of_an_earlier_start_was_cut_off_by_a_crash(
     assert host_state.crash_time(store, HOST) is None
 
 
+def test_what_was_lost_is_remembered_from_when_the_transfer_began(
+    store: Store,
+) -> None:
+    host_state.write(store, HOST, Transfer.RUNNING)
+    os.utime(state_file(store), (1_700_000_000, 1_700_000_000))
+    for _ in range(2):
+        host_state.note_lost(store, HOST)
+        assert host_state.crash_time(store, HOST) == 1_700_000_000
+        assert host_state.read(store, HOST) is Transfer.RUNNING
+    host_state.write(store, HOST, Transfer.WHOLE)
+    host_state.note_lost(store, HOST)
+    assert host_state.read(store, HOST) is Transfer.WHOLE
+    assert host_state.crash_time(store, HOST) is None
+
+
+def test_a_store_that_was_mounted_anew_may_have_lost_a_transfer(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "boot_id").write_text("boot\n")
+    monkeypatch.setattr(host_state, "BOOT_ID", tmp_path / "boot_id")
+    for before, now, is_lost in (
+        ("boot/1", "boot/1", False),
+        ("boot/1", "boot/2", True),
+        ("boot", "boot/2", False),  # not known: of an older version
+        ("boot/1", "boot", False),
+        ("other/1", "boot/1", True),
+    ):
+        monkeypatch.setattr(host_state, "_start", lambda _, word=before: word)
+        host_state.write(store, HOST, Transfer.RUNNING)
+        monkeypatch.setattr(host_state, "_start", lambda _, word=now: word)
+        assert (host_state.crash_time(store, HOST) is not None) == is_lost
+
+
 def test_files_that_a_crash_may_have_lost_are_compared_again(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/file").write_text("x")

@@ -243,7 +243,7 @@ def test_what_was_separated_in_another_tree_says_nothing(
 
     def be(uuid: bytes) -> None:
         monkeypatch.setattr(
-            subvolume, "read", lambda _: subvolume.Subvolume(uuid, b"", 0, 0)
+            subvolume, "read", lambda _: subvolume.Subvolume(uuid, b"", 0, 0, 5, 0.0)
         )
 
     be(b"1")

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 
 from byteback.client.transport.connection import Connection
-from byteback.errors import BusyError, BytebackError, ToolError, UnreachableError
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    StoreUnavailableError,
+    ToolError,
+    UnreachableError,
+)
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome
 from byteback.system.ssh import openssh
@@ -20,6 +26,8 @@ _HINTS = {
 # At the end of a line of "rsync: ...", which always ends in the system's reason: what
 # stands before it, and at the end of other lines, may be anybody's file name.
 _FULL_DISC = re.compile(r": (?:No space left on device|Disk quota exceeded) \(\d+\)$")
+# A backup writes nothing on the client.
+_READ_ONLY = re.compile(r": Read-only file system \(\d+\)$")
 _ATTRIBUTE = "rsync_xal_set: lsetxattr("
 # A file changed under another of its names while it was compared. The server tells its
 # files apart now, which this rsync did not wait to hear.
@@ -42,6 +50,13 @@ def check(outcome: Outcome, connection: Connection) -> None:
     if said_by_server is not None:
         raise _as_rsync_explains(said_by_server, outcome, connection)
     last = [line for line in outcome.complaint if line.startswith("rsync: ")]
+    if any(map(_READ_ONLY.search, (*outcome.problems, *last))):
+        raise StoreUnavailableError(
+            f"the store of {connection.name} is read-only: its disc may have failed",
+            hint="its administrator has to see to that; there is nothing to do here",
+            details=outcome.complaint,
+            reason=failures.Reason.STORE_FAILED,
+        )
     if any(map(_is_full_disc, (*outcome.problems, *last))):
         raise BusyError(
             f"the disc of {connection.name} is full",

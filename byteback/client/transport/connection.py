@@ -17,6 +17,7 @@ from byteback.errors import (
     LockedError,
     PolicyError,
     RefusedError,
+    StoreUnavailableError,
     ToolError,
     UnreachableError,
     quote,
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S = 300.0
 SIGNALLED = 128  # plus a signal: the remote program was ended by one
 HIGHEST_SIGNAL = 64
+STORE_REASONS = (failures.Reason.STORE_MISSING, failures.Reason.STORE_FAILED)
 _SERVER_STATUSES = frozenset(
     kind.exit_status for kind in (ToolError, PolicyError, BusyError)
 )
@@ -144,6 +146,8 @@ class Connection:
         said = failures.parse_failure(details)
         message = f"{self.name}: {said[0]}" if said else f"{self.name} refused"
         hint = failures.parse_hint(said[1:])
+        if failures.parse_reason(details) in STORE_REASONS:
+            return StoreUnavailableError(message, hint)
         if status in (BusyError.exit_status, LockedError.exit_status):
             return BusyError(message, hint)
         if SIGNALLED < status <= SIGNALLED + HIGHEST_SIGNAL:

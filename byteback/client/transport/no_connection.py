@@ -179,12 +179,17 @@ def _key_failure(
         )
     if "Permission denied" in text:
         again = setup_command(connection.files, connection.destination, key=key)
-        return RefusedError(
+        # The keys are in the store: sshd finds none while that is not mounted, after a
+        # start of the server for example. So this is worth trying again.
+        error = RefusedError(
             f"{connection.name} does not take this machine's key",
-            hint=f"enrol it: {again}; if that changes nothing, sshd's log there says "
-            "why",
+            hint="its store, in which the keys are, may not be mounted: "
+            "'byteback-prune --list' says so there. Only if it is, enrol this machine: "
+            f"{again}; if that changes nothing, sshd's log there says why",
             details=details,
         )
+        error.can_pass = True
+        return error
     return None
 
 

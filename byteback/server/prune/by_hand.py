@@ -8,7 +8,7 @@ from pathlib import Path
 
 from byteback.errors import NotRootError, NotSetUpError, UsageError, quote
 from byteback.server.snapshots import take
-from byteback.server.store import settings
+from byteback.server.store import presence, settings
 from byteback.server.store.layout import USER, Store, become_store_user, find_store
 
 
@@ -16,12 +16,14 @@ def snapshot(root: Path) -> str:
     """Snapshot the client whose directory (or plain name) is ``root``; its name.
 
     Raises as snapshots.take_snapshot does; UsageError for a directory that is not in
-    this machine's store, NotSetUpError for one that is no client.
+    this machine's store, NotSetUpError for one that is no client, StoreError if nothing
+    can be written.
     """
     store = find_store()
     become_store_user()
     if os.geteuid() != pwd.getpwnam(USER).pw_uid:
         raise NotRootError(f"only root and the user {quote(USER)} can make snapshots")
+    presence.check_writable(store)
     host = _host_of(store, root)
     if not store.is_client(host):
         raise NotSetUpError(

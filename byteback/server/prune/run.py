@@ -13,7 +13,6 @@ from byteback import locking
 from byteback.errors import (
     LockedError,
     NotRootError,
-    NotSetUpError,
     ToolError,
     UsageError,
     quote,
@@ -32,7 +31,7 @@ from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.prune.removal import Remover, sealed_error
 from byteback.server.prune.report import IMPORTANCE
 from byteback.server.search import indexing
-from byteback.server.store import marks, reserve, settings
+from byteback.server.store import marks, mounting, presence, reserve, settings
 from byteback.server.store.layout import USER, Store, find_store
 from byteback.system import privilege
 
@@ -50,24 +49,27 @@ def utc_now() -> datetime:
 
 
 @contextlib.contextmanager
-def opened_store() -> Iterator[Store]:
+def opened_store(*, writes: bool = False, may_mount: bool = False) -> Iterator[Store]:
     """This machine's store, for a caller who may prune it.
 
-    Root acts as the store's user inside, but where only root can (D15). Raises
-    NotSetUpError if there is none, BytebackError for a caller who is neither root nor
-    its owner.
+    Root acts as the store's user inside, but where only root can (D15). With
+    ``may_mount`` root tries once to mount a store that is not there. Raises
+    NotSetUpError if there is none, StoreError if it is not mounted, or read-only for a
+    caller who ``writes``, NotRootError for a caller who is neither root nor its owner.
     """
     store = find_store()
-    if not store.root.is_dir():
-        raise NotSetUpError(
-            f"the store {quote(str(store.root))} is missing",
-            hint="mount it, or make it with byteback-setup-server",
-        )
     user = pwd.getpwnam(USER)
     if os.geteuid() not in {0, user.pw_uid}:
         raise NotRootError(
             f"only root and the user {quote(USER)} can look after the store"
         )
+    if may_mount and os.geteuid() == 0:
+        mounting.mount_if_missing(store)
+        mounting.adopt(store)
+    else:
+        mounting.check(store)
+    if writes:
+        presence.check_writable(store)
     with privilege.lowered_to(user.pw_uid, user.pw_gid):
         yield store
 

@@ -11,26 +11,32 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from byteback import __version__, log
 from byteback.errors import (
+    DISC_FAILURES,
     BusyError,
     BytebackError,
+    InterruptedBySignalError,
     LockedError,
     NotSetUpError,
     PolicyError,
     RefusedError,
+    StoreError,
+    StoreUnavailableError,
     ToolError,
     escape,
     quote,
 )
 from byteback.model.hostname import is_host_name
 from byteback.server import limits
-from byteback.server.store import state
+from byteback.server.store import presence, state
 from byteback.server.store.layout import Store, own_store
 from byteback.wire import replies, requests
+from byteback.wire.failures import Reason
 
 FLUSH_S = 0.2  # how long what was found may wait for more
 
@@ -66,6 +72,8 @@ def _serve(host: str, command: bytes, address: str) -> int:
     request = requests.parse_request(command)
     log.note(request=type(request).__name__.lower())
     store = own_store()
+    check = presence.check_writable if _writes(request) else presence.check_mounted
+    check(store)
     if not store.host_directory(host).is_dir():
         raise NotSetUpError(
             f"the server has no directory for {quote(host)}",
@@ -74,10 +82,30 @@ def _serve(host: str, command: bytes, address: str) -> int:
     with limits.place(store, host), contextlib.ExitStack() as stack:
         if not isinstance(request, requests.Push | requests.Pull):
             stack.enter_context(limits.time_limit())
-        status = _dispatch(store, host, request, address)
+        with _explained(partial(check, store)):
+            status = _dispatch(store, host, request, address)
         # Within the time limit: a client may choose not to read.
         sys.stdout.flush()
     return status
+
+
+def _writes(request: requests.Request) -> bool:
+    return isinstance(request, requests.Push | requests.Complete)
+
+
+@contextlib.contextmanager
+def _explained(check: Callable[[], None]) -> Iterator[None]:
+    """Raise StoreError, as ``check`` does, for what fails because of the store.
+
+    The failing program itself may know no more than that a file could not be made.
+    """
+    try:
+        yield
+    except (RefusedError, PolicyError, InterruptedBySignalError):
+        raise
+    except (BytebackError, OSError):
+        check()
+        raise
 
 
 def for_client(error: BytebackError) -> BytebackError:
@@ -86,6 +114,8 @@ def for_client(error: BytebackError) -> BytebackError:
     Refusals and the like speak of what the client asked. Whatever else goes wrong is
     the server's own affair, and its log has the whole of it.
     """
+    if isinstance(error, StoreError):
+        return _store_error_for_client(error)
     if isinstance(error, RefusedError | BusyError | PolicyError | NotSetUpError):
         return error
     is_ended = isinstance(error, ToolError) and (error.status or 0) < 0
@@ -103,6 +133,26 @@ def for_client(error: BytebackError) -> BytebackError:
     public = kind(message, hint)
     public.exit_status = error.exit_status
     return public
+
+
+def trouble_for_client(error: Exception) -> BytebackError:
+    """What a client is told of an exception that means trouble with the machine."""
+    if isinstance(error, OSError) and error.errno in DISC_FAILURES:
+        return for_client(StoreError(str(error), reason=Reason.STORE_FAILED))
+    return BusyError("the server is short of something")
+
+
+def _store_error_for_client(error: StoreError) -> BytebackError:
+    """What a client is told of a store that only the administrator can mend."""
+    message = "the server's store is not there: its disc is not mounted"
+    if error.reason == Reason.STORE_FAILED:
+        message = "the server's store cannot be written to: its disc may have failed"
+    return StoreUnavailableError(
+        message,
+        hint="its administrator has to see to that; there is nothing to do here, and "
+        "the next backup goes on by itself",
+        reason=error.reason,
+    )
 
 
 def _dispatch(store: Store, host: str, request: requests.Request, address: str) -> int:

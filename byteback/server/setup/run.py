@@ -10,10 +10,11 @@ from pathlib import Path
 from byteback import locking
 from byteback.errors import BytebackError, quote
 from byteback.model.destination import Destination, format_destination
-from byteback.server.setup import checks, confinement, keys, old_store, schedule
+from byteback.server.setup import checks, confinement, keys, mark, old_store, schedule
 from byteback.server.setup import home as setup_home
 from byteback.server.setup import store as setup_store
 from byteback.server.setup.steps import Choice, Directory, Hands, Kind, Outcome
+from byteback.server.store import mounting
 from byteback.server.store.layout import USER, Store
 from byteback.system import host, privilege
 
@@ -65,6 +66,8 @@ def _steps(
 ) -> Iterator[Outcome]:
     hands = Hands(request.dry_run)
     yield from setup_store.provide(request.choice, home, hands)
+    if setup_store.is_there(home) and not mounting.find_unmounted(home):
+        mark.check_mark(Store(home), is_named=request.choice is not None)
     yield from setup_home.provide_user(home, hands)
     if request.dry_run and not setup_store.is_there(home):
         yield Outcome(Kind.WOULD, f"see to owners and modes in {quote(str(home))}")
@@ -72,6 +75,7 @@ def _steps(
         yield from setup_home.provide_layout(home, hands)
     yield from keys.provide_admin_keys(Store(home), admin_keys, hands)
     if setup_store.is_there(home):
+        yield from mark.provide_mark(Store(home), hands)
         yield from old_store.modernise(Store(home), hands)
     if request.with_schedule:
         for job in schedule.JOBS:

@@ -19,6 +19,7 @@ from byteback.server.setup.steps import (
     found,
     warning,
 )
+from byteback.server.store import mounting, presence
 from byteback.server.store.layout import STATE, Store
 from byteback.system import fstab, host, process
 from byteback.system.btrfs import filesystem
@@ -252,22 +253,32 @@ def _check_entry(mounted: host.Mount, hands: Hands) -> Iterator[Outcome]:
 
 def _repair(home: Path, hands: Hands) -> Iterator[Outcome]:
     """The store of a machine that is set up: mount it again, or only check it."""
-    mounted = host.mount_of(home) if home.is_dir() else None
     entry = fstab.find(str(home))
+    if entry is not None and not mounted_at(home):
+        yield from _mount_again(home, entry, hands)
+        return
+    above = mounting.find_unmounted(home)
+    if above is not None:  # of a directory in a file system of somebody else's
+        yield hands.do(
+            f"mount {quote(above.spec)} on {quote(above.mount_point)}",
+            lambda: filesystem.mount_from_fstab(Path(above.mount_point)),
+        )
+        if hands.dry_run:
+            return
+    mounted = host.mount_of(home) if home.is_dir() else None
     if mounted is not None and mounted.fs_type == "btrfs":
-        if entry is not None and entry.is_ours and mounted_at(home):
+        if entry is not None and entry.is_ours:
             yield found(f"{quote(mounted.device)} is mounted on {quote(str(home))}")
             yield from _ensure_option(mounted, hands)
             yield from _ensure_entry(entry, setup_volume.OPTIONS, hands)
         else:
             yield from _check_directory(home, hands)
         return
-    if entry is None:
-        raise UsageError(
-            f"{quote(str(home))}, the byteback user's home, is no store",
-            hint=THREE_WAYS,
-        )
-    yield from _mount_again(home, entry, hands)
+    if presence.read_mark() is not None:
+        raise presence.missing(Store(home))
+    raise UsageError(
+        f"{quote(str(home))}, the byteback user's home, is no store", hint=THREE_WAYS
+    )
 
 
 def _mount_again(home: Path, entry: fstab.Entry, hands: Hands) -> Iterator[Outcome]:

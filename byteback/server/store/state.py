@@ -1,10 +1,11 @@
 """What the server remembers of a client's last transfer: one word in a file.
 
 It is kept apart from the ledger, which may be lost at any time, because it decides
-whether ``current`` may become a snapshot. Beside the word stands which start of the
-machine it was written in: a transfer that still "runs" since an earlier one was cut
-off by a power cut or a crash, which may have cost data that rsync had written (D14).
-After a whole transfer follows what tells this tree from any other one (tree_token.py).
+whether ``current`` may become a snapshot. Beside the word stands in which start of the
+machine, and in which mount of the store, it was written. A transfer that still "runs"
+since an earlier one was cut off, by a power cut, a crash or a failing disc, which may
+have cost data that rsync had written (D14). After a whole transfer follows what tells
+this tree from any other one (tree_token.py).
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import contextlib
 import enum
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from byteback.errors import BusyError
 from byteback.server.store.layout import Store
+from byteback.system.btrfs.identity import identify
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BTRFS = Path("/sys/fs/btrfs")
 RECORD_LENGTH = 256  # bytes
+LOST = "lost"  # stands for a start that has ended
 
 
 class Transfer(enum.Enum):
@@ -46,18 +51,31 @@ def read(store: Store, host: str) -> Transfer:
 
     What cannot be understood counts as FAILED: it was damaged while it was written.
     """
-    return _read(store, host)[0]
+    return _read(store, host).state
 
 
 def crash_time(store: Store, host: str) -> float | None:
-    """When the last transfer began if the machine went down in it; None if not.
+    """When the last transfer began if some of what it wrote may be lost; None if not.
 
-    In seconds since 1970, by the machine's clock of then.
+    That is where the machine went down in it, the store was mounted anew since, or
+    note_lost was called. In seconds since 1970, by the machine's clock of then.
     """
-    state, boot = _read(store, host)
-    if state is not Transfer.RUNNING or boot == _boot_id():
+    record = _read(store, host)
+    if record.state is not Transfer.RUNNING or _is_same(record.start, _start(store)):
         return None
-    return _path(store, host).stat().st_mtime
+    return record.began or _path(store, host).stat().st_mtime
+
+
+def note_lost(store: Store, host: str) -> None:
+    """Record that a transfer under way wrote what did not reach the disc.
+
+    The next push then compares what it wrote, as after a power cut (D14). Raises
+    BusyError.
+    """
+    record = _read(store, host)
+    if record.state is Transfer.RUNNING:
+        began = record.began or _path(store, host).stat().st_mtime
+        _write(store, host, f"{record.state.value} {LOST} {began:.0f}")
 
 
 def finished_since(store: Store, host: str) -> int | None:
@@ -87,8 +105,8 @@ def current_is_whole(store: Store, host: str) -> bool:
 
 def mark(store: Store, host: str) -> tuple[str, ...]:
     """The words that were recorded with the end of a whole transfer; none otherwise."""
-    words = _words(store, host)
-    return tuple(words[2:]) if words[:1] == [Transfer.WHOLE.value] else ()
+    record = _read(store, host)
+    return record.further if record.state is Transfer.WHOLE else ()
 
 
 def write(store: Store, host: str, state: Transfer, mark: tuple[str, ...] = ()) -> None:
@@ -99,9 +117,12 @@ def write(store: Store, host: str, state: Transfer, mark: tuple[str, ...] = ()) 
     Raises BusyError on a full disc, so that no transfer starts that could not be
     told from a finished one later.
     """
+    _write(store, host, " ".join([state.value, _start(store), *mark]))
+
+
+def _write(store: Store, host: str, words: str) -> None:
     # Always the same length, and never cut to nothing first: so there is no moment
     # in which a crash leaves an empty file behind.
-    words = " ".join([state.value, _boot_id(), *mark])
     record = words.ljust(RECORD_LENGTH - 1) + "\n"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -119,27 +140,47 @@ def write(store: Store, host: str, state: Transfer, mark: tuple[str, ...] = ()) 
         ) from None
 
 
-def _read(store: Store, host: str) -> tuple[Transfer, str]:
-    """The state and the machine's start that it was written in."""
+class _Record(NamedTuple):
+    state: Transfer
+    start: str = ""  # see _start
+    further: tuple[str, ...] = ()  # a mark, or since when what was written is lost
+
+    @property
+    def began(self) -> float | None:
+        """When a transfer began of which something was lost, in seconds since 1970."""
+        if self.start == LOST:
+            with contextlib.suppress(ValueError, IndexError):
+                return float(self.further[0])
+        return None
+
+
+def _read(store: Store, host: str) -> _Record:
     try:
         words = _path(store, host).read_text(encoding="ascii").split()
-        return Transfer(words[0]), words[1] if len(words) > 1 else ""
+        return _Record(Transfer(words[0]), "".join(words[1:2]), tuple(words[2:]))
     except FileNotFoundError:
-        return Transfer.UNKNOWN, ""
+        return _Record(Transfer.UNKNOWN)
     except (OSError, ValueError, IndexError):
-        return Transfer.FAILED, ""
+        return _Record(Transfer.FAILED)
 
 
-def _words(store: Store, host: str) -> list[str]:
-    try:
-        return _path(store, host).read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return []
+def _start(store: Store) -> str:
+    """A name that this start of the machine (random(4)), and this mount, alone have.
+
+    sysfs has a directory for each mounted btrfs, with a number of its own each time.
+    """
+    boot = BOOT_ID.read_text(encoding="ascii").strip()[:36]
+    with contextlib.suppress(OSError):
+        place = identify(store.root)
+        if place is not None:
+            return f"{boot}/{(BTRFS / place.filesystem).stat().st_ino}"
+    return boot
 
 
-def _boot_id() -> str:
-    """A random name that this start of the machine has (random(4))."""
-    return BOOT_ID.read_text(encoding="ascii").strip()[:36]
+def _is_same(one: str, other: str) -> bool:
+    """Whether two starts are one, as far as both tell."""
+    boots, mounts = zip(one.partition("/")[::2], other.partition("/")[::2], strict=True)
+    return boots[0] == boots[1] and (mounts[0] == mounts[1] or "" in mounts)
 
 
 def _path(store: Store, host: str) -> Path:

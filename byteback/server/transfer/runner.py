@@ -11,8 +11,16 @@ from pathlib import Path
 from shutil import which
 
 from byteback import locking, log
-from byteback.errors import BusyError, LockedError, NotSetUpError, PolicyError
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    LockedError,
+    NotSetUpError,
+    PolicyError,
+)
+from byteback.server.store import presence
 from byteback.server.store.layout import Store, lock_name, own_store
+from byteback.server.store.presence import Condition
 from byteback.server.store.settings import ServerSettings
 from byteback.server.transfer.rsync_args import FILES_FROM
 from byteback.system import process, signals, watching
@@ -87,6 +95,10 @@ def _one_of(store: Store, prefix: str, count: int, whose: str) -> Iterator[None]
                 stack.enter_context(locking.hold(path))
             except LockedError:
                 continue
+            except BytebackError:
+                # Restores are served from a read-only store, too, uncounted.
+                if presence.look(store) is not Condition.READ_ONLY:
+                    raise
             yield
             return
     raise BusyError(

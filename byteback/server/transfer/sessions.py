@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
 from byteback import locking, log
 from byteback.errors import BusyError, BytebackError, RefusedError
 from byteback.server.accounting import ledger
 from byteback.server.snapshots import take
-from byteback.server.store import settings, state, tree_token
+from byteback.server.store import presence, settings, state, tree_token
 from byteback.server.store.layout import Store
 from byteback.server.store.state import Transfer
 from byteback.server.transfer import (
     attributes,
+    durability,
     hard_links,
     rsync_args,
     runner,
     space_guard,
 )
 from byteback.server.transfer.change_log import Changes
+from byteback.server.transfer.durability import Disc
 from byteback.system import signals
-from byteback.system.btrfs import commands
 from byteback.system.confinement import sandbox
 from byteback.wire import failures, requests
 
@@ -35,7 +37,9 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
     """Let the client's rsync write into ``current``; rsync's exit status."""
     limits = settings.load(host)
     command = rsync_args.build_push(request.words, limits.io_timeout_s)
-    with runner.slot(store, limits, host), runner.own_lock(store, host) as lock:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(runner.slot(store, limits, host))
+        lock = stack.enter_context(runner.own_lock(store, host))
         take.ensure_current(store, host)
         if command.is_dry_run:
             measured = runner.run(
@@ -43,7 +47,8 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
             )
             return _exit_status(measured.status)
         _check_base(store, host, command)
-        _make_sure_of_current(store, host)
+        disc = stack.enter_context(durability.watched(store, host))
+        _make_sure_of_current(store, host, disc)
         # From here on until the end is known, current is nobody's newest copy.
         state.write(store, host, Transfer.RUNNING)
         number = ledger.begin_transfer(
@@ -66,10 +71,15 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
             # its choice (D10): not in the middle of this, which says what it took.
             with signals.postponed():
                 try:
-                    _record(store, host, result, command.push)
+                    _record(store, host, result, command.push, disc)
+                except BytebackError:
+                    result = Transfer.FAILED
+                    raise
                 finally:
                     _end(store, number, result.value, measured)
                     watched.finish(measured.bytes_written)
+        if result is Transfer.FAILED:
+            presence.check_writable(store)
     return _exit_status(measured.status)
 
 
@@ -123,7 +133,7 @@ def _check_base(store: Store, host: str, command: rsync_args.ServerCommand) -> N
     )
 
 
-def _make_sure_of_current(store: Store, host: str) -> None:
+def _make_sure_of_current(store: Store, host: str, disc: Disc) -> None:
     """See to it that what earlier transfers wrote is what ``current`` holds.
 
     Their end is unknown where "running" still stands: this machine went down in the
@@ -137,7 +147,7 @@ def _make_sure_of_current(store: Store, host: str) -> None:
         log.audit("RECOVER", host=host, what="power cut in a transfer", files=count)
     attributes.mend(store, host)
     if state.read(store, host) is Transfer.RUNNING:
-        commands.sync(store.current(host))
+        disc.sync()
 
 
 def _separate(
@@ -214,14 +224,17 @@ def exact_tree(store: Store, host: str, name: str) -> str:
     return name
 
 
-def _record(store: Store, host: str, result: Transfer, push: str | None) -> None:
+def _record(
+    store: Store, host: str, result: Transfer, push: str | None, disc: Disc
+) -> None:
     """Record a transfer's end. What is recorded is on disc: no power cut undoes it.
 
     If that fails, "running" stands, which is never taken for finished. The client
     must hear of it then instead of a success: it will come back, and so end it.
+    Raises StoreError if something did not reach the disc.
     """
+    disc.sync()
     try:
-        commands.sync(store.current(host))
         is_whole = result is Transfer.WHOLE
         mark = tree_token.make(store, host, push) if is_whole else ()
         state.write(store, host, result, mark)

@@ -136,9 +136,9 @@ def mount(source: str | Path, mount_point: Path, options: Sequence[str]) -> None
         ) from None
 
 
-def mount_from_fstab(mount_point: Path) -> None:
-    """Mount what /etc/fstab names for a mount point."""
-    process.run(["mount", "--", mount_point])
+def mount_from_fstab(mount_point: Path, *, timeout_s: float | None = None) -> None:
+    """Mount what /etc/fstab names for a mount point. Raises ToolError."""
+    process.run(["mount", "--", mount_point], timeout_s=timeout_s)
 
 
 def remount(mount_point: Path, options: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ _READ_ONLY = 1 << 1
 # BTRFS_IOC_SNAP_CREATE_V2 and its argument: descriptor, unused, flags, unused, name.
 _SNAPSHOT = 0x50009417
 _SNAPSHOT_FORM = struct.Struct("=qQQ32s4040s")
-_FORM = struct.Struct("=8x256x8x8x8x8x16s16s16xQQ")
+_FORM = struct.Struct("=Q256x8x8x8x8x16s16s16xQQ16xQI")
 
 
 class Subvolume(NamedTuple):
@@ -31,6 +31,8 @@ class Subvolume(NamedTuple):
     parent_uuid: bytes  # of what it is a snapshot of; all zero for none
     changed: int  # number of the last transaction that changed it
     made: int  # number of the one that made it
+    number: int  # of the subvolume itself, never given to another one
+    changed_at: float  # when something in it changed last, in seconds since 1970
 
     @property
     def is_untouched(self) -> bool:
@@ -45,8 +47,11 @@ def read(fd: int) -> Subvolume | None:
         fcntl.ioctl(fd, _GET_SUBVOL_INFO, buffer)
     except OSError:
         return None
-    uuid, parent, changed, made = _FORM.unpack_from(buffer)
-    return Subvolume(uuid, parent, changed, made)
+    number, uuid, parent, changed, made, seconds, nanoseconds = _FORM.unpack_from(
+        buffer
+    )
+    when = seconds + nanoseconds / 1e9
+    return Subvolume(uuid, parent, changed, made, number, when)
 
 
 def is_read_only(fd: int) -> bool:

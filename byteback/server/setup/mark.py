@@ -1,0 +1,36 @@
+"""Records which file system is the store, and refuses another one in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from byteback.server.setup.steps import Hands, Outcome, found
+from byteback.server.store import presence
+from byteback.server.store.layout import Store
+from byteback.system.btrfs.identity import identify
+
+
+def check_mark(store: Store, *, is_named: bool) -> None:
+    """Raise StoreError if something else is mounted where the store should be.
+
+    What the administrator names now is the store from now on.
+    """
+    if not is_named and presence.read_mark() is not None:
+        presence.check_mounted(store)
+
+
+def provide_mark(store: Store, hands: Hands) -> Iterator[Outcome]:
+    """Record the store's mark, by which all programs tell it from a bare mount point.
+
+    The caller has seen to it that the store is mounted.
+    """
+    identity = identify(store.root)
+    if identity is None:
+        return
+    if presence.read_mark() == identity:
+        yield found(f"the store is known by its file system, {identity.filesystem}")
+        return
+    yield hands.do(
+        f"record the store's file system, {identity.filesystem}, in {presence.PATH}",
+        lambda: presence.write_mark(identity),
+    )

@@ -1,0 +1,90 @@
+"""Mounts the store as /etc/fstab says, and records its mark where there is none.
+
+Only root does this: at set-up, and at the start of each pruning run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from byteback.errors import StoreError, ToolError
+from byteback.server.store import presence
+from byteback.server.store.layout import STATE, Store
+from byteback.system import fstab, host, systemd
+from byteback.system.btrfs import filesystem
+from byteback.system.btrfs.identity import identify
+
+logger = logging.getLogger(__name__)
+
+# systemd itself waits up to 90 seconds for a device that is not there.
+MOUNT_TIMEOUT_S = 120.0
+BY_HAND = "noauto"  # an administrator mounts it, after fencing other machines say
+
+
+def mount_if_missing(store: Store) -> None:
+    """Mount the store once if it is not there. Raises StoreError if it stays away."""
+    try:
+        check(store)
+    except StoreError as error:
+        entry = find_unmounted(store.root)
+        if entry is None or BY_HAND in entry.options:
+            raise
+        try:
+            _mount(Path(entry.mount_point))
+        except ToolError as failed:
+            error.details += (f"it could not be mounted: {failed.message}",)
+            error.details += failed.details
+            raise error from None
+        check(store)
+        logger.warning("the store was not mounted, and is mounted now: %s", store.root)
+
+
+def check(store: Store) -> None:
+    """Raise StoreError unless the store is mounted, also where it has no mark yet."""
+    presence.check_mounted(store)
+    if presence.read_mark() is None and find_unmounted(store.root) is not None:
+        raise presence.missing(store)
+
+
+def find_unmounted(directory: Path) -> fstab.Entry | None:
+    """The line of fstab that should be mounted for ``directory``, and is not."""
+    path = Path(os.path.realpath(directory))
+    mounted = {mount.mount_point for mount in host.mounts()}
+    for point in (path, *path.parents):
+        if str(point) in mounted:
+            return None
+        entry = fstab.find(str(point))
+        if entry is not None:
+            return entry
+    return None
+
+
+def adopt(store: Store) -> bool:
+    """Record the mark of a store that has none: an older byteback made it.
+
+    Only what is mounted and looks like a store is taken for one; the caller is root and
+    has called ``check``. True if a mark was recorded.
+    """
+    if presence.read_mark() is not None:
+        return False
+    found = identify(store.root)
+    is_used = (store.root / STATE).exists() or store.authorized_keys.exists()
+    if found is None or not is_used:
+        return False
+    presence.write_mark(found)
+    logger.info("recorded the store's file system in %s", presence.PATH)
+    return True
+
+
+def _mount(point: Path) -> None:
+    """Mount what fstab names. Raises ToolError.
+
+    systemd is asked where it runs: a service with a mount namespace of its own would
+    mount the store for itself alone.
+    """
+    if host.is_systemd_running():
+        systemd.start_mount(point, timeout_s=MOUNT_TIMEOUT_S)
+    else:
+        filesystem.mount_from_fstab(point, timeout_s=MOUNT_TIMEOUT_S)
