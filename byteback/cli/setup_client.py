@@ -33,6 +33,9 @@ _DONE = {
     "modernised": "This machine is the client {host}; "
     "its line was brought up to date on {server}",
 }
+_WAS_OTHER = (
+    "The server knew another machine by this key, and refuses that one from now on."
+)
 
 
 @click.command(
@@ -129,6 +132,7 @@ def format_outcome(outcome: Outcome) -> str:
             f"  its key:      {outcome.fingerprint}",
             f"  server's key: {outcome.server_fingerprint}",
             f"  server runs:  byteback {escape(outcome.server_version)}",
+            *([_WAS_OTHER] if outcome.was_other else []),
             "The key was tried and works. Next: byteback-backup --verbose",
         ]
     )

@@ -19,6 +19,11 @@ def is_host_name(name: str) -> bool:
     )
 
 
+def is_same_host(one: str, other: str) -> bool:
+    """Whether two names are one client's: DNS has no regard to case, either."""
+    return one.lower() == other.lower()
+
+
 def check_host_name(name: str) -> str:
     """``name`` itself, or a UsageError that says what a host name may look like."""
     if not is_host_name(name):

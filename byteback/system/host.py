@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from byteback.errors import NotSetUpError
 from byteback.system import process
 
+MACHINE_ID = Path("/etc/machine-id")
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 SERVER_PROGRAMS = frozenset(
     {
         *("byteback-prune", "byteback-receive", "byteback-setup-client-receive"),
@@ -96,6 +99,21 @@ def full_host_name() -> str:
     if not name or name.split(".")[0] == "localhost":
         return node
     return name
+
+
+def machine_id(path: Path = MACHINE_ID) -> str | None:
+    """What tells this machine from any copy of it; None if it has no such thing.
+
+    systemd mounts one over the file that is another one after each start, where /etc
+    cannot be written to (machine-id(5)): that tells nothing.
+    """
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    is_known = _MACHINE_ID.fullmatch(text) and text.strip("0")
+    is_mounted = any(mount.mount_point == str(path) for mount in mounts())
+    return text if is_known and not is_mounted else None
 
 
 def program_path(name: str) -> Path:

@@ -28,6 +28,14 @@ class Hello(NamedTuple):
     host: str
     is_old_line: bool = False  # the key's line in authorized_keys is the old tool's
     tree: str | None = None  # current's name, empty for none; older servers: None
+    machines: bool = False  # the server remembers which machine a client is
+
+
+class Claimed(NamedTuple):
+    """The answer to Claim."""
+
+    host: str
+    was_other: bool  # the client was another machine until now
 
 
 class Completion(NamedTuple):
@@ -49,7 +57,7 @@ class End(NamedTuple):
     size: int | None = None  # bytes, where they were asked for
 
 
-def format_reply(reply: Hello | Completion | End) -> str:
+def format_reply(reply: Hello | Claimed | Completion | End) -> str:
     """One line of JSON, without the newline."""
     import json
 
@@ -72,7 +80,18 @@ def parse_hello(text: str) -> Hello:
         raise _not_understood()
     check_is_alone([*earlier, before])
     is_old_line = fields.get("is_old_line") is True
-    return Hello(version, protocol, host, is_old_line, _text(fields, "tree"))
+    machines = fields.get("machines") is True
+    tree = _text(fields, "tree")
+    return Hello(version, protocol, host, is_old_line, tree, machines)
+
+
+def parse_claimed(text: str) -> Claimed:
+    """Raises RefusedError if ``text`` is no Claimed."""
+    fields = _parse(text)
+    host, was_other = fields.get("host"), fields.get("was_other")
+    if not (isinstance(host, str) and isinstance(was_other, bool)):
+        raise _not_understood()
+    return Claimed(host, was_other)
 
 
 def check_is_alone(earlier: Sequence[str]) -> None:

@@ -24,6 +24,8 @@ _SNAPSHOT = re.compile(r"[A-Za-z0-9*_][A-Za-z0-9:+*._-]{0,254}", re.ASCII)
 # shell, and before a backslash unless it escapes one of "*?[]" (rsync's options.c).
 _ESCAPED = re.compile(rb"\\([^*?\[\]])")
 _PUSH = re.compile(r"[0-9a-f]{32}", re.ASCII)
+MACHINE = "--machine="
+_MACHINE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _QUOTED_PRINTABLE = re.compile(rb"=([0-9A-Fa-f]{2})")
 
 
@@ -32,6 +34,12 @@ class Ping(NamedTuple):
 
     json: bool = False
     probe: bool = False  # with json: see probe.py for what follows
+
+
+class Claim(NamedTuple):
+    """The client is this machine, from now on: the answer is a Claimed."""
+
+    machine: str  # 32 hexadecimal digits
 
 
 class Complete(NamedTuple):
@@ -68,9 +76,13 @@ class Find(NamedTuple):
 
 
 class Push(NamedTuple):
-    """rsync wants to write into ``current``; ``words`` are rsync's own, unchecked."""
+    """rsync wants to write into ``current``; ``words`` are rsync's own, unchecked.
+
+    ``machine`` names the machine that sends, to a server whose Hello has ``machines``.
+    """
 
     words: tuple[str, ...]
+    machine: str | None = None
 
 
 class Pull(NamedTuple):
@@ -86,18 +98,20 @@ class Pull(NamedTuple):
     patterns: tuple[str, ...]
 
 
-Request = Ping | Complete | List | Find | Push | Pull
+Request = Ping | Claim | Complete | List | Find | Push | Pull
 
 # "size" lists nothing: only the sum of all sizes, of what is below, too.
 SCOPES = ("newest", "versions", "copies", "size")
 
 
-def format_request(request: Ping | Complete | Find) -> str:
+def format_request(request: Ping | Claim | Complete | Find) -> str:
     """The command of a new client's request; parse_request reads it back."""
     words = ["byteback-receive"]
     match request:
         case Ping(json, probe):
             words += ["--ping"] + ["--json"] * json + ["--probe"] * probe
+        case Claim(machine):
+            words += ["--claim", f"{MACHINE}{machine}"]
         case Complete():
             words += ["--complete"] + ["--json"] * request.json
             words += ["--incomplete"] * request.incomplete
@@ -121,14 +135,17 @@ def new_push() -> str:
     return os.urandom(16).hex()
 
 
-def format_push_program(push: str | None, base: str | None) -> str:
+def format_push_program(
+    push: str | None = None, base: str | None = None, machine: str | None = None
+) -> str:
     """What a new client gives rsync as --rsync-path for one transfer.
 
-    ``push`` is a number of its own, and ``base`` what it takes ``current`` to be, where
-    it sends only changes. Older servers know neither.
+    ``push`` is a number of its own, ``base`` what it takes ``current`` to be, where it
+    sends only changes, and ``machine`` is Push's. Older servers know none of them.
     """
     words = ["rsync", "--fake-super"] + ([f"--tree-push={push}"] if push else [])
-    return " ".join(words + ([f"--tree-base={base}"] if base else []))
+    words += [f"--tree-base={base}"] if base else []
+    return " ".join(words + ([f"{MACHINE}{machine}"] if machine else []))
 
 
 def format_pull_program(snapshot: str) -> str:
@@ -150,7 +167,7 @@ def parse_request(command: bytes) -> Request:
         case b"byteback-snapshot":
             return _parse_old_snapshot(_plain_words(rest))
         case b"rsync":
-            return Push(_decoded(_escaped_words(rest)))
+            return _parse_push(_decoded(_escaped_words(rest)))
         case b"byteback-restore":
             return _parse_pull(_escaped_words(rest))
         case b"restore":
@@ -205,6 +222,8 @@ def _parse_control(raw: list[bytes]) -> Request:
     words = list(_decoded(raw))
     if mode == b"--ping":
         return Ping(*_flags(words[1:], "--json", "--probe", "--verbose")[:2])
+    if mode == b"--claim" and len(words) == 2:
+        return Claim(_machine(words[1]))
     if mode == b"--complete":
         return _parse_complete(words[1:])
     if mode == b"--find":
@@ -214,6 +233,19 @@ def _parse_control(raw: list[bytes]) -> Request:
     raise RefusedError(
         f"byteback-receive does not know {quote(mode)}" if mode else "no mode was given"
     )
+
+
+def _parse_push(words: tuple[str, ...]) -> Push:
+    named = [word for word in words if word.startswith(MACHINE)]
+    machine = _machine(named[-1]) if named else None
+    return Push(tuple(word for word in words if word not in named), machine)
+
+
+def _machine(word: str) -> str:
+    machine = word.removeprefix(MACHINE)
+    if word == machine or not _MACHINE.fullmatch(machine):
+        raise RefusedError(f"{quote(word)} names no machine")
+    return machine
 
 
 def _parse_complete(words: list[str]) -> Complete:

@@ -15,7 +15,7 @@ from byteback.client.backup import push
 from byteback.client.restore import pull
 from byteback.client.settings import Files, read_compression
 from byteback.client.transport import compression, line_probe
-from byteback.client.transport.connection import Connection
+from byteback.client.transport.connection import Connection, Request
 from byteback.errors import BytebackError, RefusedError, UnreachableError, UsageError
 from byteback.model.destination import Destination
 from byteback.server.session.line_probe import acknowledge_blocks
@@ -46,9 +46,7 @@ class Stub(Connection):
     server: str = HONEST
     pings: list[bool] = field(default_factory=list)
 
-    def command(
-        self, request: requests.Ping | requests.Complete | requests.Find
-    ) -> list[str]:
+    def command(self, request: Request) -> list[str]:
         assert request == requests.Ping(json=True, probe=True)
         return [sys.executable, "-c", self.server]
 

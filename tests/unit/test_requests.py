@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from byteback.errors import RefusedError
 from byteback.wire.requests import (
+    Claim,
     Complete,
     Find,
     List,
@@ -21,6 +22,7 @@ from byteback.wire.requests import (
     parse_request,
 )
 
+MACHINE = "0123456789abcdef" * 2
 OLD_AND_NEW = {
     b"byteback-receive --ping": Ping(),
     b"byteback-receive --ping ": Ping(),  # an empty argument, joined by a space
@@ -44,6 +46,10 @@ OLD_AND_NEW = {
     b"rsync --fake-super --server -lre.iLsfxC . .": Push(
         ("--fake-super", "--server", "-lre.iLsfxC", ".", ".")
     ),
+    b"rsync --fake-super --machine=%s --server -lre.iLsfxC . ." % MACHINE.encode(): (
+        Push(("--fake-super", "--server", "-lre.iLsfxC", ".", "."), MACHINE)
+    ),
+    b"byteback-receive --claim --machine=%s" % MACHINE.encode(): Claim(MACHINE),
     b"byteback-restore --fake-super --snapshot * --server --sender -lr . /a=20b /c*": (
         Pull(
             "*",
@@ -100,6 +106,11 @@ def test_patterns_are_unescaped_once_then_decoded(sent: bytes, pattern: str) -> 
         b"byteback-receive --complete --files=-1",
         b"byteback-receive --complete --missed=x",
         b"byteback-receive --complete --push=../../../../../../../../../../x",
+        b"byteback-receive --claim",
+        b"byteback-receive --claim --machine=../x",
+        b"byteback-receive --claim " + MACHINE.encode(),
+        b"byteback-receive --claim --machine=%s more" % MACHINE.encode(),
+        b"rsync --machine=x --server . .",
         b"byteback-receive --snapshot ../other --list /x",
         b"byteback-receive --snapshot .byteback --list /x",
         b"byteback-receive --find --snapshot=../x",

@@ -49,3 +49,9 @@ def test_yes_and_no_are_no_numbers(value: str) -> None:
 def test_the_ends_of_what_makes_sense(line: str) -> None:
     name = line.partition(" ")[0]
     assert getattr(parse(tomllib.loads(line)), name) == tomllib.loads(line)[name]
+
+
+def test_a_clients_table_counts_whatever_the_case_of_its_name() -> None:
+    table = tomllib.loads('[host."WWW.example"]\nsnapshot_interval_hours = 1')
+    assert parse(table, "www.example").snapshot_interval_hours == 1
+    assert parse(table, "www2.example").snapshot_interval_hours != 1

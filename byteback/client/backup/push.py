@@ -15,6 +15,7 @@ from byteback.client.transport.connection import Connection
 from byteback.errors import UsageError, quote
 from byteback.model.rsync_filter import source_rules
 from byteback.system import host
+from byteback.wire import requests
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def push_argv(
         *([compression.OPTION] if compress else []),
         *selection.rules,
         *read_rsync_flags(files),
-        "--rsync-path=rsync --fake-super",
+        f"--rsync-path={requests.format_push_program(machine=connection.machine)}",
         f"--rsh={connection.remote_shell}",
         "--",
         "/",

@@ -32,6 +32,7 @@ from byteback.client.settings import (
 )
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection, connect
+from byteback.client.transport.identity import introduce
 from byteback.client.transport.retry import RetryPolicy, retrying
 from byteback.errors import BytebackError
 from byteback.model.block_size import SMALLEST, choose_block_size
@@ -192,6 +193,7 @@ def _transfer(
     job: Job, connection: Connection, greeting: compression.Greeting, started: float
 ) -> Summary:
     options = job.options
+    connection = introduce(connection, greeting.hello)
     largest = read_largest()
     seen, lost, own = LargestSeen(largest or 0), LostAcls(), OwnAttributes()
 

@@ -13,7 +13,7 @@ from byteback.client.setup.questions import Questions
 from byteback.client.setup.schedule import Schedule
 from byteback.errors import BytebackError, NotSetUpError, UsageError, quote
 from byteback.model.destination import Destination, format_destination
-from byteback.model.hostname import check_host_name
+from byteback.model.hostname import check_host_name, is_same_host
 from byteback.system import files as system_files
 from byteback.system import host, process
 
@@ -35,6 +35,7 @@ class Outcome:
     fingerprint: str  # of this machine's key
     server_fingerprint: str  # of the server's
     schedule: Schedule
+    was_other: bool = False  # the server knew another machine by this key
 
 
 def set_up_client(
@@ -62,19 +63,21 @@ def set_up_client(
     introduction = Introduction(applicant, options, questions)
     reply = introduction.make()
     hello = applicant.prove()
+    was_other = applicant.claim(hello)
     if old_name is not None:
         client_key.put_in_force(path, options.key, old_name)
     # What waits for the file "destination" must not start if it is not wanted.
     schedule.hold(options.schedule)
-    _remember(files, destination, name)
+    _remember(files, destination, hello.host)
     return Outcome(
         reply.result,
-        name,
+        hello.host,
         format_destination(destination),
         hello.byteback,
         key.fingerprint,
         introduction.server_fingerprint,
         schedule.arrange(options.schedule),
+        was_other,
     )
 
 
@@ -91,6 +94,8 @@ def choose_name(
     no usable name.
     """
     name = check_host_name(given if given is not None else host.full_host_name())
+    if former is not None and former != name and is_same_host(former, name):
+        return former
     if given is not None or former in (None, name):
         if given is None and name.partition(".")[0] == "localhost":
             raise UsageError(

@@ -11,12 +11,15 @@ from byteback.client.setup import enrol_reply, host_key, login
 from byteback.client.setup.enrol_reply import ForcedCommandError, NameTakenError, Reply
 from byteback.client.setup.questions import Questions
 from byteback.client.setup.schedule import Wish
+from byteback.client.transport import identity
 from byteback.client.transport.connection import connect
 from byteback.errors import BytebackError, RefusedError, quote
 from byteback.model.destination import Destination, format_destination
+from byteback.model.hostname import is_same_host
 from byteback.model.public_key import PublicKey
 from byteback.system.ssh import config
 from byteback.system.ssh.session import Session
+from byteback.wire import replies, requests
 from byteback.wire.replies import Hello
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class Applicant:
     def prove(self) -> Hello:
         """Show by a real ping that the key works and stands for our name.
 
+        Names are compared without regard to case, and the Hello's is the server's own.
         Raises as Connection.ping does; RefusedError if the key does not open the door,
         or opens another client's.
         """
@@ -61,7 +65,7 @@ class Applicant:
                 hello = connection.ping()
             except RefusedError as error:
                 raise self._explain(error) from None
-        if hello.host != self.name:
+        if not is_same_host(hello.host, self.name):
             raise RefusedError(
                 f"{self.server} takes this machine's key for that of "
                 f"{quote(hello.host)}, not of {quote(self.name)}",
@@ -69,6 +73,19 @@ class Applicant:
                 "authorized_keys",
             )
         return hello
+
+    def claim(self, hello: Hello) -> bool:
+        """Say that this machine is the client; whether it was another one until now.
+
+        That is how one that was installed again, or replaced, goes on.
+        """
+        machine = identity.machine_name() if hello.machines else None
+        if machine is None:
+            return False
+        known_hosts = self.files.known_hosts
+        with connect(self.destination, self.key_path, known_hosts) as connection:
+            answer = connection.request(requests.Claim(machine))
+        return replies.parse_claimed(answer.text).was_other
 
     def _explain(self, error: RefusedError) -> RefusedError:
         if not any("Permission denied" in line for line in error.details):

@@ -31,6 +31,7 @@ from byteback.wire import failures, replies, requests
 logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 300.0
+Request = requests.Ping | requests.Claim | requests.Complete | requests.Find
 SIGNALLED = 128  # plus a signal: the remote program was ended by one
 HIGHEST_SIGNAL = 64
 STORE_REASONS = (failures.Reason.STORE_MISSING, failures.Reason.STORE_FAILED)
@@ -48,6 +49,7 @@ class Connection:
     known_hosts: Path | None
     control_path: Path | None
     ciphers: str | None = None  # None: as ssh likes
+    machine: str | None = None  # which one this is, for a server that remembers it
 
     @property
     def files(self) -> Files:
@@ -64,16 +66,14 @@ class Connection:
         """The server as messages name it."""
         return quote(format_destination(self.destination))
 
-    def command(
-        self, request: requests.Ping | requests.Complete | requests.Find
-    ) -> list[str]:
+    def command(self, request: Request) -> list[str]:
         """The ssh command line that sends one request."""
         words = requests.format_request(request)
         return [*self._ssh(), "--", self.destination.host, words]
 
     def request(
         self,
-        request: requests.Ping | requests.Complete | requests.Find,
+        request: Request,
         *,
         stdin: bytes = b"",
         timeout_s: float | None = REQUEST_TIMEOUT_S,

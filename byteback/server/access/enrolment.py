@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from byteback import log
 from byteback.errors import NotSetUpError, RefusedError, ToolError, UsageError, quote
-from byteback.model.hostname import check_host_name
+from byteback.model.hostname import check_host_name, is_same_host
 from byteback.model.key_line import (
     ENROL,
     KeyLine,
@@ -132,12 +132,23 @@ def enrol(store: Store, request: EnrolRequest, program: Path) -> Enrolment:
     """
     try:
         with authorized_keys.editing(store) as key_file:
+            request = replace(request, host=_client_name(store, key_file, request.host))
             result = _enrol_locked(store, key_file, request, program)
     except RefusedError as error:
         _audit("REFUSED", request, error.message)
         raise
     _audit("ENROL", request, result)
     return Enrolment(result, request.host, request.key.fingerprint)
+
+
+def _client_name(store: Store, key_file: KeyFile, name: str) -> str:
+    """``name`` as it is written already, by a client or a key of that name."""
+    lines = key_file.key_lines().values()
+    known = {line.host for line in lines if line.host is not None}
+    known |= set(store.hosts())
+    if name in known:
+        return name
+    return min((one for one in known if is_same_host(one, name)), default=name)
 
 
 def _enrol_locked(

@@ -74,7 +74,7 @@ def approve(store: Store, host: str) -> list[str]:
     Returns lines about what was amiss. Raises NotSetUpError if there is no such
     client, BytebackError if it cannot be recorded.
     """
-    check_client(store, host)
+    host = check_client(store, host)
     verdict = verdicts(store, commands.free_space(store.root), time.time()).get(host)
     if not ledger.approve(store, host):
         reserve.release(store)
@@ -92,13 +92,15 @@ def approve(store: Store, host: str) -> list[str]:
     return lines
 
 
-def check_client(store: Store, host: str) -> None:
-    """Raise NotSetUpError unless ``host`` is a client of this store."""
-    if not store.is_client(host):
+def check_client(store: Store, host: str) -> str:
+    """The client's name as the store has it; NotSetUpError if there is none."""
+    found = store.client_name(host)
+    if found is None:
         raise NotSetUpError(
             f"{quote(host)} is no client of this store",
             hint=f"the clients are the directories of {store.root} with current inside",
         )
+    return found
 
 
 def judge_host(

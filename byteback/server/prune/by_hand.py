@@ -25,12 +25,13 @@ def snapshot(root: Path) -> str:
         raise NotRootError(f"only root and the user {quote(USER)} can make snapshots")
     presence.check_writable(store)
     host = _host_of(store, root)
-    if not store.is_client(host):
+    found = store.client_name(host)
+    if found is None:
         raise NotSetUpError(
             f"{quote(host)} is no client of this store",
             hint=f"the clients are the directories of {store.root} with current inside",
         )
-    return take.take_snapshot(store, host, settings.load(host))
+    return take.take_snapshot(store, found, settings.load(found))
 
 
 def _host_of(store: Store, root: Path) -> str:

@@ -27,7 +27,7 @@ def discard(store: Store, host: str) -> list[str]:
     Returns lines about what was done. Raises NotSetUpError if there is no such
     client, BusyError if its transfer does not end, ToolError if btrfs fails.
     """
-    growth.check_client(store, host)
+    host = growth.check_client(store, host)
     before = commands.free_space(store.root)
     verdict = growth.verdicts(store, before, time.time()).get(host)
     with runner.own_lock(store, host):

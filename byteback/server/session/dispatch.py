@@ -166,6 +166,11 @@ def _dispatch(store: Store, host: str, request: requests.Request, address: str) 
                 sys.stdout.flush()
                 line_probe.acknowledge_blocks(sys.stdin.buffer, sys.stdout.buffer)
             return 0
+        case requests.Claim():
+            from byteback.server.store import machines
+
+            _reply(replies.Claimed(host, machines.claim(store, host, request.machine)))
+            return 0
         case requests.Complete():
             return _complete(store, host, request)
         case requests.Find():
@@ -190,7 +195,12 @@ def _hello(store: Store, host: str) -> replies.Hello:
     # New lines name the host in the command, see byteback-receive.
     is_old_line = "BYTEBACK_HOST" in os.environ
     tree = tree_token.token(store, host)
-    return replies.Hello(__version__, replies.PROTOCOL, host, is_old_line, tree)
+    return replies.Hello(
+        *(__version__, replies.PROTOCOL, host),
+        is_old_line=is_old_line,
+        tree=tree,
+        machines=True,
+    )
 
 
 def _complete(store: Store, host: str, request: requests.Complete) -> int:
@@ -341,7 +351,9 @@ def _fingerprint() -> str | None:
     return "SHA256:" + base64.b64encode(digest).rstrip(b"=").decode("ascii")
 
 
-def _reply(reply: replies.Hello | replies.Completion | replies.End) -> None:
+def _reply(
+    reply: replies.Hello | replies.Claimed | replies.Completion | replies.End,
+) -> None:
     _write(replies.format_reply(reply))
 
 

@@ -27,7 +27,7 @@ from byteback.model.status import (
     StoreState,
 )
 from byteback.server.accounting import growth, ledger_report, sizes
-from byteback.server.store import marks, settings
+from byteback.server.store import machines, marks, settings
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
 from byteback.system.btrfs import commands, health
@@ -49,8 +49,7 @@ def collect(
     holds, and ``all_times`` adds the time of every snapshot. Raises NotSetUpError for
     a name that is no client.
     """
-    for name in names:
-        growth.check_client(store, name)
+    names = [growth.check_client(store, name) for name in names]
     state, verdicts = _store_state(store, now)
     chosen = list(names) or store.hosts()
     backups = ledger_report.recent_backups(
@@ -134,6 +133,7 @@ def _client(
         current_bytes=size.current if size is not None else None,
         history_bytes=size.history if size is not None else None,
         suddenly=tuple(said),
+        machines=machines.count(store, name),
     )
 
 

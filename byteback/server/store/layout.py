@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from byteback import locking
 from byteback.errors import NotSetUpError, RefusedError, quote
-from byteback.model.hostname import check_host_name, is_host_name
+from byteback.model.hostname import check_host_name, is_host_name, is_same_host
 from byteback.model.snapshot import CURRENT, Snapshot, parse_snapshot_name
 
 USER = "byteback"
@@ -59,6 +59,12 @@ class Store(NamedTuple):
         with contextlib.suppress(PermissionError):
             return is_host_name(host) and self.current(host).is_dir()
         return False
+
+    def client_name(self, name: str) -> str | None:
+        """A client's name as the store has it, whatever the case of its letters."""
+        if self.is_client(name):
+            return name
+        return next((one for one in self.hosts() if is_same_host(one, name)), None)
 
     def hosts(self) -> list[str]:
         """All clients, sorted. Links are no clients."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from byteback.errors import UsageError, quote
+from byteback.model.hostname import is_same_host
 
 PATH = Path("/etc/byteback/server.toml")
 
@@ -64,7 +65,10 @@ def load_all(hosts: Iterable[str], path: Path = PATH) -> dict[str, ServerSetting
     table = _read(path)
     common = parse(table)
     own = table.get("host", {})
-    return {host: parse(table, host) if host in own else common for host in hosts}
+    known = {name.lower() for name in own}
+    return {
+        host: parse(table, host) if host.lower() in known else common for host in hosts
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def parse(table: Mapping[str, Any], host: str | None = None) -> ServerSettings:
                     hint=f"per host: {', '.join(sorted(PER_HOST))}",
                 )
         per_host = _apply(settings, overrides, f"host {quote(name)}: ")
-        if name == host:
+        if host is not None and is_same_host(name, host):
             return per_host
     return settings
 

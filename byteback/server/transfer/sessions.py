@@ -9,7 +9,7 @@ from byteback import locking, log
 from byteback.errors import BusyError, BytebackError, RefusedError
 from byteback.server.accounting import ledger
 from byteback.server.snapshots import take
-from byteback.server.store import presence, settings, state, tree_token
+from byteback.server.store import machines, presence, settings, state, tree_token
 from byteback.server.store.layout import Store
 from byteback.server.store.state import Transfer
 from byteback.server.transfer import (
@@ -37,6 +37,8 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
     """Let the client's rsync write into ``current``; rsync's exit status."""
     limits = settings.load(host)
     command = rsync_args.build_push(request.words, limits.io_timeout_s)
+    # Before it could end the transfer of another machine.
+    machines.check(store, host, request.machine)
     with contextlib.ExitStack() as stack:
         stack.enter_context(runner.slot(store, limits, host))
         lock = stack.enter_context(runner.own_lock(store, host))
@@ -47,6 +49,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
             )
             return _exit_status(measured.status)
         _check_base(store, host, command)
+        machines.remember(store, host, request.machine)
         disc = stack.enter_context(durability.watched(store, host))
         _make_sure_of_current(store, host, disc)
         # From here on until the end is known, current is nobody's newest copy.

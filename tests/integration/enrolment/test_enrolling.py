@@ -193,3 +193,28 @@ def test_only_root_can_set_up(open_server: Server) -> None:
     outcome = run_program(["su", USER, "-c", command], check=False)
     assert outcome.status == 2
     assert "only root" in outcome.stderr
+
+
+def test_names_that_differ_by_case_only_are_one_client(
+    open_server: Server, tmp_path: Path
+) -> None:
+    open_server.enrol_well()
+    lines = open_server.client_lines
+    outcome = open_server.enrol("--hostname", HOST.upper())
+    assert outcome.status == 0, outcome
+    assert f"already the client {HOST} of" in outcome.stdout
+    assert open_server.client_lines == lines
+    assert (ETC / "hostname").read_text() == f"{HOST}\n"
+    # Another machine of that name is another machine.
+    key = make_key(tmp_path / "other").with_suffix(".pub").read_text().strip()
+    refused = open_server.receive(HOST.upper(), *key.split())
+    assert refused.status == 9
+    assert f"the name '{HOST}' belongs to another key" in refused.stderr
+    # Even a machine that has never heard the name as the server has it.
+    for left in (ETC / "hostname", ETC / "own-hostname"):
+        left.unlink()
+    outcome = open_server.enrol("--hostname", HOST.upper())
+    assert outcome.status == 0, outcome
+    assert (ETC / "hostname").read_text() == f"{HOST}\n"
+    names = {path.name for path in open_server.store.iterdir()}
+    assert HOST.upper() not in names

@@ -1,0 +1,100 @@
+"""Remembers which machine each client is (D38).
+
+A copy of a machine has its key, too, and would replace the files of the first one in
+``current`` by its own. A client names itself by a digest of its machine-id. Nothing
+here protects from an enemy, who may name any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from pathlib import Path
+
+from byteback import log
+from byteback.errors import BusyError, RefusedError
+from byteback.server.store.layout import Store
+from byteback.system import files
+from byteback.wire.failures import Reason
+
+REMEMBERED_S = 8 * 86400.0  # how long a machine that was refused counts as being there
+
+_NAME = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
+def check(store: Store, host: str, machine: str | None) -> None:
+    """Raise RefusedError if the client is known to be another machine than this one.
+
+    A client that does not say which one it is is not compared.
+    """
+    known = _read(_own(store, host))
+    if machine is None or known in (None, machine):
+        return
+    with contextlib.suppress(OSError):
+        files.write_atomically(_other(store, host), f"{machine}\n".encode(), mode=0o600)
+    raise RefusedError(
+        "this machine's key was last used by another machine",
+        hint="byteback-setup-client says here that this is the same machine, installed "
+        "again, or the one that takes its place; a copy of a machine gets a name and "
+        "a key of its own by byteback-setup-client --hostname NAME",
+        reason=Reason.OTHER_MACHINE,
+    )
+
+
+def remember(store: Store, host: str, machine: str | None) -> None:
+    """Remember the first machine that says which one it is; a failure is logged."""
+    if machine is None or _read(_own(store, host)) is not None:
+        return
+    try:
+        _write(store, host, machine)
+    except OSError as error:
+        log.audit("WARNING", host=host, what="which machine", reason=error)
+
+
+def claim(store: Store, host: str, machine: str) -> bool:
+    """The client is this machine from now on. Returns whether it was another one.
+
+    Raises BusyError on a full disc.
+    """
+    known = _read(_own(store, host))
+    try:
+        _write(store, host, machine)
+        _other(store, host).unlink(missing_ok=True)
+    except OSError as error:
+        raise BusyError(
+            f"the server cannot remember this machine: {error.strerror}",
+            hint="its disc may be full; it makes room by itself, try again later",
+        ) from None
+    return known not in (None, machine)
+
+
+def count(store: Store, host: str) -> int:
+    """How many machines use the client's key, as far as is known."""
+    with contextlib.suppress(OSError):
+        refused = _other(store, host).stat().st_mtime
+        if time.time() - refused < REMEMBERED_S:
+            return 2
+    return 1
+
+
+def _read(path: Path) -> str | None:
+    """The machine that a file names; None for a damaged one, as if there were none."""
+    with contextlib.suppress(OSError, ValueError):
+        name = path.read_text(encoding="ascii").strip()
+        return name if _NAME.fullmatch(name) else None
+    return None
+
+
+def _write(store: Store, host: str, machine: str) -> None:
+    # A client that was only set up has made no lock yet.
+    _own(store, host).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.write_atomically(_own(store, host), f"{machine}\n".encode(), mode=0o600)
+
+
+def _own(store: Store, host: str) -> Path:
+    return store.lock_path(host).with_suffix(".machine")
+
+
+def _other(store: Store, host: str) -> Path:
+    return store.lock_path(host).with_suffix(".other-machine")
