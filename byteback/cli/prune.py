@@ -132,6 +132,7 @@ def _prune(
     order: str, min_percent: float | None, max_percent: float | None, *, force: bool
 ) -> None:
     from byteback.server.prune import run as prune
+    from byteback.server.store import settings
 
     with prune.opened_store(writes=True, may_mount=True) as store:
         pruner = prune.Pruner(store, order)
@@ -139,6 +140,7 @@ def _prune(
             _echo(pruner.prune_one())
         else:
             pruner.prune(prune.choose_limits(min_percent, max_percent))
+    settings.refuse(settings.faults())
 
 
 def _echo(lines: list[str]) -> None:

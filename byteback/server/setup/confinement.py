@@ -41,10 +41,21 @@ def provide_policy(hands: Hands, *, with_schedule: bool) -> Iterator[Outcome]:
         yield warning(sentence)
     if with_schedule:
         parts["have root seal snapshots"] = SEALED
+    yield from _check_settings()
     if parts and not settings.PATH.exists():
         text = HEADER + "".join(parts.values())
         what = " and ".join(parts)
         yield hands.do(f"{what} in {settings.PATH}", lambda: _write(text))
+
+
+def _check_settings() -> Iterator[Outcome]:
+    """Name each key of server.toml that has no effect, and what follows from that."""
+    for fault in settings.faults():
+        what = "its default holds instead"
+        if fault.is_safety:
+            what = "until that is put right, no client is served, and nothing is pruned"
+        hint = f" ({fault.error.hint})" if fault.error.hint else ""
+        yield warning(f"{settings.PATH}: {fault.error.message}{hint}; {what}")
 
 
 def _write(text: str) -> None:

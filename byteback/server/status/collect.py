@@ -150,11 +150,10 @@ def _store_state(store: Store, now: float) -> tuple[StoreState, dict[str, Verdic
     free = commands.free_space(store.root)
     verdicts = growth.verdicts(store, free, now)
     scrub = health.last_scrub(store.root)
-    limits, fault = ServerSettings(), None
-    try:
+    limits = ServerSettings()
+    with contextlib.suppress(UsageError):
         limits = settings.load()
-    except UsageError as error:
-        fault = error.message
+    fault = "; ".join(fault.error.message for fault in settings.faults()) or None
     state = StoreState(
         is_read_only=bool(os.statvfs(store.root).f_flag & os.ST_RDONLY),
         free_bytes=free.free_bytes,

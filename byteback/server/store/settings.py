@@ -1,12 +1,18 @@
-"""/etc/byteback/server.toml: every key optional, unknown ones refused by name."""
+"""/etc/byteback/server.toml: every key optional, each checked by itself.
+
+A key that is unknown or has a value of no use keeps nobody from making backups: its
+default holds instead, and every program says so. Only where safety depends on a key, a
+misspelt one included, nothing is served (D44).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from byteback.errors import UsageError, quote
+from byteback import log
+from byteback.errors import UsageError, escape, quote
 from byteback.model.hostname import is_same_host
 
 PATH = Path("/etc/byteback/server.toml")
@@ -41,72 +47,128 @@ GROWTH = ("growth_factor", "growth_percent", "shrink_factor")
 MAX_HOURS = 24 * 366 * 10
 MAX_FACTOR = 10**6  # as good as never
 MAX_NUMBER = 2**31 - 1  # what rsync takes for a time-out
+RANGES: dict[str, tuple[int, int]] = {
+    "snapshot_interval_hours": (0, MAX_HOURS),
+    "min_percent": (0, 100),
+    "max_percent": (0, 100),
+    "growth_factor": (1, MAX_FACTOR),
+    "growth_percent": (0, 100),
+    "shrink_factor": (1, MAX_FACTOR),
+    "max_transfers": (1, MAX_NUMBER),
+    "io_timeout_s": (1, MAX_NUMBER),
+    "expect_hours": (0, MAX_HOURS),
+}
 PER_HOST = frozenset(
     {"snapshot_interval_hours", "io_timeout_s", "expect_hours", *GROWTH}
 )
+SAFETY = ("confinement", "sealed")  # never replaced by their defaults
+_MEANT = ("confin", "seal")  # what a misspelt one of these most likely holds
+SIMILAR = 0.75  # as difflib counts: "cofnmement", "saeled", but not "example"
+
+
+class Fault(NamedTuple):
+    """A key of server.toml that has no effect, and why."""
+
+    error: UsageError
+    key: str
+    host: str | None = None  # whose table it is in
+    is_safety: bool = False  # nothing is served until it is put right
+
+    def is_about(self, host: str | None) -> bool:
+        """Whether the settings of ``host`` lack the key."""
+        if self.host is None or host is None:
+            return self.host is None
+        return is_same_host(self.host, host)
+
+
+class Interpretation(NamedTuple):
+    """What a server.toml means."""
+
+    common: ServerSettings
+    hosts: dict[str, ServerSettings]  # by names in lower case
+    faults: list[Fault]
+
+    def of(self, host: str | None) -> ServerSettings:
+        """What is in force for a host, or for none."""
+        return self.hosts.get((host or "").lower(), self.common)
+
+
+_told: set[str] = set()
 
 
 def load(host: str | None = None, path: Path = PATH) -> ServerSettings:
     """The settings in force for ``host``: its ``[host.NAME]`` table beats the top.
 
-    A missing file means the defaults. Raises UsageError for a file that is no TOML,
-    an unknown key, a value of the wrong kind, or values that contradict each other.
+    A missing file means the defaults, and so does a key that has a fault; each one is
+    logged once. Raises UsageError for a file that is no TOML, and for a fault on which
+    safety depends.
     """
-    return parse(_read(path), host)
-
-
-def load_status(path: Path = PATH) -> StatusSettings:
-    """The table ``[status]``; raises UsageError as load does."""
-    return parse_status(_read(path))
+    found = interpret(_read(path))
+    _refuse_unsafe(found.faults)
+    _log([fault for fault in found.faults if fault.is_about(host)])
+    return found.of(host)
 
 
 def load_all(hosts: Iterable[str], path: Path = PATH) -> dict[str, ServerSettings]:
     """The settings of several hosts, for which the file is read once."""
-    table = _read(path)
-    common = parse(table)
-    own = table.get("host", {})
-    known = {name.lower() for name in own}
-    return {
-        host: parse(table, host) if host.lower() in known else common for host in hosts
-    }
+    found = interpret(_read(path))
+    _refuse_unsafe(found.faults)
+    return {host: found.of(host) for host in hosts}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def load_status(path: Path = PATH) -> StatusSettings:
+    """The table ``[status]``; raises UsageError for any fault in it."""
+    return parse_status(_read(path))
+
+
+def faults(path: Path = PATH) -> list[Fault]:
+    """All that is wrong with the file, for programs that tell an administrator."""
     try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UsageError(f"cannot read {quote(str(path))}: {error.strerror}") from None
-    import tomllib
-
+        table = _read(path)
+    except UsageError as error:
+        return [Fault(error, "", is_safety=True)]
+    found = list(interpret(table).faults)
     try:
-        return tomllib.loads(text.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{quote(str(path))} is no valid TOML: {error}") from None
+        parse_status(table)
+    except UsageError as error:
+        found.append(Fault(error, "status"))
+    return found
+
+
+def refuse(found: Sequence[Fault]) -> None:
+    """Raise UsageError for faults, if there are any: the first, and how many more."""
+    if found:
+        error = found[0].error
+        more = len(found) - 1
+        message = error.message + (f" (and {more} more such keys)" if more else "")
+        raise UsageError(message, error.hint)
 
 
 def parse(table: Mapping[str, Any], host: str | None = None) -> ServerSettings:
-    """Turn a TOML table into settings; raises UsageError as load does."""
-    own = dict(table)
-    own.pop("status", None)
-    hosts = own.pop("host", {})
-    if not isinstance(hosts, dict) or any(
-        not isinstance(value, dict) for value in hosts.values()
-    ):
-        raise UsageError("'host' must hold tables: [host.\"NAME\"]")
-    settings = _apply(ServerSettings(), own, "")
-    for name, overrides in hosts.items():
-        for key in overrides:
-            if key not in PER_HOST:
-                raise UsageError(
-                    f"{quote(key)} cannot be set for host {quote(name)} alone",
-                    hint=f"per host: {', '.join(sorted(PER_HOST))}",
-                )
-        per_host = _apply(settings, overrides, f"host {quote(name)}: ")
-        if host is not None and is_same_host(name, host):
-            return per_host
-    return settings
+    """Turn a TOML table into settings; raises UsageError for any fault."""
+    found = interpret(table)
+    refuse(found.faults)
+    return found.of(host)
+
+
+def interpret(table: Mapping[str, Any]) -> Interpretation:
+    """What a TOML table means, with the default for each key that has a fault."""
+    own = {key: value for key, value in table.items() if key not in {"host", "status"}}
+    common, faults_ = _apply(ServerSettings(), own, None)
+    tables = table.get("host", {})
+    if not isinstance(tables, dict):
+        error = UsageError("'host' must hold tables: [host.\"NAME\"]")
+        return Interpretation(common, {}, [*faults_, Fault(error, "host")])
+    hosts: dict[str, ServerSettings] = {}
+    for host, overrides in tables.items():
+        if not isinstance(overrides, dict):
+            error = UsageError(f"'host' must hold tables, and {quote(host)} is none")
+            faults_.append(Fault(error, host, host))
+            continue
+        settings, more = _apply(common, overrides, host)
+        hosts.setdefault(host.lower(), settings)
+        faults_ += more
+    return Interpretation(common, hosts, faults_)
 
 
 def parse_status(table: Mapping[str, Any]) -> StatusSettings:
@@ -129,50 +191,96 @@ def parse_status(table: Mapping[str, Any]) -> StatusSettings:
     return StatusSettings(**own)
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"cannot read {quote(str(path))}: {error.strerror}") from None
+    import tomllib
+
+    try:
+        return tomllib.loads(text.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{quote(str(path))} is no valid TOML: {error}") from None
+
+
 def _apply(
-    settings: ServerSettings, table: Mapping[str, Any], where: str
-) -> ServerSettings:
-    known = settings._asdict()
+    base: ServerSettings, table: Mapping[str, Any], host: str | None
+) -> tuple[ServerSettings, list[Fault]]:
+    """``base`` with what a table says, and the keys of it that say nothing."""
+    found = []
+    good = {}
     for key, value in table.items():
-        if key not in known:
-            raise UsageError(
-                f"{where}unknown key {quote(key)} in server.toml",
-                hint=f"known are: {', '.join(known)}",
-            )
-        wanted = (int, float) if isinstance(known[key], float) else type(known[key])
-        is_bool = isinstance(value, bool)
-        if is_bool != (wanted is bool) or not isinstance(value, wanted):
-            raise UsageError(f"{where}{quote(key)} cannot be {value!r}")
-    changed = settings._replace(**table)
-    _check(changed, where)
-    return changed
+        error = _error_of(key, value, host)
+        if error is None:
+            good[key] = value
+        else:
+            found.append(Fault(error, key, host, _is_about_safety(key)))
+    changed = base._replace(**good)
+    if not changed.min_percent < changed.max_percent:
+        error = UsageError(
+            f"min_percent ({changed.min_percent:g}) must be below max_percent "
+            f"({changed.max_percent:g})"
+        )
+        found.append(Fault(error, "min_percent", host))
+        defaults = {key: getattr(base, key) for key in ("min_percent", "max_percent")}
+        changed = changed._replace(**defaults)
+    return changed, found
 
 
-def _check(settings: ServerSettings, where: str) -> None:
-    if not 0 <= settings.min_percent < settings.max_percent <= 100:
-        raise UsageError(
-            f"{where}min_percent ({settings.min_percent:g}) must be below max_percent "
-            f"({settings.max_percent:g}), both between 0 and 100"
+def _error_of(key: str, value: object, host: str | None) -> UsageError | None:
+    """Why a key has no effect; None if it has."""
+    where = "" if host is None else f"host {quote(host)}: "
+    known = ServerSettings._field_defaults
+    if host is not None and key not in PER_HOST:
+        hint = f"per host: {', '.join(sorted(PER_HOST))}"
+        if isinstance(value, dict):
+            hint = f'names with dots need quotes: [host."{escape(f"{host}.{key}")}"]'
+        return UsageError(
+            f"{quote(key)} cannot be set for host {quote(host)} alone", hint=hint
         )
-    if settings.confinement not in CONFINEMENTS:
-        raise UsageError(f"{where}confinement must be one of {', '.join(CONFINEMENTS)}")
-    if not 0 <= settings.snapshot_interval_hours <= MAX_HOURS:
-        raise UsageError(
-            f"{where}snapshot_interval_hours must be between 0 and {MAX_HOURS}"
+    if key not in known:
+        return UsageError(
+            f"{where}unknown key {quote(key)} in server.toml",
+            hint=f"known are: {', '.join(known)}",
         )
-    for factor in (settings.growth_factor, settings.shrink_factor):
-        if not 1 <= factor <= MAX_FACTOR:
-            raise UsageError(
-                f"{where}growth_factor and shrink_factor must be between 1 and "
-                f"{MAX_FACTOR}"
-            )
-    if settings.expect_hours != -1 and not 0 <= settings.expect_hours <= MAX_HOURS:
-        raise UsageError(f"{where}expect_hours must be between 0 and {MAX_HOURS}")
-    if not 0 <= settings.growth_percent <= 100:
-        raise UsageError(f"{where}growth_percent must be between 0 and 100")
-    for number in (settings.max_transfers, settings.io_timeout_s):
-        if not 1 <= number <= MAX_NUMBER:
-            raise UsageError(
-                f"{where}max_transfers and io_timeout_s must be between 1 and "
-                f"{MAX_NUMBER}"
-            )
+    wanted = (int, float) if isinstance(known[key], float) else type(known[key])
+    is_bool = isinstance(value, bool)
+    if is_bool != (wanted is bool) or not isinstance(value, wanted):
+        return UsageError(f"{where}{quote(key)} cannot be {value!r}")
+    if key == "confinement" and value not in CONFINEMENTS:
+        return UsageError(f"{where}{key} must be one of {', '.join(CONFINEMENTS)}")
+    low, high = RANGES.get(key, (0, 0))
+    if key in RANGES and value != known[key] and not low <= value <= high:
+        return UsageError(f"{where}{key} must be between {low} and {high}")
+    return None
+
+
+def _is_about_safety(key: str) -> bool:
+    """Whether a key is, or was meant to be, one on which safety depends."""
+    from difflib import get_close_matches
+
+    name = key.lower()
+    is_close = get_close_matches(name, SAFETY, 1, SIMILAR)
+    return bool(is_close) or any(part in name for part in _MEANT)
+
+
+def _refuse_unsafe(found: Sequence[Fault]) -> None:
+    refuse([fault for fault in found if fault.is_safety])
+
+
+def _log(found: Sequence[Fault]) -> None:
+    """Log each fault, once a process: its key has no effect."""
+    for message in (fault.error.message for fault in found):
+        if message in _told:
+            continue
+        _told.add(message)
+        text = f"{message}: its default holds instead"
+        import logging
+
+        if logging.getLogger("byteback").handlers:
+            logging.getLogger(__name__).warning("server.toml: %s", text)
+        else:  # byteback-receive, which has none
+            log.audit("WARNING", what="server.toml", reason=text)

@@ -199,7 +199,7 @@ def free_bytes(path: Path) -> int:
         ("known_hosts", b"", 9, "'/etc/byteback/known_hosts' does not hold it"),
         ("known_hosts", b"\0\1\2", 9, "'/etc/byteback/known_hosts' does not hold it"),
         ("server.toml", b"\0\1", 9, "server could not do this"),
-        ("server.toml", b"what = 1\n", 9, "server could not do this"),
+        ("server.toml", b"confinment = 'require'\n", 9, "server could not do this"),
     ],
 )
 def test_a_configuration_file_that_is_wrong(
@@ -209,6 +209,25 @@ def test_a_configuration_file_that_is_wrong(
         outcome = world.backup(expect=status, retries=1)
     assert_told_once(outcome, words)
     world.assert_nothing_left()
+
+
+def test_a_misspelt_key_of_the_servers_stops_no_backup(world: World) -> None:
+    write_files(world.source, [10])
+    settings = world.configuration / "server.toml"
+    words = b"snapshot_interval_hours = 0\nmax_transfer = 3\n"
+    server = ["nsenter", "--net=/run/netns/server"]
+    with changed(settings, words):
+        world.backup()
+        world.let_time_pass()
+        outcome = run_program([*server, "byteback-prune", "--prune"], check=False)
+        assert outcome.status == 2
+        assert "unknown key 'max_transfer' in server.toml" in outcome.stderr
+        assert (
+            "unknown key 'max_transfer'"
+            in run_program([*server, "byteback-setup-server", "--no-schedule"]).stdout
+        )
+    assert len(world.snapshots()) == 1
+    assert run_program([*server, "byteback-prune", "--prune"]).status == 0
 
 
 def test_empty_optional_files_say_nothing(world: World) -> None:
