@@ -31,11 +31,29 @@ from byteback.system.btrfs import commands
 def verdicts(store: Store, free: FreeSpace, now: float) -> dict[str, Verdict]:
     """What stands out among each host's recent backups, for those with anything."""
     found = {}
-    for host, record in ledger.host_records(store).items():
-        verdict = judge_host(store, host, record, free, now)
+    for host in suspects(store, free, now):
+        verdict = judge_host(store, host, record_of(store, host), free, now)
         if verdict.blamed_since is not None or verdict.shrinkage is not None:
             found[host] = verdict
     return found
+
+
+def suspects(store: Store, free: FreeSpace, now: float) -> list[str]:
+    """The hosts of which one backup may stand out; judging all would take seconds.
+
+    No backup counts as larger that takes less than ``growth_percent`` of the store,
+    however many pushes it consists of. Of several settings the strictest counts, and
+    the defaults where they cannot be read.
+    """
+    hosts = ledger.known_hosts(store)
+    limits = [ServerSettings()]
+    with contextlib.suppress(UsageError):
+        limits = list(settings.load_all(hosts).values()) or limits
+    share = min(limit.growth_percent for limit in limits) / 100
+    size = size_of(free)
+    least = Taken(int(share * size.data), int(share * size.metadata))
+    factor = min(limit.shrink_factor for limit in limits)
+    return ledger.hosts_that_stand_out(store, now, least, factor)
 
 
 def blamed(verdicts_: Mapping[str, Verdict]) -> Taken:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 KEPT_ROWS = 2000  # for each host, however often it comes
 TRIM_EVERY = 20  # transfers
 KEPT_RECENT = 200  # of those, whatever they say
+RECENT_DAYS = 60  # more than growth judges: a push may have taken days
 LOOK_BACK_DAYS = 200  # how much of it growth is judged by
 COUNTED_DAYS = 30  # how far back snapshots are still worth counting
 KEPT_DAYS = 800  # more than two years, so that a year can be compared with the last
@@ -46,6 +47,20 @@ JOIN transfer AS push ON push.id = (
 WHERE push.names IS NULL AND push.result IN ('whole', 'partial')
     AND made BETWEEN :since AND :until
 ORDER BY made DESC
+"""
+# A snapshot ends a backup: those before the last one that is not recent are over.
+_STANDING_OUT = """
+WITH ended AS (
+    SELECT host, MAX(made) AS made FROM snapshot WHERE made < :recent GROUP BY host)
+SELECT transfer.host FROM transfer LEFT JOIN ended ON ended.host = transfer.host
+WHERE kind = 'push' AND started BETWEEN :since AND :until
+GROUP BY transfer.host
+HAVING SUM(CASE WHEN started > COALESCE(ended.made, 0) THEN data_taken END) > :data
+    OR SUM(CASE WHEN started > COALESCE(ended.made, 0) THEN metadata_taken END)
+        > :metadata
+    OR MAX(stopped)
+    OR MIN(CASE WHEN started >= :recent THEN NULLIF(names, -1) END) * :factor
+        < MAX(names)
 """
 _APPROVALS = """
 SELECT host, time FROM approval
@@ -233,6 +248,41 @@ def note_unrecorded(store: Store, host: str, taken: Taken) -> None:
             " data_taken, metadata_taken) VALUES (?, '', 'push', ?, ?, 'failed', ?, ?)",
             (host, now, now, taken.data, taken.metadata),
         )
+
+
+def known_hosts(store: Store) -> list[str]:
+    """All hosts that have ever sent anything, as far as the ledger goes back."""
+    if not path(store).exists():
+        return []
+    with opened(store) as ledger:
+        rows = ledger.execute("SELECT DISTINCT host FROM transfer")
+        return [str(host) for (host,) in rows]
+    return []
+
+
+def hosts_that_stand_out(
+    store: Store, now: float, least: Taken, factor: float
+) -> list[str]:
+    """Hosts of which a backup that growth judges may be larger or smaller.
+
+    That is one whose recent pushes together took more than ``least``, one whose push
+    was stopped, and one of which a recent tree had less than 1/``factor`` of the names
+    that another one had. A recent backup may have begun long ago: its pushes count
+    from the last snapshot before that on.
+    """
+    if not path(store).exists():
+        return []
+    values = {
+        "recent": now - RECENT_DAYS * _DAY_S,
+        "since": now - LOOK_BACK_DAYS * _DAY_S,
+        "until": now + 1,
+        "data": least.data,
+        "metadata": least.metadata,
+        "factor": factor,
+    }
+    with opened(store) as ledger:
+        return [str(host) for (host,) in ledger.execute(_STANDING_OUT, values)]
+    return []
 
 
 def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]:
