@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +30,10 @@ from byteback.client.restore.verify import DEFAULT_SAMPLE, MAX_SAMPLE
 from byteback.errors import UsageError, escape
 from byteback.model import listing
 
-RESTORE_ONLY = ("to", "in_place", "yes", "overwrite", "dry_run", "compress")
+RESTORE_ONLY = (
+    *("to", "in_place", "yes", "keep_newer", "overwrite", "dry_run", "compress"),
+)
+NAMED = 1000  # of the names that could not be restored
 
 ANY_SNAPSHOT = "*"
 
@@ -51,6 +54,7 @@ class Options:
     to: Path | None
     in_place: bool
     yes: bool
+    keep_newer: bool
     overwrite: bool
     dry_run: bool
     as_json: bool
@@ -123,12 +127,17 @@ class Options:
 @click.option(
     "--yes",
     is_flag=True,
-    help="Do not ask before --in-place, nor stop if the disc seems too small.",
+    help="Do not ask before files are replaced, nor stop if the disc seems too small.",
+)
+@click.option(
+    "--keep-newer",
+    is_flag=True,
+    help="With --to or --in-place: leave what is newer there than in the backup.",
 )
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="With --to or --in-place: replace files that are newer, too.",
+    help="Without effect: what is newer is replaced anyway, unless --keep-newer.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Show what --restore would change.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -220,22 +229,22 @@ def _restore(options: Options) -> None:
         _start(options),
         to=options.to,
         in_place=options.in_place,
+        keep_newer=options.keep_newer,
         overwrite=options.overwrite,
         every_version=options.every_version,
     )
-    confirm = _confirm if _must_ask(options) else None
+    confirm = _confirmation(options)
     with _progress(options) as line:
-        wish = run.Wish(
-            *(layout, options.dry_run, confirm, line),
+        chosen = run.RestoreOptions(
+            *(layout, options.dry_run, confirm, options.in_place, line),
             insist=options.yes,
         )
-        done = run.restore_files(options.server, options.query, wish)
+        done = run.restore_files(options.server, options.query, chosen)
     remark(done.found)
     if options.as_json:
         for entry in done.found.entries:
             click.echo(listing.format_json(entry))
-    for change in done.changes:
-        click.echo(f"{change.action:<8}{escape(change.path)}")
+    _show(done)
     done.check()
 
 
@@ -245,14 +254,41 @@ def _start(options: Options) -> Path:
     return Path("/") if options.in_place or is_elsewhere else Path.cwd()
 
 
-def _must_ask(options: Options) -> bool:
-    must_ask = options.in_place and not (options.yes or options.dry_run)
-    if must_ask and not sys.stdin.isatty():
-        raise UsageError(
-            "--in-place replaces files of this machine and nobody is there to ask",
-            hint="add --yes if that is what you want",
+def _show(done: run.Restored) -> None:
+    """What a dry run foresees, and what a run left undone."""
+    for change in done.changes:
+        click.echo(f"{change.action:<8}{escape(change.path)}")
+    for change in done.kept:
+        click.echo(f"{'keep':<8}{escape(change.path)}")
+    if done.newer:
+        click.echo(
+            f"{PROGRAM}: note: of what is replaced, {done.newer} newer than in the "
+            "backup: --keep-newer leaves that as it is",
+            err=True,
         )
-    return must_ask
+    for sentence in done.missing[:NAMED]:
+        click.echo(f"{PROGRAM}: not restored: {sentence}", err=True)
+    if len(done.missing) > NAMED:
+        more = len(done.missing) - NAMED
+        click.echo(f"{PROGRAM}: and {more} more: --dry-run finds them", err=True)
+
+
+def _confirmation(options: Options) -> Callable[[str], bool] | None:
+    """Who is asked before files are replaced; None where nobody has to be."""
+    if options.yes or options.dry_run or not (options.in_place or options.to):
+        return None
+    if sys.stdin.isatty():
+        return _confirm
+    if options.in_place:
+        _refuse("--in-place replaces files of this machine")
+    return lambda _what: _refuse("files in the directory of --to would be replaced")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise UsageError(
+        f"{what} and nobody is there to ask",
+        hint="add --yes if that is what you want; --dry-run shows it beforehand",
+    )
 
 
 @contextlib.contextmanager
@@ -263,7 +299,7 @@ def _progress(options: Options) -> Iterator[ProgressLine | None]:
 
 
 def _confirm(what: str) -> bool:
-    click.echo(f"To be restored to where it was on this machine:\n{what}", err=True)
+    click.echo(f"To be restored:\n{what}", err=True)
     return click.confirm("Go on?", default=False, err=True)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from byteback.cli import _boundary
 from byteback.client.backup.largest_file import LargestSeen
-from byteback.client.restore import pull, response
+from byteback.client.restore import response
+from byteback.client.restore.changes import RsyncOutput
 from byteback.client.restore.plan import choose_layout, directories_above, plan_batches
 from byteback.client.setup import enrol_reply
 from byteback.client.transport.connection import Connection
@@ -82,7 +83,7 @@ def read_differences(data: bytes) -> None:
 
 def read_rsync_output(data: bytes) -> None:
     """What rsync prints, into which the far end can put lines of its own."""
-    heard, largest = pull.Heard(), LargestSeen()
+    heard, largest = RsyncOutput(), LargestSeen()
     said = [command._Said(on, heard.take) for on in (None, check_progress)]
     for raw in data.splitlines():
         line = raw.decode("utf-8", "surrogateescape")

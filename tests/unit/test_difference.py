@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import stat
+from functools import partial
 
 import pytest
 
+from byteback.client.restore.changes import Change, parse_change
 from byteback.client.restore.diff import NOW, Comparison, read_words
-from byteback.client.restore.pull import Change, parse_change
 from byteback.errors import RefusedError, UsageError
 from byteback.model.difference import (
     Difference,
@@ -69,15 +70,18 @@ def test_words_of_a_comparison() -> None:
 
 def test_lines_of_rsync() -> None:
     """What would be deleted, and what only the time of a directory says."""
-    assert parse_change("*deleting   0 etc/new file") == Change(
+    time = "1970/01/01-00:00:05"
+    assert parse_change(f"*deleting   0 {time} etc/new file//") == Change(
         "delete", "etc/new file"
     )
     assert parse_change("*message about it") is None
-    time_only = parse_change(".d..t...... 0 etc/")
-    assert time_only == Change("adjust", "etc/", is_only_time_of_directory=True)
-    owner = parse_change(".d..to..... 0 etc/")
-    assert owner == Change("adjust", "etc/")
-    assert parse_change(".f..t...... 5 etc/a") == Change("adjust", "etc/a", 5)
+    of_etc = partial(Change, "adjust", "etc/", file_type="d", mtime_s=5)
+    time_only = parse_change(f".d..t...... 0 {time} etc///")
+    assert time_only == of_etc(is_only_time_of_directory=True)
+    owner = parse_change(f".d..to..... 0 {time} etc///")
+    assert owner == of_etc()
+    file = parse_change(f".f..t...... 5 {time} etc/a//")
+    assert file == Change("adjust", "etc/a", 5, mtime_s=5)
 
 
 def test_names_as_rsync_writes_them() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from byteback.client.restore.changes import Change, parse_change
 from byteback.client.restore.plan import (
     choose_layout,
     directories_above,
     plan_batches,
 )
-from byteback.client.restore.pull import Change, parse_change, safe_flags
+from byteback.client.restore.pull import safe_flags
 from byteback.errors import UsageError
 from byteback.model.listing import Entry
 
@@ -40,10 +42,12 @@ def test_each_snapshot_has_its_own_directory_by_default() -> None:
 def test_to_and_in_place_add_no_directories() -> None:
     """But for the versions that only their snapshots tell apart."""
     to = choose_layout(HERE, to=Path("x"))
-    assert (to.directory, to.by_snapshot, to.keeps_newer) == (HERE / "x", False, True)
+    assert (to.directory, to.by_snapshot, to.keeps_newer) == (HERE / "x", False, False)
     assert choose_layout(HERE, to=Path("/x"), every_version=True).by_snapshot
     assert choose_layout(HERE, in_place=True).directory == Path("/")
+    assert choose_layout(HERE, in_place=True, keep_newer=True).keeps_newer
     assert not choose_layout(HERE, in_place=True, overwrite=True).keeps_newer
+    assert choose_layout(HERE, overwrite=True) == choose_layout(HERE)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,8 @@ def test_to_and_in_place_add_no_directories() -> None:
     [
         {"to": Path("x"), "in_place": True},
         {"in_place": True, "every_version": True},
-        {"overwrite": True},
+        {"keep_newer": True},
+        {"in_place": True, "keep_newer": True, "overwrite": True},
     ],
 )
 def test_contradictions_are_refused(options: dict[str, bool]) -> None:
@@ -86,33 +91,65 @@ def test_directories_above() -> None:
     assert directories_above(["./"]) == []
 
 
-def test_flags_that_delete_or_move_are_dropped() -> None:
+def test_flags_that_delete_move_or_leave_out_are_dropped() -> None:
     """rsync_flags is read by the backup as well."""
     flags = [
         *("--compress", "--delete", "--delete-after", "--del", "--bwlimit", "9"),
         *("--remove-source-files", "--inplace", "--max-delete", "5"),
-        *("--max-delete=5", "--partial-dir=x", "--partial-dir", "y", "-z"),
+        *("--max-delete=5", "--partial-dir=x", "--partial-dir", "y", "-zu"),
+        *("--exclude", "*.o", "-f", "- *.a", "--ignore-existing", "--max-size=1G"),
     ]
-    assert safe_flags(flags) == ["--compress", "--bwlimit", "9", "-z"]
+    assert safe_flags(flags) == ["--compress", "--bwlimit=9", "-z"]
+
+
+TIME = "1970/01/01-00:01:00"
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (">f+++++++++ 7 etc/hosts", Change("create", "etc/hosts", 7)),
-        (">f.st...... 2 a b", Change("replace", "a b", 2)),
-        ("cd+++++++++ 0 etc/", Change("create", "etc/")),
-        (".d..t...... 0 etc/", Change("adjust", "etc/", 0, True)),
-        ("cL+++++++++ 1 l -> x\\#012", Change("create", "l -> x\n", 1)),
-        (">f+++++++++ 3 1 is newer", Change("create", "1 is newer", 3)),
-        (">f+++++++++ etc/hosts", None),
-        ("hf          9 b", Change("adjust", "b", 9)),
-        ("hf..t...... 9 b", Change("replace", "b", 9)),
-        ("Number of files: 5 (reg: 3)", None),
-        ("created directory /x", None),
-        ("", None),
+        (f">f+++++++++ 7 {TIME} etc/hosts//", ("create", "etc/hosts", 7)),
+        (f">f.st...... 2 {TIME} a b//", ("replace", "a b", 2)),
+        (f"cd+++++++++ 0 {TIME} etc///", ("create", "etc/")),
+        (f".d..t...... 0 {TIME} etc///", ("adjust", "etc/", 0, True)),
+        (f".d..t...... 0 {TIME} .///", ("adjust", "./", 0, True)),
+        (f"cL+++++++++ 1 {TIME} l -> x\\#012// -> //y", ("create", "l -> x\n", 1)),
+        (f">f+++++++++ 3 {TIME} 1 is newer//", ("create", "1 is newer", 3)),
+        (f"hf          9 {TIME} b// => a", ("adjust", "b", 9)),
+        (f"hf..t...... 9 {TIME} b// => a\\#040", ("replace", "b", 9)),
     ],
 )
-def test_itemized_lines(line: str, expected: Change | None) -> None:
-    """Only lines about files are changes."""
-    assert parse_change(line) == expected
+def test_itemized_lines(line: str, expected: tuple[Any, ...]) -> None:
+    """Names come back as the file system has them, whatever is in them."""
+    found = parse_change(line)
+    assert found is not None
+    wanted = Change(*expected)
+    assert (found.action, found.path, found.size) == (
+        *(wanted.action, wanted.path, wanted.size),
+    )
+    assert found.is_only_time_of_directory == wanted.is_only_time_of_directory
+    assert (found.file_type, found.mtime_s) == (line[1], 60)
+    assert found.is_new == ("+" in line)
+    assert found.leader == {"a": "a", "0": "a "}.get(line[-1] * (line[0] == "h"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f">f+++++++++ {TIME} etc/hosts//",
+        f">f+++++++++ 7 {TIME} etc/hosts",
+        "Number of files: 5 (reg: 3)",
+        "created directory /x",
+        "",
+    ],
+)
+def test_other_lines_are_no_changes(line: str) -> None:
+    assert parse_change(line) is None
+
+
+@pytest.mark.parametrize("time", ["10000/01/01-00:00:00", "2026/02/30-00:00:00", "x"])
+def test_times_that_no_calendar_holds(time: str) -> None:
+    """They are no reason to think that a file were newer, or older."""
+    found = parse_change(f">f+++++++++ 7 {time} etc/hosts//")
+    assert found is not None
+    assert found.mtime_s is None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from byteback.client.backup import push, selections
 from byteback.client.restore import pull, query, response
+from byteback.client.restore.changes import Change, RsyncOutput
 from byteback.client.restore.query import Query, Server
 from byteback.client.restore.run import DEFAULT_IO_TIMEOUT_S
 from byteback.client.settings import read_io_timeout, read_rsync_flags
@@ -136,7 +137,7 @@ def _with_now(
             *push.select_again(server.files, known.sources, known.excludes).rules,
         ),
     )
-    heard = pull.Heard(directory=job.directory)
+    heard = RsyncOutput(directory=job.directory)
     names = [entry.path[1:] or "./" for entry in found.entries]
     problems = pull.run_pull(job, names, heard=heard).all_problems
     changes = sorted(_changed(heard.changes), key=lambda one: one.path.split("/"))
@@ -150,7 +151,7 @@ def _with_now(
     return list(uppermost(changes)), problems
 
 
-def _changed(changes: Iterable[pull.Change]) -> Iterator[Changed]:
+def _changed(changes: Iterable[Change]) -> Iterator[Changed]:
     for change in changes:
         if not change.is_only_time_of_directory:
             path = "/" + change.path.removeprefix("./").rstrip("/")

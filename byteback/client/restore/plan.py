@@ -16,15 +16,11 @@ class Layout:
 
     directory: Path
     by_snapshot: bool  # below a directory named after each snapshot
-    # Files that others work with are there already: what is newer is kept, and the
-    # directories above what is restored keep their own owners, modes and times.
+    # Files that others work with are there already: they are replaced only after a
+    # question, and the directories above what is restored keep their own owners, modes
+    # and times.
     is_live: bool
-    overwrite: bool = False  # what is newer, too
-
-    @property
-    def keeps_newer(self) -> bool:
-        """Whether a file that is newer than its backup stays."""
-        return self.is_live and not self.overwrite
+    keeps_newer: bool = False  # what is newer than its backup stays, whatever it is
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,7 @@ def choose_layout(
     *,
     to: Path | None = None,
     in_place: bool = False,
+    keep_newer: bool = False,
     overwrite: bool = False,
     every_version: bool = False,
 ) -> Layout:
@@ -53,7 +50,8 @@ def choose_layout(
 
     By default each snapshot gets a directory of its own where the user is. With
     ``to`` the paths begin in that directory, and only several versions of one file
-    need the snapshots' names to keep them apart.
+    need the snapshots' names to keep them apart. ``overwrite``, once needed for what
+    is newer, changes nothing.
     """
     if in_place and to is not None:
         raise UsageError("--to and --in-place contradict each other")
@@ -62,12 +60,14 @@ def choose_layout(
             "--in-place cannot put every version of a file in one place",
             hint="leave --all out, or choose one version with --snapshot",
         )
-    if overwrite and not in_place and to is None:
-        raise UsageError("--overwrite belongs to --to or --in-place")
+    if overwrite and keep_newer:
+        raise UsageError("--overwrite and --keep-newer contradict each other")
+    if keep_newer and not in_place and to is None:
+        raise UsageError("--keep-newer belongs to --to or --in-place")
     if in_place:
-        return Layout(Path("/"), False, True, overwrite)
+        return Layout(Path("/"), False, True, keep_newer)
     if to is not None:
-        return Layout(working_directory / to, every_version, True, overwrite)
+        return Layout(working_directory / to, every_version, True, keep_newer)
     return Layout(working_directory, True, False)
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import re
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from byteback.client.restore.changes import ENVIRONMENT, FORMAT, RsyncOutput
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection
 from byteback.client.transport.retry import RetryPolicy, retrying
 from byteback.errors import ToolError, UnreachableError
-from byteback.model.rsync_names import plain_name
+from byteback.model import rsync_flags
 from byteback.system.confinement import write_limits
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire import requests
+
+logger = logging.getLogger(__name__)
 
 # Files are written beside the old ones and take their place when they are whole, so
 # that a restore that is cut off leaves no live file in pieces; what had come of a
@@ -37,36 +39,35 @@ OPTIONS = (
     "--no-protect-args",  # the server must see what is asked for
     "--stats",
     "--no-human-readable",
+    # Times to the nanosecond: else a file that differs from its backup by less than a
+    # second passes for unchanged.
+    "--modify-window=-1",
 )
-# Times to the nanosecond: else a file that differs from its backup by less than a
-# second passes for unchanged. With --update the same option would take a file that is
-# up to two seconds newer for an older one (rsync's generator.c), so never both.
-EXACT_TIMES = ("--modify-window=-1",)
+# For what becomes newer while rsync is at work; what was so before is not asked for
+# (D45). Beside --modify-window=-1 that is only what is newer by two seconds or more.
 KEEP_NEWER = ("--update", "--info=skip1")
-# What a dry run prints: no more, where rsync would add " -> " and a link's target.
-DRY_RUN = ("--dry-run", "--out-format=%i %l %n")
+DRY_RUN = ("--dry-run", f"--out-format={FORMAT}")
+LIST_FIRST = "--no-inc-recursive"
 RETRIES = RetryPolicy(number=3, delay_s=5.0)
+# A transfer that has done nothing for so many times its --timeout stands still.
+STANDSTILL = 3
+# The slowest server reads so many bytes a second of a file that is here already, about
+# which it says nothing before it has seen its end.
+SLOWEST_READ = 10_000_000
 
-# Options of rsync_flags that would delete or move files where a restore goes to, or
-# that contradict our own. Those in the second set are followed by a value.
-_UNWANTED = ("--del", "--remove", "--inplace", "--append", "--force", "--prune-empty")
-_UNWANTED_WITH_VALUE = ("--partial-dir", "--max-delete", "--files-from", "--backup-dir")
-
-_KEPT = re.compile(r"(.+) is newer")
-_CHANGE = re.compile(
-    r"(?:\*(\w+)|([<>ch.])([fdLDS])(\S{9}| {9})) +(\d+) (.+)", re.ASCII | re.DOTALL
+# Options of rsync_flags that would delete or move files where a restore goes to, leave
+# out what was asked for, or contradict our own.
+_UNWANTED = frozenset(
+    {
+        *("append", "append-verify", "backup", "backup-dir", "cvs-exclude", "dry-run"),
+        *("exclude", "exclude-from", "existing", "F", "files-from", "filter", "force"),
+        *("ignore-existing", "ignore-non-existing", "inc-recursive", "include"),
+        *("include-from", "inplace", "list-only", "log-format", "max-delete"),
+        *("max-size", "min-size", "out-format", "partial-dir", "prune-empty-dirs"),
+        *("quiet", "size-only", "suffix", "update"),
+    }
 )
-
-
-@dataclass(frozen=True)
-class Change:
-    """One line of a dry run."""
-
-    # "create", "replace", "adjust" (owner, mode, times) or "delete" (with --delete)
-    action: str
-    path: str  # below the destination; a directory's ends in a slash
-    size: int = 0  # bytes of the file in the backup
-    is_only_time_of_directory: bool = False
+_UNWANTED_BEGIN = ("del", "remove-")
 
 
 @dataclass(frozen=True)
@@ -85,69 +86,26 @@ class Pull:
     # Words of our own for a dry run that compares: a restore deletes nothing.
     rules: Sequence[str] = ()
     compresses: bool = False
+    # Whether the list of all files comes before the first of them. Where it comes in
+    # pieces, rsync can wait for ever for a name of a file with several names (D46).
+    lists_first: bool = False
+    # So many bytes the server may have to read before it says a word.
+    silent_bytes: int = 0
 
-
-@dataclass
-class Heard:
-    """What rsync said about single files."""
-
-    kept: list[str] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-
-    directory: Path | None = None  # where to, to tell what is in the way there
-
-    def take(self, line: str) -> None:
-        """Read one line of rsync's standard output."""
-        change = parse_change(line)
-        if change is not None:
-            self.changes.append(self._as_it_is(change))
-        elif kept := _KEPT.fullmatch(line):
-            self.kept.append(kept[1])
-
-    def count(self) -> tuple[int, int]:
-        """How much was heard, for forget."""
-        return len(self.kept), len(self.changes)
-
-    def forget(self, kept: int, changes: int) -> None:
-        """Forget what came after that: it will be said again."""
-        del self.kept[kept:]
-        del self.changes[changes:]
-
-    def _as_it_is(self, change: Change) -> Change:
-        """rsync takes for new what is of another kind than what has the name now."""
-        if self.directory is None or change.action != "create":
-            return change
-        is_there = os.path.lexists(self.directory / change.path.rstrip("/"))
-        return replace(change, action="replace") if is_there else change
+    @property
+    def patience_s(self) -> float:
+        """How long rsync may do nothing before it counts as standing still."""
+        return STANDSTILL * self.io_timeout_s + self.silent_bytes / SLOWEST_READ
 
 
 def safe_flags(flags: Sequence[str]) -> list[str]:
     """``flags`` without what only a backup may do: they serve the backup as well."""
-    kept: list[str] = []
-    words = iter(flags)
-    for word in words:
-        if word in _UNWANTED_WITH_VALUE:
-            next(words, None)
-        elif not word.startswith((*_UNWANTED, *_UNWANTED_WITH_VALUE)):
-            kept.append(word)
-    return kept
-
-
-def parse_change(line: str) -> Change | None:
-    """Read a line of a dry run (rsync(1), --itemize-changes); None for any other."""
-    match = _CHANGE.fullmatch(line)
-    if match is None:
-        return None
-    message, kind, file_type, attributes, size, name = match.groups()
-    path = plain_name(name)
-    if message is not None:
-        return Change("delete", path) if message == "deleting" else None
-    if set(attributes) == {"+"}:
-        return Change("create", path, int(size))
-    is_only_time = file_type == "d" and set(attributes) <= {".", "t"}
-    is_the_same = kind == "." or attributes.isspace()  # but for being a hard link
-    action = "adjust" if is_the_same else "replace"
-    return Change(action, path, int(size), is_only_time)
+    return [
+        word
+        for flag in rsync_flags.parse_flags(flags)
+        if flag.name not in _UNWANTED and not flag.name.startswith(_UNWANTED_BEGIN)
+        for word in flag.words
+    ]
 
 
 def run_pull(
@@ -156,7 +114,7 @@ def run_pull(
     *,
     recursive: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
-    heard: Heard | None = None,
+    heard: RsyncOutput | None = None,
 ) -> Outcome:
     """Fetch ``names`` from one snapshot, continuing after failures that can pass.
 
@@ -169,25 +127,56 @@ def run_pull(
         for name in names:
             file.write(name.encode("utf-8", "surrogateescape") + b"\0")
         file.flush()
-        argv = pull_argv(pull, file.name, recursive=recursive)
-        if on_progress is not None:
-            argv.insert(1, "--info=progress2")
-
         before = heard.count() if heard else (0, 0)
 
-        def attempt() -> Outcome:
+        def transfer(job: Pull) -> Outcome:
             if heard:
                 heard.forget(*before)
-            outcome = command.transfer(
+            argv = pull_argv(job, file.name, recursive=recursive)
+            if on_progress is not None:
+                argv.insert(1, "--info=progress2")
+            return command.transfer(
                 argv,
                 on_progress=on_progress,
                 on_line=heard.take if heard else None,
-                confine=_confinement(pull),
+                confine=_confinement(job),
+                extra_env=ENVIRONMENT,
+                patience_s=job.patience_s,
             )
+
+        def attempt() -> Outcome:
+            outcome = transfer(pull)
+            other = _other_list(pull, outcome)
+            if other is not None:
+                outcome = transfer(other)
             _check(outcome, pull.connection)
             return outcome
 
         return retrying(attempt, RETRIES, renew=pull.connection.renew)
+
+
+def problems_of(outcome: Outcome) -> tuple[str, ...]:
+    """What could not be brought, or not as it was, in rsync's words.
+
+    A file that vanished from the backup meanwhile is one: it was asked for.
+    """
+    if outcome.status == command.SUCCESS:
+        return ()
+    if outcome.status == command.VANISHED:
+        return (*outcome.problems, *outcome.remarks) or (outcome.meaning,)
+    return outcome.all_problems
+
+
+def _other_list(pull: Pull, outcome: Outcome) -> Pull | None:
+    """``pull`` with its list of files sent in the other way, if that may help."""
+    is_lost = outcome.is_stalled or outcome.status == command.PROTOCOL
+    if is_lost and not pull.lists_first:
+        logger.warning("rsync lost its way and ended; trying in another way")
+        return replace(pull, lists_first=True)
+    if outcome.status == command.NO_MEMORY and pull.lists_first:
+        logger.warning("rsync had no memory for a list of all files at once")
+        return replace(pull, lists_first=False)
+    return None
 
 
 def _confinement(pull: Pull) -> Callable[[], None] | None:
@@ -217,7 +206,8 @@ def pull_argv(pull: Pull, list_file: str, *, recursive: bool) -> list[str]:
         f"--timeout={pull.io_timeout_s}",
         *(["--recursive"] if recursive else []),
         *([] if pull.with_parents else ["--no-implied-dirs"]),
-        *(KEEP_NEWER if pull.keeps_newer else EXACT_TIMES),
+        *([LIST_FIRST] if pull.lists_first else []),
+        *(KEEP_NEWER if pull.keeps_newer else []),
         *([compression.OPTION] if pull.compresses else []),
         *safe_flags(pull.flags),
         *(DRY_RUN if pull.is_dry_run else []),
@@ -234,6 +224,14 @@ def _check(outcome: Outcome, connection: Connection) -> None:
     """Raise the error that an outcome means; return for success and for partial."""
     if outcome.is_success:
         return
+    if outcome.is_stalled:
+        raise ToolError(
+            f"the transfer from {connection.name} stood still and was ended",
+            hint="the same command continues where this one stopped; what it stopped "
+            "at can be left out",
+            details=outcome.complaint,
+            status=outcome.status,
+        )
     said_by_server = connection.transfer_failure(outcome)
     if said_by_server is not None:
         raise said_by_server

@@ -5,18 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from byteback.client.backup.excludes import foreign_mount_points
-from byteback.client.restore import pull, room, sticky
+from byteback.client.restore import bring, preview, pull, room
 from byteback.client.restore import query as find
-from byteback.client.restore.plan import (
-    Batch,
-    Layout,
-    directories_above,
-    plan_batches,
-)
+from byteback.client.restore.bring import Task
+from byteback.client.restore.changes import Change
+from byteback.client.restore.plan import Batch, Layout, plan_batches
 from byteback.client.restore.query import Found, Query, Server
 from byteback.client.settings import (
     read_compression,
@@ -25,29 +20,29 @@ from byteback.client.settings import (
 )
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection
-from byteback.errors import BytebackError, IncompleteRestoreError, escape, quote
+from byteback.errors import BytebackError, IncompleteRestoreError
+from byteback.model import rsync_flags
 from byteback.model.listing import Entry
 from byteback.model.size import format_count
-from byteback.system import host
-from byteback.system.rsync.command import SUCCESS, Progress
+from byteback.system.rsync.command import Progress
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_IO_TIMEOUT_S = 300
 PROBLEMS_SHOWN = 5
-CONFLICTS_SHOWN = 20
 # All that lies directly in the root, hidden or not.
 BELOW_ROOT = ("/*", "/.*")
 
 
 @dataclass(frozen=True)
-class Wish:
+class RestoreOptions:
     """How to restore what was found."""
 
     layout: Layout
     is_dry_run: bool = False
-    # Asked before anything is written; False ends the restore.
+    # Asked with a text before anything is replaced; False ends the restore.
     confirm: Callable[[str], bool] | None = None
+    always_confirm: bool = False  # even if nothing is replaced
     on_progress: Callable[[Progress], None] | None = None
     insist: bool = False  # even if the disc seems too small
 
@@ -57,65 +52,144 @@ class Restored:
     """What was done, or would be."""
 
     found: Found
-    changes: tuple[pull.Change, ...]  # of a dry run
-    kept: int  # files that stayed because they are newer than their backup
-    problems: tuple[str, ...] = ()  # with single files
+    changes: tuple[Change, ...] = ()  # of a dry run
+    kept: tuple[Change, ...] = ()  # of a dry run: newer than in the backup
+    newer: int = 0  # of a dry run: how many of the changes replace what is newer
+    missing: tuple[str, ...] = ()  # a sentence for each name that is not restored
+    problems: tuple[str, ...] = ()  # rsync's, with single files
 
     def check(self) -> None:
         """Raise IncompleteRestoreError if some files could not be restored."""
-        if self.problems:
-            raise IncompleteRestoreError(
-                f"all is done but for {format_count(len(self.problems), 'problem')}",
-                hint="the same command tries the rest again",
-                details=self.problems[:PROBLEMS_SHOWN],
-            )
+        if self.missing:
+            count = format_count(len(self.missing), "name")
+            message = f"{count} of what was asked for could not be restored"
+        elif self.problems:
+            count = format_count(len(self.problems), "problem")
+            message = f"all is done but for {count}"
+        else:
+            return
+        raise IncompleteRestoreError(
+            message,
+            hint="the same command tries the rest again",
+            details=self.problems[:PROBLEMS_SHOWN],
+        )
 
 
-def restore_files(server: Server, query: Query, wish: Wish) -> Restored:
+def restore_files(server: Server, query: Query, options: RestoreOptions) -> Restored:
     """Find what matches and restore it; Restored.check tells whether that was all.
 
     Raises BytebackError if nothing matches, else as Connection and run_pull.
     """
-    flags = read_rsync_flags(server.files)
     choice = read_compression(server.files, server.compress)
-    timeout_s = read_io_timeout(server.files, server.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
     with find.connected(server) as connection:
         found = find.find(connection, query)
         batches = plan_batches(
-            _without_root(connection, found, wish.layout),
-            wish.layout,
+            _without_root(connection, found, options.layout),
+            options.layout,
             current_is_whole=found.current_is_whole,
         )
-        compresses = not wish.is_dry_run and compression.choose(
-            connection, choice, flags
-        )
-        jobs = [
-            pull.Pull(
-                connection,
-                batch.snapshot,
-                batch.directory,
-                timeout_s,
-                flags,
-                keeps_newer=wish.layout.keeps_newer,
-                is_dry_run=wish.is_dry_run,
-                with_parents=not wish.layout.is_live,
-                compresses=compresses,
-            )
-            for batch in batches
+        job = _job(connection, server, options)
+        sizes = _sizes(connection, batches, job)
+        tasks = [
+            _prepare(job, batch, options.layout, size)
+            for batch, size in zip(batches, sizes, strict=True)
         ]
-        work = list(zip(jobs, batches, strict=True))
-        if wish.confirm is not None and not wish.confirm(_describe(work)):
-            raise BytebackError("nothing was restored")
-        if not wish.is_dry_run:
-            room.check(connection, work, insist=wish.insist)
-        heard = pull.Heard()
-        problems: list[str] = []
-        for job, batch in work:
-            heard.directory = batch.directory
-            problems += _restore_batch(job, batch, heard, wish)
-        _report(found, heard)
-        changes, once = tuple(heard.changes), tuple(dict.fromkeys(problems))
-        return Restored(found, changes, len(heard.kept), once)
+        if options.is_dry_run:
+            return _foreseen(found, tasks)
+        _confirm(tasks, options)
+        room.check(tasks, sizes, insist=options.insist)
+        if compression.choose(connection, choice, job.flags):
+            tasks = [replace(t, job=replace(t.job, compresses=True)) for t in tasks]
+        return _bring_all(found, tasks, options)
+
+
+def _job(connection: Connection, server: Server, options: RestoreOptions) -> pull.Pull:
+    """What all transfers have in common."""
+    layout = options.layout
+    return pull.Pull(
+        connection,
+        "",
+        layout.directory,
+        read_io_timeout(server.files, server.io_timeout_s, DEFAULT_IO_TIMEOUT_S),
+        read_rsync_flags(server.files),
+        keeps_newer=layout.keeps_newer,
+        is_dry_run=options.is_dry_run,
+        with_parents=not layout.is_live,
+    )
+
+
+def _sizes(
+    connection: Connection, batches: Sequence[Batch], job: pull.Pull
+) -> list[int]:
+    """Bytes of each batch; 0 where a dry run needs no number."""
+    if job.is_dry_run and not _compares_contents(job):
+        return [0] * len(batches)
+    return [room.measure(connection, batch) for batch in batches]
+
+
+def _compares_contents(job: pull.Pull) -> bool:
+    flags = rsync_flags.parse_flags(job.flags)
+    return any(flag.name == "checksum" for flag in flags)
+
+
+def _prepare(job: pull.Pull, batch: Batch, layout: Layout, size: int) -> Task:
+    """Look at what is there, and tell how long the server may be silent from then on.
+
+    It reads all contents first where rsync_flags has --checksum, else one file at a
+    time where that is here already.
+    """
+    job = replace(job, snapshot=batch.snapshot, directory=batch.directory)
+    if _compares_contents(job):
+        job = replace(job, silent_bytes=size)
+    task = bring.prepare(job, batch, keeps_newer=layout.keeps_newer)
+    largest = size
+    if task.outlook is not None:
+        largest = max((change.size for change in task.outlook.changes), default=0)
+    silent_bytes = max(task.job.silent_bytes, largest)
+    return replace(task, job=replace(task.job, silent_bytes=silent_bytes))
+
+
+def _confirm(tasks: Sequence[Task], options: RestoreOptions) -> None:
+    if options.confirm is None or not preview.changes_anything(tasks):
+        return
+    must_ask = options.always_confirm or preview.replaces_anything(tasks)
+    if must_ask and not options.confirm(preview.describe(tasks)):
+        raise BytebackError("nothing was restored")
+
+
+def _foreseen(found: Found, tasks: Sequence[Task]) -> Restored:
+    changes: dict[str, Change] = {}
+    for task in tasks:
+        above = [] if task.job.with_parents else bring.foresee_parents(task)
+        for change in (*above, *(task.outlook.changes if task.outlook else ())):
+            changes.setdefault(str(task.batch.directory / change.name), change)
+    seen = [task.outlook for task in tasks if task.outlook is not None]
+    return Restored(
+        found,
+        tuple(changes.values()),
+        tuple(change for one in seen for change in one.kept),
+        sum(len(one.newer) for one in seen),
+        tuple(sentence for task in tasks for sentence in bring.cannot_come(task)),
+        tuple(dict.fromkeys(line for one in seen for line in one.problems)),
+    )
+
+
+def _bring_all(
+    found: Found, tasks: Sequence[Task], options: RestoreOptions
+) -> Restored:
+    results = []
+    for task in tasks:
+        directory = task.batch.directory
+        bring.make_directory(directory, is_live=options.layout.is_live)
+        results.append(bring.bring(task, options.on_progress))
+    _report(found, sum(result.kept for result in results))
+    if not preview.changes_anything(tasks) and not any(r.missing for r in results):
+        logger.info("nothing to restore: all of it is there as it is in the backup")
+    return Restored(
+        found,
+        missing=tuple(line for result in results for line in result.missing),
+        problems=tuple(dict.fromkeys(p for one in results for p in one.problems)),
+    )
 
 
 def _without_root(
@@ -135,101 +209,10 @@ def _without_root(
     return tuple(entries)
 
 
-def _restore_batch(
-    job: pull.Pull, batch: Batch, heard: pull.Heard, wish: Wish
-) -> list[str]:
-    """Fetch one snapshot's part; what rsync complained about."""
-    if not job.is_dry_run:
-        _make_directory(batch.directory, is_live=wish.layout.is_live)
-    missing = [] if job.with_parents else _missing_parents(batch)
-    # Directories on the way that are missing are made first, so that what was private
-    # is so from the start, and again at the end, for their times have changed since.
-    problems: list[str] = []
-    if missing:
-        problems += pull.run_pull(job, missing, recursive=False, heard=heard).problems
-    outcome = pull.run_pull(job, batch.names, on_progress=wish.on_progress, heard=heard)
-    problems += outcome.problems
-    if outcome.status != SUCCESS:  # not all that rsync says of a file begins alike
-        problems += outcome.remarks or (() if outcome.problems else (outcome.meaning,))
-    if missing and not job.is_dry_run:
-        problems += pull.run_pull(job, missing, recursive=False).problems
-    _complete_acls(job, batch)
-    logger.info(
-        "%s %s from %s below %s",
-        "would restore" if job.is_dry_run else "restored",
-        format_count(outcome.files_sent, "file"),
-        batch.snapshot,
-        quote(str(batch.directory)),
-    )
-    return problems
-
-
-def _complete_acls(job: pull.Pull, batch: Batch) -> None:
-    """Set again what rsync sets only in part; what is not in the backup is ignored."""
-    if job.is_dry_run:
-        return
-    foreign = frozenset(foreign_mount_points(host.mounts()))
-    names = sticky.find(batch.directory, batch.names, foreign)
-    if names:
-        pull.run_pull(job, names, recursive=False)
-
-
-def _missing_parents(batch: Batch) -> list[str]:
-    return [
-        name
-        for name in directories_above(batch.names)
-        if not os.path.lexists(batch.directory / name)
-    ]
-
-
-def _make_directory(directory: Path, *, is_live: bool) -> None:
-    """Make the directory to restore into.
-
-    One of ours, named after a snapshot, must not be a link: in a directory that
-    others can write to, they could have put it there to send us elsewhere.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        is_link = directory.is_symlink()
-    except OSError as error:
-        raise BytebackError(
-            f"cannot make the directory {quote(str(directory))}: {error.strerror}",
-            hint="choose another one with --to",
-        ) from None
-    if is_link and not is_live:
-        raise BytebackError(
-            f"{quote(str(directory))} is a symbolic link, and nothing is restored "
-            "through it",
-            hint="remove it, or choose another directory with --to",
-        )
-
-
-def _describe(work: Sequence[tuple[pull.Pull, Batch]]) -> str:
-    """What will be restored, and which files it will replace."""
-    lines = []
-    replaced: list[str] = []
-    for job, batch in work:
-        what = ", ".join(escape(entry.path) for entry in batch.entries[:3])
-        more = len(batch.entries) - 3
-        if more > 0:
-            what += f" and {more} more"
-        lines.append(f"{batch.snapshot}: {what}")
-        replaced += room.preview(job, batch).replaced
-    lines += [f"replaces {escape(path)}" for path in replaced[:CONFLICTS_SHOWN]]
-    if len(replaced) > CONFLICTS_SHOWN:
-        lines.append(
-            f"and replaces {len(replaced) - CONFLICTS_SHOWN} more: "
-            "--dry-run lists them all"
-        )
-    if not replaced:
-        lines.append("replaces no file that is there")
-    return "\n".join(lines)
-
-
-def _report(found: Found, heard: pull.Heard) -> None:
-    if heard.kept:
-        kept = format_count(len(heard.kept), "file")
-        logger.info("%s newer than in the backup: kept", kept)
+def _report(found: Found, kept: int) -> None:
+    if kept:
+        files = format_count(kept, "file")
+        logger.info("%s newer than in the backup: kept", files)
     user = os.geteuid()
     if user != 0 and any(entry.uid != user for entry in found.entries):
         logger.warning(

@@ -14,6 +14,7 @@ from pathlib import Path
 from byteback.client.backup.own_attributes import has_own
 from byteback.client.backup.shortfall import HINT_ATTRIBUTES
 from byteback.client.restore import pull, query, response
+from byteback.client.restore.changes import RsyncOutput
 from byteback.client.restore.query import Query, Server
 from byteback.client.restore.run import DEFAULT_IO_TIMEOUT_S
 from byteback.client.settings import read_io_timeout, read_rsync_flags
@@ -136,8 +137,9 @@ def _differing(
         is_dry_run=True,
         with_parents=False,
         rules=OPTIONS,
+        silent_bytes=sum(entry.size for entry in entries),
     )
-    heard = pull.Heard()
+    heard = RsyncOutput()
     by_path = {entry.path: entry for entry in entries}
     outcome = pull.run_pull(job, [path[1:] for path in by_path], heard=heard)
     if outcome.all_problems:

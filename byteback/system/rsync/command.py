@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from byteback.errors import escape
 from byteback.system import process, signals
+from byteback.system.rsync.stall import Watch
 
 logger = logging.getLogger(__name__)
 
 SUCCESS = 0
+PROTOCOL = 2
 PARTIAL = 23  # some files or attributes could not be transferred
 NOT_LINKED = 13  # among other errors that rsync makes itself
 NO_MEMORY = 22
@@ -57,6 +60,7 @@ MEANINGS = {
 MAX_PROBLEMS = 1000  # lines kept of what rsync complains about
 MAX_REMARKS = 20
 MAX_UNLINKED = 1_000_000
+TICK_S = 1.0  # between two looks at whether rsync is at work
 NO_DELETIONS = "IO error encountered -- skipping file deletion"
 
 _PROGRESS = re.compile(
@@ -113,6 +117,7 @@ class Outcome:
     # What is gone here may still be there: after some errors rsync deletes nothing.
     kept_deleted: bool = False
     unlinked: tuple[Unlinked, ...] = ()  # which are no problems yet
+    is_stalled: bool = False  # it was ended because it did nothing any more
 
     @property
     def all_problems(self) -> tuple[str, ...]:
@@ -163,13 +168,16 @@ def transfer(
     pass_fds: Sequence[int] = (),
     stdin: int | None = None,
     confine: Callable[[], None] | None = None,
+    extra_env: Mapping[str, str] | None = None,
+    patience_s: float | None = None,
 ) -> Outcome:
     """Run rsync to its end, whatever that is, and tell how it went.
 
     ``argv`` must hold --stats and --no-human-readable for the counts, and
     --info=progress2 for ``on_progress``; ``on_line`` gets every other line of standard
-    output. ``confine`` is run in the child, before it becomes rsync. On an exception,
-    a signal's included, rsync is stopped first.
+    output. ``confine`` is run in the child, before it becomes rsync. One that has done
+    nothing for ``patience_s`` seconds is ended. On an exception, a signal's included,
+    rsync is stopped first.
     """
     said, complained = _Said(on_progress, on_line), _Complained()
     with signals.held():
@@ -179,22 +187,20 @@ def transfer(
             cwd=cwd,
             pass_fds=pass_fds,
             in_child=_in_child(confine),
+            extra_env=extra_env,
             new_session=True,  # its ssh is stopped with it
         )
-        assert running.stdout is not None  # noqa: S101 # for the type checker
-        assert running.stderr is not None  # noqa: S101
+        assert running.stderr is not None  # noqa: S101 # for the type checker
         reader = threading.Thread(
             target=complained.read, args=(running.stderr,), daemon=True
         )
         reader.start()
         try:
             with signals.let_through():
-                for line in _lines(running.stdout):
-                    said.take(line)
+                is_stalled = _follow(running, said, patience_s)
                 status = running.wait()
         finally:
             process.stop_group(running)
-            running.stdout.close()
         # Not after a signal: a shared connection keeps rsync's standard error open
         # until all is through that is on its way, and nobody asks for complaints then.
         reader.join(timeout=5)
@@ -212,7 +218,23 @@ def transfer(
         remarks=tuple(complained.remarks),
         kept_deleted=said.kept_deleted,
         unlinked=tuple(complained.unlinked),
+        is_stalled=is_stalled,
     )
+
+
+def _follow(running: process.Process, said: _Said, patience_s: float | None) -> bool:
+    """Take all that rsync prints; True if it had to be ended."""
+    assert running.stdout is not None  # noqa: S101 # for the type checker
+    watch = None
+    if patience_s is not None:
+        watch = Watch(running.pid, patience_s, tick_s=TICK_S)
+    with running.stdout as stream:
+        for line in _lines(stream, watch):
+            said.take(line)
+    if watch is None or not watch.has_stalled:
+        return False
+    process.stop_group(running)
+    return True
 
 
 def _in_child(confine: Callable[[], None] | None) -> Callable[[], None]:
@@ -268,15 +290,31 @@ class _Said:
                 self._on_line(line)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[str]:
-    """Lines that end in CR or LF; progress2 rewrites its own line with CRs."""
+def _lines(stream: IO[bytes], watch: Watch | None) -> Iterator[str]:
+    """Lines that end in CR or LF; progress2 rewrites its own line with CRs.
+
+    They end early when ``watch`` sees a standstill.
+    """
     pending = b""
-    while chunk := os.read(stream.fileno(), 65536):
+    for chunk in _chunks(stream.fileno(), watch):
         *whole, pending = _LINE_END.split(pending + chunk)
         for line in whole:
             yield line.decode("utf-8", "surrogateescape")
     if pending:
         yield pending.decode("utf-8", "surrogateescape")
+
+
+def _chunks(fd: int, watch: Watch | None) -> Iterator[bytes]:
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    while True:
+        if watch is None or waiting.poll(TICK_S * 1000):
+            chunk = os.read(fd, 65536)
+            if not chunk:
+                return
+            yield chunk
+        elif watch.is_stalled():
+            return
 
 
 class _Complained:
