@@ -111,6 +111,11 @@ def describe_hooks() -> str:
     type=click.Path(path_type=Path),
     help="This machine's private key.  [default: /etc/byteback/key]",
 )
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Compare everything, rather than what has changed by the record.",
+)
 @compress_option
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be sent.")
 @click.option("--last", is_flag=True, help="Tell when the last good backup was.")
@@ -126,6 +131,7 @@ def command(
     retry_delay: int,
     io_timeout: int | None,
     ssh_key: Path | None,
+    full: bool,
     compress: str | None,
     dry_run: bool,
     last: bool,
@@ -152,6 +158,7 @@ def command(
             io_timeout_s=io_timeout,
             key=ssh_key,
             compress=compress,
+            full=full,
             dry_run=dry_run,
             on_progress=stack.enter_context(line) if line else None,
             on_line=click.echo if dry_run else None,

@@ -23,6 +23,8 @@ DIRECTORY = Path("/etc/byteback")
 RUN_DIRECTORY = Path("/run/byteback")  # root's: nobody else can put things there
 AUTO, ZSTD, NONE = "auto", "zstd", "none"
 COMPRESSION = (AUTO, ZSTD, NONE)  # whether rsync compresses what it sends
+FULL_EVERY_DAYS = 7
+MAX_FULL_DAYS = 366
 MAX_FILE = 1024 * 1024  # bytes; a larger configuration file is none
 # What every rsync of ours is given, by the options' long names.
 ALWAYS_GIVEN = frozenset(
@@ -173,6 +175,21 @@ def read_compression(files: Files, given: str | None) -> str:
             hint=f"it is one of {', '.join(COMPRESSION)}",
         )
     return word
+
+
+def read_full_every_days(files: Files) -> int:
+    """After how many days a backup compares everything; 1 for each one."""
+    path = files.directory / "full_every_days"
+    text = (read_text(path) or "").strip()
+    if not text:
+        return FULL_EVERY_DAYS
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_FULL_DAYS):
+        raise UsageError(
+            f"{quote(str(path))} holds {quote(text[:40])}, which is no number of days",
+            hint=f"write a number from 1 to {MAX_FULL_DAYS} there, or remove the file "
+            f"for {FULL_EVERY_DAYS}",
+        )
+    return int(text)
 
 
 def read_rsync_flags(files: Files) -> list[str]:

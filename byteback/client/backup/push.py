@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byteback.client.backup.excludes import automatic_excludes
+from byteback.client.record import keeper as record
 from byteback.client.settings import MAX_FILE, Files, read_rsync_flags
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection
@@ -40,6 +41,7 @@ OPTIONS = (
 )
 SENT_FORMAT = "--out-format=%l %i %n"  # own_files and largest_file read it
 BLOCK_SIZE = "--block-size="
+PROGRAM = "--rsync-path="
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def _rules(
         words.append(f"--exclude-from={exclude_file}")
     if excludes is None:
         excludes = automatic_excludes(host.mounts())
+    # Of no use on any other machine, nor on this one after a restore.
+    words.insert(0, f"--exclude={record.PLACE}*")
     words += [f"--exclude={pattern}" for pattern in excludes]
     words += [f"--filter={rule}" for rule in source_rules(sources)]
     return Selection(tuple(words), tuple(source for source, _ in sources))
@@ -105,11 +109,15 @@ def push_argv(
     with_sizes: bool = True,
     block_size: int | None = None,
     compress: bool = False,
+    number: str | None = None,
+    base: str | None = None,
 ) -> list[str]:
     """rsync's command line for one attempt; ``block_size`` of None is rsync's choice.
 
+    ``number`` and ``base`` are what format_push_program makes of them.
     ``with_sizes`` prints the size of each file that changes, how, and its name.
     """
+    machine = connection.machine
     return [
         "rsync",
         *OPTIONS,
@@ -121,7 +129,7 @@ def push_argv(
         *([compression.OPTION] if compress else []),
         *selection.rules,
         *read_rsync_flags(files),
-        f"--rsync-path={requests.format_push_program(machine=connection.machine)}",
+        f"{PROGRAM}{requests.format_push_program(number, base, machine)}",
         f"--rsh={connection.remote_shell}",
         "--",
         "/",
@@ -136,6 +144,8 @@ def again_argv(
     list_file: str,
     *,
     with_new: bool = False,
+    number: str | None = None,
+    base: str | None = None,
 ) -> list[str]:
     """rsync's command line to compare once more the names that a file lists.
 
@@ -144,7 +154,9 @@ def again_argv(
     left out of the backup is not made there either: rules say nothing about names in
     a list.
     """
-    argv = push_argv(connection, Selection(()), files, io_timeout_s)
+    argv = push_argv(
+        *(connection, Selection(()), files, io_timeout_s), number=number, base=base
+    )
     kept = [word for word in argv if not word.startswith(("--del", "--recursive"))]
     words = [f"--files-from={list_file}", "--from0"]
     return [kept[0], *words, *([] if with_new else ["--existing"]), *kept[1:]]

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from byteback import locking
-from byteback.client.backup import hook_words, last_run, many_links, push, selections
+from byteback.client.backup import (
+    changes,
+    hook_words,
+    last_run,
+    many_links,
+    push,
+    selections,
+)
 from byteback.client.backup.excludes import foreign_mount_points
 from byteback.client.backup.largest_file import (
     LargestSeen,
@@ -21,12 +30,14 @@ from byteback.client.backup.lost_acls import LostAcls, scan
 from byteback.client.backup.own_attributes import OwnAttributes
 from byteback.client.backup.sending import send
 from byteback.client.backup.shortfall import Shortfall
+from byteback.client.record.keeper import Place, Round
 from byteback.client.settings import (
     RUN_DIRECTORY,
     Files,
     check_key,
     read_compression,
     read_destination,
+    read_full_every_days,
     read_io_timeout,
     read_rsync_flags,
 )
@@ -61,7 +72,9 @@ class Options:
     key: Path | None = None
     compress: str | None = None  # one of settings.COMPRESSION
     dry_run: bool = False
+    full: bool = False
     files: Files = field(default_factory=Files)
+    record: Place = field(default_factory=Place)
     on_progress: Callable[[Progress], None] | None = None
     on_line: Callable[[str], None] | None = None
 
@@ -204,48 +217,80 @@ def _transfer(
 
     if not options.dry_run:
         own.begin()
-    argv = push.push_argv(
-        connection,
-        job.selection,
-        options.files,
-        job.io_timeout_s,
-        dry_run=options.dry_run,
-        with_progress=options.on_progress is not None,
-        # Printing them costs a first backup a tenth of its time, and tells it nothing
-        # that a look afterwards does not.
-        with_sizes=largest is not None,
-        block_size=None if largest is None else choose_block_size(largest),
-        compress=greeting.compresses,
-    )
-    argv[1:1] = many_links.options()
-    outcome = send(
-        argv,
-        connection,
-        options.retry,
-        on_progress=options.on_progress,
-        on_line=options.on_line or hear,
-    )
-    if not options.dry_run:
-        outcome = _complete_links(job, connection, outcome)
+    with _round(job, greeting, is_first=largest is None) as round_:
+        argv = push.push_argv(
+            connection,
+            job.selection,
+            options.files,
+            job.io_timeout_s,
+            dry_run=options.dry_run,
+            with_progress=options.on_progress is not None,
+            # That costs a first backup a tenth of its time; a look later tells as much.
+            with_sizes=largest is not None,
+            block_size=None if largest is None else choose_block_size(largest),
+            compress=greeting.compresses,
+            number=round_.number,
+        )
+        argv[1:1] = many_links.options()
+        sender = changes.Sender(
+            argv,
+            connection,
+            options.retry,
+            options.on_line or hear,
+            options.on_progress,
+        )
+        outcome = sender.send(round_)
+        if options.dry_run:
+            seconds = time.monotonic() - started
+            return Summary(outcome, seconds, None, Shortfall(outcome, own.paths))
+        outcome = _complete_links(job, connection, outcome, round_)
         _remember_largest(job, largest, seen.size, outcome)
         # Nothing was printed of a first backup.
         names = scan(*_own_files(job)) if largest is None else lost.names
-        _send_lost_acls(job, connection, names)
+        _send_lost_acls(job, connection, names, round_)
         rules = [*job.selection.rules, *read_rsync_flags(options.files)]
         own.look_at_all(*_own_files(job), rules)
-    missing = Shortfall(outcome, own.paths)
-    completion = None
-    if not options.dry_run:
-        completion = _complete(job, connection, missing)
-        own.end()
+        missing = Shortfall(outcome, own.paths)
+        completion = _complete(job, connection, missing, round_, sender.missed)
+    own.end()
     return Summary(outcome, time.monotonic() - started, completion, missing)
 
 
-def _complete(job: Job, connection: Connection, missing: Shortfall) -> Completion:
+def _round(
+    job: Job, greeting: compression.Greeting, *, is_first: bool
+) -> AbstractContextManager[Round]:
+    """This backup's dealings with the record of what was sent."""
+    options = job.options
+    reason = "--full was given" if options.full else None
+    if is_first:  # or the first one after an upgrade
+        reason = "nothing is known of the files yet"
+    hello = greeting.hello
+    if options.dry_run:
+        hello = hello._replace(tree=None)
+    selected = changes.Selected(
+        (*job.selection.rules, *read_rsync_flags(options.files)),
+        *_own_files(job),
+    )
+    days = read_full_every_days(options.files)
+    return changes.begin(selected, hello, reason, days, options.record)
+
+
+def _complete(
+    job: Job,
+    connection: Connection,
+    missing: Shortfall,
+    round_: Round,
+    missed: int | None,
+) -> Completion:
     """Tell the server that all is sent, and remember what that was."""
     options = job.options
+    is_looked_at = options.full or missed
     request = requests.Complete(
-        json=True, incomplete=bool(missing), files=missing.outcome.files_sent
+        json=True,
+        incomplete=bool(missing),
+        files=missing.outcome.files_sent,
+        push=round_.number,
+        missed=missed if is_looked_at else None,
     )
     answer = retrying(
         lambda: connection.request(request), options.retry, renew=connection.renew
@@ -253,38 +298,60 @@ def _complete(job: Job, connection: Connection, missing: Shortfall) -> Completio
     completion = parse_completion(answer.text)
     chosen = selections.choose(options.sources, options.excludes)
     selections.note(chosen, completion.snapshot)
+    if completion.tree and not missing:
+        round_.finish(completion.tree)
+        if options.full and not missed:
+            changes.forget_missed()
     return completion
 
 
-def _complete_links(job: Job, connection: Connection, outcome: Outcome) -> Outcome:
+def _complete_links(
+    job: Job, connection: Connection, outcome: Outcome, round_: Round
+) -> Outcome:
     """Bring the names that the server could not link (see many_links)."""
+    if round_.partial is not None:  # it met none, and says nothing of all the others
+        return outcome
     many_links.remember(outcome)
     return many_links.complete(
         outcome,
         *_own_files(job),
-        lambda names: _send_again(job, connection, names, with_new=True),
+        lambda names: _send_again(job, connection, names, round_, with_new=True),
     )
 
 
-def _send_lost_acls(job: Job, connection: Connection, names: Sequence[str]) -> None:
+def _send_lost_acls(
+    job: Job, connection: Connection, names: Sequence[str], round_: Round
+) -> None:
     """Bring the ACLs that the server's rsync has lost (see lost_acls)."""
     if names:
         logger.debug("sending the ACLs of %d files once more", len(names))
-        _send_again(job, connection, names)
+        _send_again(job, connection, names, round_)
 
 
 def _send_again(
-    job: Job, connection: Connection, names: Sequence[str], *, with_new: bool = False
+    job: Job,
+    connection: Connection,
+    names: Sequence[str],
+    round_: Round,
+    *,
+    with_new: bool = False,
 ) -> Outcome:
     with files.in_memory() as file:
         for name in names:
-            file.write(name.encode("utf-8", "surrogateescape") + b"\0")
+            # rsync takes a line that starts with "#" or ";" for a comment.
+            file.write(b"./" + os.fsencode(name.removeprefix("./")) + b"\0")
         file.flush()
         options = job.options
+        number = round_.number and requests.new_push()
         argv = push.again_argv(
-            connection, options.files, job.io_timeout_s, "-", with_new=with_new
+            *(connection, options.files, job.io_timeout_s, "-"),
+            with_new=with_new,
+            number=number,
+            base=round_.number,
         )
-        return send(argv, connection, options.retry, stdin=file.fileno())
+        outcome = send(argv, connection, options.retry, stdin=file.fileno())
+        round_.number = number
+        return outcome
 
 
 def _remember_largest(job: Job, known: int | None, seen: int, outcome: Outcome) -> None:

@@ -1,0 +1,1 @@
+"""Backups that send changes alone: never wrong, and cheap."""
