@@ -447,14 +447,12 @@ def test_an_unfinished_backup_is_not_the_newest_copy(restorer: Restorer) -> None
     plain.write_bytes(os.urandom(30 << 20))
     rsync_flags = restorer.client.configuration / "rsync_flags"
     rsync_flags.write_text("--bwlimit=4M\n")
-    backup = run_program(
-        [
-            *("timeout", "-s", "KILL", "2"),
-            *(restorer.client.bin / "byteback-backup", "--source", SOURCE),
-        ],
-        check=False,
-    )
-    assert backup.status != 0
+    program = restorer.client.bin / "byteback-backup"
+    arriving = restorer.client.current / plain.relative_to("/")
+    with subprocess.Popen([program, "--source", SOURCE]) as backup:
+        wait_until(lambda: arriving.stat().st_size > 1 << 20)
+        backup.kill()
+    assert backup.returncode == -signal.SIGKILL
     outcome = restorer.run("--json", "/etc/hosts")
     # That of the first backup.
     newest = json.loads(outcome.stdout)["snapshot"]
