@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -292,3 +294,28 @@ def test_launchers_are_the_installed_programs() -> None:
         text = (CHECKOUT / "bin" / program).read_text()
         assert f"from {module} import {function}\n" in text
         assert text.startswith("#!/usr/bin/python3")
+
+
+def test_programs_in_tests_import_what_there_is() -> None:
+    """Tests start Python programs of their own, which no linter and no mypy reads.
+
+    One that ends with ImportError can make an attack seem to fail.
+    """
+    statement = re.compile(r"^\s*from (byteback[\w.]*) import ([\w, ]+)$", re.MULTILINE)
+    for path in sorted((CHECKOUT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                continue
+            for module, names in statement.findall(node.value):
+                for name in names.split(" as ")[0].split(","):
+                    assert is_there(module, name.strip()), (
+                        f"{path}:{node.lineno}: {module} has no {name.strip()}"
+                    )
+
+
+def is_there(module: str, name: str) -> bool:
+    """Whether ``from module import name`` works."""
+    place = CHECKOUT.joinpath(*module.split("."))
+    if (place / f"{name}.py").exists() or (place / name / "__init__.py").exists():
+        return True
+    return hasattr(importlib.import_module(module), name)

@@ -40,8 +40,9 @@ HONEST = "-IlogDtpre.iLsfxCIvu --numeric-ids --inplace"
 UNFILTERED_SERVER = """
 import os, shlex, sys
 sys.path.insert(0, {library!r})
-from byteback.server import settings, transfer
+from byteback.server.store import settings
 from byteback.server.store.layout import own_store
+from byteback.server.transfer import runner
 from byteback.system.confinement import bubblewrap, sandbox
 kind = os.environ["DEFENCE"]
 if kind == "landlock alone":
@@ -55,7 +56,7 @@ store, sends = own_store(), "--sender" in words
 directory = store.host_directory({host!r}) if sends else store.current({host!r})
 policy = settings.ServerSettings(confinement="off" if kind == "none" else "require")
 rights = sandbox.READ if sends else sandbox.WRITE
-sys.exit(transfer.run(["rsync", *words], directory, rights, policy, None).status % 256)
+sys.exit(runner.run(["rsync", *words], directory, rights, policy, None).status % 256)
 """
 
 
@@ -142,7 +143,10 @@ class World:
         raw = self.fill_in(raw)
         env = {"RAW": raw, "DEFENCE": self.defence}
         argv = ["rsync", "--timeout=60", "-e", str(self.remote_shell()), *words]
-        return run(argv, b"", 15, env, cwd or self.workshop)
+        heard = run(argv, b"", 60, env, cwd or self.workshop)
+        # A server that did not even start would make any attack seem to fail.
+        assert b"Traceback" not in heard.stderr, heard
+        return heard
 
     def say(self, raw: str, said: tuple[bytes, ...]) -> Heard:
         """Run ``raw`` at the other end and say all of ``said``, come what may."""
@@ -167,7 +171,9 @@ class World:
             status = session.wait()
             for stream in (stdout, stderr):
                 stream.seek(0)
-            return Heard(status, stdout.read(), stderr.read())
+            heard = Heard(status, stdout.read(), stderr.read())
+            assert b"Traceback" not in heard.stderr, heard
+            return heard
 
     def finds_outside(self, content: bytes) -> list[Path]:
         """Files with such content in the store, but for the client's own current."""
