@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 from byteback.server.store.layout import Store
 
@@ -14,9 +15,17 @@ PRUNED = "pruned"  # a run of pruning came to its end
 SEALED = "sealed"  # the same of a run as root, which seals snapshots
 
 
+# A run every few minutes that has nothing to do must not write to the disc each time.
+# The alarm comes after an hour, so a time that is a little old does no harm.
+FRESH_S = 1200
+
+
 def note(store: Store, mark: str) -> None:
     """Record that this was done now; a full disc may keep that from being recorded."""
     path = store.state / mark
+    age_s = time.time() - (read(store, mark) or 0.0)
+    if 0 <= age_s < FRESH_S:
+        return
     with contextlib.suppress(OSError):
         path.touch(mode=0o600)
         os.utime(path)
