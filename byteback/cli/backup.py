@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +26,8 @@ from byteback.cli._progress import ProgressLine
 from byteback.client.backup import hook_words, last_run
 from byteback.client.backup.run import DEFAULT_IO_TIMEOUT_S, Options, run_backup
 from byteback.client.transport.retry import RetryPolicy
+
+logger = logging.getLogger(__name__)
 
 GREEDY = ("-s", "--source", "-x", "--exclude")
 
@@ -162,6 +166,7 @@ def command(
             dry_run=dry_run,
             on_progress=stack.enter_context(line) if line else None,
             on_line=click.echo if dry_run else None,
+            on_notice=partial(_notify, verbose=verbose),
         )
         run_backup(options)
 
@@ -177,6 +182,13 @@ def _tell(*, check: bool, mail_failure: bool) -> None:
         raise click.exceptions.Exit(status)
     else:
         click.echo("\n".join(last_run.describe(notes, now)))
+
+
+def _notify(text: str, *, verbose: bool) -> None:
+    """Log something, and have cron mail it: nobody may read the log."""
+    logger.warning("%s", text)
+    if not (verbose or sys.stderr.isatty()):  # where the log is shown already
+        click.echo(f"byteback-backup: note: {text}", err=True)
 
 
 def main() -> NoReturn:

@@ -26,23 +26,44 @@ def file_rule(path: str) -> str:
     return _escape(path) if _WILD & set(path) else path
 
 
-def source_rules(sources: Sequence[tuple[str, bool]]) -> list[str]:
-    """Filter rules that leave nothing of / but ``sources``; none for / itself.
+def bounds(sources: Sequence[str]) -> list[str]:
+    """Rules that leave nothing of / but ``sources``, and decide nothing inside these.
 
-    Each source is an absolute path and whether it is a directory. Sources are rules
-    rather than arguments because rsync deletes only inside what it was given: with
-    / given always, what is no source any more goes from the server too.
+    What stands behind them rules inside the sources, and can bring in nothing else.
+    Sources are rules rather than arguments because rsync deletes only inside what it
+    was given: with / given always, what is no source any more goes from the server too.
     """
-    if any(path == "/" for path, _ in sources):
-        return []
-    rules: dict[str, None] = {}  # ordered, and each rule once
-    for path, is_directory in sources:
+    return [] if "/" in sources else leave_in("/", sources)
+
+
+def leave_in(directory: str, kept: Sequence[str]) -> list[str]:
+    """Rules that leave nothing in ``directory`` but those of ``kept`` below it.
+
+    The directories on the way are sent, and nothing is decided inside ``kept``. The
+    directory itself is kept, too: a restored machine needs its mount points and /tmp.
+    """
+    includes: dict[str, None] = {}  # ordered, and each rule once
+    excludes = {f"- {contents_rule(directory)}": None}
+    top = directory.rstrip("/") + "/"
+    for path in outermost([path for path in kept if path.startswith(top)]):
         for parent in reversed(PurePosixPath(path).parents):
-            if str(parent) != "/":
-                rules[f"+ {file_rule(str(parent))}/"] = None
-        rule = f"{_escape(path)}/***" if is_directory else file_rule(path)
-        rules[f"+ {rule}"] = None
-    return [*rules, "- *"]
+            if str(parent).startswith(top) and str(parent) != "/":
+                includes[f"+ {file_rule(str(parent))}/"] = None
+                excludes[f"- {contents_rule(str(parent))}"] = None
+        includes[f"+ {file_rule(path)}"] = None
+    return [*includes, *excludes]
+
+
+def outermost(paths: Sequence[str]) -> list[str]:
+    """Those of ``paths`` that are in no other one, each once."""
+    found = dict.fromkeys(paths)
+    if "/" in found:
+        return ["/"]
+    return [
+        path
+        for path in found
+        if not any(str(parent) in found for parent in PurePosixPath(path).parents)
+    ]
 
 
 def _escape(path: str) -> str:

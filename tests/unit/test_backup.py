@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from byteback.cli.backup import spread_greedy
-from byteback.client.backup import excludes, hook_words, push, run, verdict
+from byteback.client.backup import hook_words, push, rules, run, verdict
 from byteback.client.backup.sending import send
 from byteback.client.restore import pull
 from byteback.client.settings import (
@@ -39,7 +39,6 @@ from byteback.errors import (
 )
 from byteback.model.destination import Destination
 from byteback.system import hooks
-from byteback.system.host import Mount
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome
 from byteback.wire import failures
@@ -59,47 +58,6 @@ from byteback.wire.replies import Completion
 )
 def test_greedy_options_of_old_scripts(words: list[str], spread: str) -> None:
     assert " ".join(spread_greedy(words)) == spread
-
-
-def mount(point: str, fs_type: str) -> Mount:
-    return Mount("dev", point, fs_type, ())
-
-
-def test_what_is_on_no_disc_of_ours_is_left_out() -> None:
-    mounts = [
-        mount("/", "overlay"),
-        mount("/home", "ext4"),
-        mount("/proc", "proc"),
-        mount("/mnt/nfs share", "nfs4"),
-        mount("/boot/efi", "vfat"),
-        mount("/srv", "ext4"),
-        mount("/srv", "fuse.sshfs"),  # mounted over it: this is what can be seen
-        mount("/data", "tmpfs"),
-        mount("/data", "btrfs"),
-        mount("/var/lib/docker/overlay2/x/merged", "overlay"),
-    ]
-    assert set(excludes.foreign_mount_points(mounts)) == {
-        *("/proc", "/mnt/nfs share", "/boot/efi", "/srv"),
-        "/var/lib/docker/overlay2/x/merged",
-    }
-
-
-def test_automatic_excludes_keep_the_directories_themselves() -> None:
-    rules = excludes.automatic_excludes([mount("/proc", "proc")])
-    assert "/proc/*" in rules
-    assert "/tmp/*" in rules
-    assert "/proc" not in rules
-
-
-def test_automatic_excludes_keep_what_belongs_to_a_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The cache's own directory ``partial`` is apt's."""
-    monkeypatch.setattr(excludes, "APT_CACHE", str(tmp_path))
-    assert set(excludes.APT_RULES) <= set(excludes.automatic_excludes([]))
-    monkeypatch.setattr(excludes, "APT_CACHE", str(tmp_path / "none"))
-    assert not set(excludes.APT_RULES) & set(excludes.automatic_excludes([]))
-    assert "/var/cache/apt/archives/*" not in excludes.APT_RULES
 
 
 def files(tmp_path: Path, **contents: str | bytes) -> Files:
@@ -574,9 +532,8 @@ def test_a_hook_may_leave_a_service_behind_that_keeps_its_output_open(
 def test_rules_that_are_no_text_are_named(tmp_path: Path, name: str) -> None:
     there = files(tmp_path, **{name: b"\0\1"})
     with pytest.raises(UsageError, match=f"{name}' is no text file"):
-        push.select(there, ["/"], ())
-    latin1 = files(tmp_path, **{name: b"- /caf\xe9\n"})
-    assert push.select(latin1, ["/"], ()).rules
+        rules.check(there, rules.Request())
+    rules.check(files(tmp_path, **{name: b"- /caf\xe9\n"}), rules.Request())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from byteback.client.backup import push
+from byteback.client.backup.rules import Selection
 from byteback.client.restore import pull
 from byteback.client.settings import Files, read_compression
 from byteback.client.transport import compression, line_probe
@@ -134,12 +135,10 @@ def test_nothing_is_measured_unless_it_decides(choice: str, compresses: bool) ->
 
 
 def test_rsync_gets_the_option_before_rsync_flags(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    (tmp_path / "rsync_flags").write_text("--compress-level=9")
-    there, nothing = connection(), push.Selection(())
-    argv = push.push_argv(there, nothing, files, 9, compress=True)
+    there, selection = connection(), Selection(flags=("--compress-level=9",))
+    argv = push.push_argv(there, selection, 9, compress=True)
     assert argv.index("--compress") < argv.index("--compress-level=9")
-    assert "--compress" not in push.push_argv(there, nothing, files, 9)
+    assert "--compress" not in push.push_argv(there, selection, 9)
     job = pull.Pull(there, "current", tmp_path, 9, ["--no-z"], compresses=True)
     argv = pull.pull_argv(job, "list", recursive=True)
     assert argv.index("--compress") < argv.index("--no-z")

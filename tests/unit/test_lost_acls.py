@@ -44,7 +44,17 @@ def test_what_is_sent_again(
     lost = LostAcls()
     lost.take(f"0 {flags} srv/new\\#012line/")
     assert lost.names == (["srv/new\nline/"] if is_lost else [])
-    assert set(asked) <= {"/srv/new\nline/"}
+    assert set(asked) <= {"/srv/new\nline"}
+
+
+def test_a_file_system_that_may_not_answer_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "listxattr", lambda *_, **__: pytest.fail("it was asked"))
+    lost = LostAcls(frozenset({"/mnt/far"}))
+    for name in ("mnt/far/", "/mnt/far/"):
+        lost.take(f"0 cd+++++++++ {name}")
+    assert lost.names == []
 
 
 @pytest.mark.parametrize(

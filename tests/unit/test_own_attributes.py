@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from byteback.client.backup.own_attributes import OwnAttributes, has_own
+from byteback.client.backup.rules import Selection
+from byteback.model.rsync_filter import bounds
 from tests.integration.programs import require_program
 
 NAMES = ("user.rsync.%stat", "user.rsync.%aacl", "user.rsync.security.capability")
@@ -27,7 +29,7 @@ def make(path: Path, name: str | None = None) -> str:
 @pytest.fixture
 def own(tmp_path: Path) -> OwnAttributes:
     (tmp_path / "state").touch()
-    return OwnAttributes(tmp_path / "state")
+    return OwnAttributes(state=tmp_path / "state")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +60,7 @@ def test_where_all_were_looked_at_nothing_is_looked_for(
     own: OwnAttributes, tmp_path: Path
 ) -> None:
     make(tmp_path / "file", NAMES[0])
-    own.look_at_all([str(tmp_path)], (), [])
+    own.look_at_all(Selection((str(tmp_path),)))
     assert own.paths == ()
 
 
@@ -67,28 +69,28 @@ def test_a_first_look_leaves_out_what_the_backup_does(tmp_path: Path) -> None:
     kept = [make(tmp_path / "kept/a", NAMES[0]), make(tmp_path / "kept/b\n", NAMES[1])]
     make(tmp_path / "store/file", NAMES[0])
     make(tmp_path / "plain")
-    own = OwnAttributes(tmp_path / "state")
+    own = OwnAttributes(state=tmp_path / "state")
     # Only this directory: else rsync would go through the whole machine.
-    rules = [f"--exclude={tmp_path}/store/", *only(tmp_path)]
-    own.look_at_all([str(tmp_path)], (), rules)
+    source = str(tmp_path)
+    rules = (f"--exclude={tmp_path}/store/",)
+    own.look_at_all(Selection((source,), tuple(bounds([source])), rules))
     assert sorted(own.paths) == kept
 
 
-def only(directory: Path) -> list[str]:
-    above = [f"--include={path}/" for path in directory.parents if path != Path("/")]
-    return [
-        *above,
-        f"--include={directory}/",
-        f"--include={directory}/**",
-        "--exclude=*",
-    ]
+def test_what_may_not_answer_is_not_looked_at(tmp_path: Path) -> None:
+    make(tmp_path / "far/file", NAMES[0])
+    os.setxattr(tmp_path / "far", NAMES[0], b"x")
+    own = OwnAttributes({f"{tmp_path}/far"}, tmp_path / "state")
+    own.take(f"5 cd+++++++++ {tmp_path}/far/")
+    own.look_at_all(Selection((str(tmp_path),)))
+    assert own.paths == ()
 
 
 def test_a_backup_that_fails_has_the_next_one_look_again(tmp_path: Path) -> None:
     state = tmp_path / "below/state"
-    own = OwnAttributes(state)
+    own = OwnAttributes(state=state)
     own.begin()
     own.end()
     assert state.exists()
-    OwnAttributes(state).begin()
+    OwnAttributes(state=state).begin()
     assert not state.exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.model.rsync_filter import contents_rule, file_rule, source_rules
+from byteback.model.rsync_filter import bounds, contents_rule, file_rule, leave_in
 
 TREE = [
     "etc/hosts",
@@ -45,27 +45,45 @@ def sent(tree: Path, rules: list[str]) -> set[str]:
 
 
 def test_the_root_needs_no_rules() -> None:
-    assert source_rules([("/etc", True), ("/", True)]) == []
+    assert bounds(["/etc", "/"]) == []
 
 
-@pytest.mark.parametrize(
-    ("sources", "expected"),
-    [
-        ([("/etc", True)], {"etc/hosts", "etc/a b/c"}),
-        ([("/etc/a b", True)], {"etc/a b/c"}),
-        ([("/home/x", True), ("/top", False)], {"home/x/.bashrc", "top"}),
-        ([("/odd*[1]?", True)], {"odd*[1]?/in"}),
-        ([("/odd*[1]?/in", False)], {"odd*[1]?/in"}),
-        ([("/back\\slash", True)], {"back\\slash/in"}),
-        ([("/back\\slash/in", False)], {"back\\slash/in"}),
-        ([("/back\\[1]/in", False)], {"back\\[1]/in"}),
-        ([("/home", True), ("/home/x", True)], {"home/x/.bashrc", "home/y/z"}),
-    ],
-)
+SOURCES: list[tuple[list[str], set[str]]] = [
+    (["/etc"], {"etc/hosts", "etc/a b/c"}),
+    (["/etc/a b"], {"etc/a b/c"}),
+    (["/home/x", "/top"], {"home/x/.bashrc", "top"}),
+    (["/odd*[1]?"], {"odd*[1]?/in"}),
+    (["/odd*[1]?/in"], {"odd*[1]?/in"}),
+    (["/back\\slash"], {"back\\slash/in"}),
+    (["/back\\slash/in"], {"back\\slash/in"}),
+    (["/back\\[1]/in"], {"back\\[1]/in"}),
+    (["/home", "/home/x"], {"home/x/.bashrc", "home/y/z"}),
+    (["/home/y/z", "/home/x"], {"home/x/.bashrc", "home/y/z"}),
+    (["/no/such"], set()),
+]
+
+
+@pytest.mark.parametrize(("sources", "expected"), SOURCES)
 def test_only_the_sources_are_sent(
-    tree: Path, sources: list[tuple[str, bool]], expected: set[str]
+    tree: Path, sources: list[str], expected: set[str]
 ) -> None:
-    assert sent(tree, source_rules(sources)) == expected
+    assert sent(tree, bounds(sources)) == expected
+    # Whatever is said behind them.
+    assert sent(tree, [*bounds(sources), "+ *", "+ /**"]) == expected
+
+
+@pytest.mark.parametrize(("sources", "expected"), SOURCES)
+def test_what_stands_behind_the_bounds_rules_inside_them(
+    tree: Path, sources: list[str], expected: set[str]
+) -> None:
+    rules = [*bounds(sources), "- .bashrc", "- /back*", "- c"]
+    gone = {name for name in expected if name.endswith(("/.bashrc", "/c"))}
+    assert sent(tree, rules) == expected - gone
+
+
+def test_a_source_in_what_is_left_out_is_kept(tree: Path) -> None:
+    rules = leave_in("/home", ["/home/y/z", "/etc", "/"])
+    assert sent(tree, rules) == set(TREE) - {"home/x/.bashrc"}
 
 
 @pytest.mark.parametrize("name", ["etc", "odd*[1]?", "back\\slash", "back\\[1]"])

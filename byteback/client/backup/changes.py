@@ -6,12 +6,13 @@ import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from byteback import __version__
 from byteback.client.backup import push, sending, verdict
+from byteback.client.backup.rules import Selection
 from byteback.client.record import keeper, missed, names_only
 from byteback.client.record.keeper import Place, Rhythm, Round
 from byteback.client.record.missed import Missed
@@ -23,6 +24,7 @@ from byteback.client.transport.retry import RetryPolicy
 from byteback.errors import BytebackError, escape
 from byteback.model.rsync_names import plain_name
 from byteback.model.size import format_count
+from byteback.system import mounts
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire import requests
@@ -40,17 +42,8 @@ class _OddError(Exception):
     """rsync did something else than it was told."""
 
 
-@dataclass(frozen=True)
-class Selected:
-    """What a backup is made of."""
-
-    words: Sequence[str]  # rsync's, rules and others, in their order
-    sources: Sequence[str]  # absolute, without links above them
-    foreign: Collection[str]  # mount points that no walk of ours enters
-
-
 def begin(
-    selected: Selected,
+    selection: Selection,
     hello: Hello,
     full_reason: str | None,
     every_days: int,
@@ -62,13 +55,13 @@ def begin(
     if full_reason is None and missed.has_mark():
         full_reason = "an earlier comparison found changes that had been missed"
     try:
-        rules, flags = names_only.sort_words(selected.words)
+        rules, flags = names_only.sort_words(selection.words)
         mark = names_only.fingerprint(
-            rules, selected.foreign, [*flags, __version__, *selected.sources]
+            rules, selection.foreign, [*flags, __version__, *selection.sources]
         )
     except (UnfitError, OSError) as error:
         return contextlib.nullcontext(Round.without(str(error), requests.new_push()))
-    domain = Domain(selected.sources, selected.foreign)
+    domain = Domain(selection.sources, selection.foreign)
     return Round(
         keeper.Selected(rules, mark, domain),
         hello.tree,
@@ -96,6 +89,7 @@ class Sender:
     policy: RetryPolicy
     on_line: Callable[[str], None]
     on_progress: Callable[[Progress], None] | None
+    hidden: Sequence[str] = ()  # where rsync does not see what is mounted
     missed: int | None = None  # changes that a record turned out not to have told
 
     def send(self, round_: Round) -> Outcome:
@@ -148,6 +142,7 @@ class Sender:
             self.policy,
             on_progress=self.on_progress,
             on_line=on_line,
+            hidden=self.hidden,
         )
 
     def _send_changes(self, round_: Round, partial: TransferList) -> Outcome | None:
@@ -171,6 +166,7 @@ class Sender:
                     ),
                     on_line=hear,
                     on_progress=self.on_progress,
+                    confine=mounts.hiding(self.hidden),
                 )
             verdict.check(outcome, self.connection)
         except (_OddError, BytebackError, OSError) as error:

@@ -1,21 +1,17 @@
-"""What a backup leaves out by itself: other file systems, caches, its own store."""
+"""What a backup leaves out by itself, mount points aside: caches, its own store."""
 
 from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Sequence
+import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from byteback.model.rsync_filter import contents_rule, file_rule
-from byteback.system.host import Mount
+from byteback.model.rsync_filter import file_rule, leave_in
+from byteback.system import time_limit
+from byteback.system.mounts import is_below
 
-LOCAL_DISC_TYPES = frozenset(
-    {
-        *("btrfs", "ext2", "ext3", "ext4", "reiserfs", "xfs", "nilfs2", "jfs"),
-        *("reiser4", "zfs", "f2fs", "bcachefs", "rootfs"),
-    }
-)
 # Left out where they exist: what is made anew, or (MySQL) useless when copied live.
 PATHS = (
     "/swap.file",
@@ -29,44 +25,49 @@ PATHS = (
 APT_CACHE = "/var/cache/apt/archives"
 APT_RULES = (f"{APT_CACHE}/*.*", f"{APT_CACHE}/partial/*")
 STORE_USER = "byteback"
+LIMIT_S = 10.0
 
 
-def automatic_excludes(mounts: Sequence[Mount]) -> list[str]:
-    """rsync exclude patterns for this machine, in a stable order.
+def find() -> dict[str, bool]:
+    """What this machine has of all that, and whether it is a directory.
 
-    Only what is inside a directory is left out; the directory itself is kept.
+    All of it where a file system does not answer: a rule too many does no harm.
     """
-    excluded = dict.fromkeys(foreign_mount_points(mounts))
-    excluded |= dict.fromkeys(path for path in PATHS if os.path.lexists(path))
+    (answer,) = time_limit.ask([_look], LIMIT_S)
+    if isinstance(answer, dict):
+        return {str(path): bool(is_directory) for path, is_directory in answer.items()}
+    return dict.fromkeys((*PATHS, APT_CACHE), True)
+
+
+def rules(found: Mapping[str, bool], sources: Sequence[str]) -> list[str]:
+    """Filter rules for what was found, in a stable order.
+
+    Only what is inside a directory is left out; the directory itself is kept. What is
+    one of ``sources``, or in one of these, was asked for.
+    """
+    made: list[str] = []
+    for path, is_directory in sorted(found.items()):
+        if path == APT_CACHE:
+            if not any(is_below(source, path) for source in sources):
+                made += [f"- {rule}" for rule in APT_RULES]
+        elif path not in sources:
+            made += (
+                leave_in(path, sources) if is_directory else [f"- {file_rule(path)}"]
+            )
+    return made
+
+
+def _look() -> dict[str, bool]:
+    found = {}
+    for path in (*PATHS, APT_CACHE):
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            continue
+        if not stat.S_ISLNK(mode):  # what it points to is elsewhere
+            found[path] = stat.S_ISDIR(mode)
     store = _own_store()
-    if store is not None:
-        excluded[store] = None
-    rules = [_rule(path) for path in excluded]
-    return sorted([*rules, *(APT_RULES if Path(APT_CACHE).is_dir() else ())])
-
-
-def foreign_mount_points(mounts: Sequence[Mount]) -> list[str]:
-    """Mount points of everything that is not on a disc of this machine's own.
-
-    Of several mounts on one point the last is what can be seen there. An overlay
-    counts as a disc where it is the root, as on live systems and in containers.
-    """
-    visible = _visible(mounts)
-    return [point for point, is_local in visible.items() if not is_local]
-
-
-def _visible(mounts: Sequence[Mount]) -> dict[str, bool]:
-    """Each mount point, and whether what can be seen there is a disc of our own."""
-    return {
-        mount.mount_point: mount.mount_point == "/" or mount.fs_type in LOCAL_DISC_TYPES
-        for mount in mounts
-    }
-
-
-def _rule(path: str) -> str:
-    # A single file can be a mount point too, /etc/resolv.conf in containers say.
-    is_directory = Path(path).is_dir() and not Path(path).is_symlink()
-    return contents_rule(path) if is_directory else file_rule(path)
+    return found if store is None else found | {store: True}
 
 
 def _own_store() -> str | None:

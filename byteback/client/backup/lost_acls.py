@@ -21,10 +21,15 @@ _ATTRIBUTES = 10  # where an "x" tells that they differ: rsync(1), --itemize-cha
 
 
 class LostAcls:
-    """Names that are to be sent again, from what rsync prints as it sends."""
+    """Names that are to be sent again, from what rsync prints as it sends.
 
-    def __init__(self) -> None:
+    Mount points in ``foreign`` are not looked at: what is mounted there may never
+    answer, and rsync did not see it either.
+    """
+
+    def __init__(self, foreign: Collection[str] = ()) -> None:
         self.names: list[str] = []
+        self._foreign = foreign
 
     def take(self, line: str) -> None:
         """Read one line of rsync's standard output, of the format push.SENT_FORMAT."""
@@ -34,7 +39,9 @@ class LostAcls:
         flags, name = sent
         is_new = flags.endswith(_NEW) and flags[1] not in "fL"
         # The attributes that have changed may have been the last ones.
-        path = f"/{name}"
+        path = f"/{name}".removesuffix("/")
+        if path in self._foreign:
+            return
         has_changed = flags[_ATTRIBUTES] == "x" and _holds_acl(
             own_files.attributes(path)
         )

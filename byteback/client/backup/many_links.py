@@ -132,6 +132,6 @@ class _Finder:
     def _is_sent(self, path: str, source: str) -> bool:
         """True if a path is below a source, and not on a file system left out there."""
         return path.startswith(f"{source}/") and not any(
-            point.startswith(source) and path.startswith(f"{point}/")
+            point.startswith(source) and f"{path}/".startswith(f"{point}/")
             for point in self._foreign
         )

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from byteback.client.backup import own_files
+from byteback.client.backup.rules import Selection
 from byteback.errors import BytebackError
 from byteback.model.rsync_names import plain_name
+from byteback.system import mounts
 from byteback.system.rsync import command
 
 logger = logging.getLogger(__name__)
@@ -32,10 +34,14 @@ def has_own(path: str) -> bool:
 
 
 class OwnAttributes:
-    """Names of such files, each at most once: as rsync prints them, and by a look."""
+    """Names of such files, each at most once: as rsync prints them, and by a look.
 
-    def __init__(self, state: Path = STATE) -> None:
+    Mount points in ``foreign`` are not looked at, as in own_files.walk.
+    """
+
+    def __init__(self, foreign: Collection[str] = (), state: Path = STATE) -> None:
         self._found: dict[str, None] = {}  # in their order
+        self._foreign = foreign
         self._state = state
         self._is_first = not state.exists()
 
@@ -65,36 +71,28 @@ class OwnAttributes:
         if sent is not None:
             self._look_at(f"/{sent.name}".removesuffix("/"))
 
-    def look_at_all(
-        self,
-        sources: Iterable[str],
-        foreign: Collection[str],
-        rules: Sequence[str],
-    ) -> None:
+    def look_at_all(self, selection: Selection) -> None:
         """If no backup has done so yet, look at the files that this one did not send,
         too.
-
-        ``foreign`` is own_files.walk's, ``rules`` are rsync's words that say what is
-        left out.
         """
         if not self._is_first:
             return
         before = dict(self._found)
-        for directory, entries in own_files.walk(sources, foreign):
+        for directory, entries in own_files.walk(selection.sources, self._foreign):
             self._look_at(directory)
             for entry in entries:
                 self._look_at(entry.path)
         if self._found != before:
-            selected = _selected(rules, self._found)
+            selected = _selected(selection, self._found)
             self._found = before | selected
 
     def _look_at(self, path: str) -> None:
-        if has_own(path) and len(self._found) < MAX_NAMES:
+        if path not in self._foreign and has_own(path) and len(self._found) < MAX_NAMES:
             self._found[path] = None
 
 
-def _selected(rules: Sequence[str], paths: dict[str, None]) -> dict[str, None]:
-    """Those of ``paths`` that a backup with these rules holds: rsync itself judges."""
+def _selected(selection: Selection, paths: dict[str, None]) -> dict[str, None]:
+    """Those of ``paths`` that a backup holds: rsync itself judges."""
     seen: dict[str, None] = {}
 
     def take(line: str) -> None:
@@ -103,10 +101,12 @@ def _selected(rules: Sequence[str], paths: dict[str, None]) -> dict[str, None]:
             seen[path] = None
 
     with tempfile.TemporaryDirectory(prefix="byteback-") as empty:
-        argv = ["rsync", *rules, "--archive", "--relative", "--dry-run"]
+        argv = ["rsync", *selection.words, "--archive", "--relative", "--dry-run"]
         try:
             outcome = command.transfer(
-                [*argv, "--out-format=%n", "--", "/", f"{empty}/"], on_line=take
+                [*argv, "--out-format=%n", "--", "/", f"{empty}/"],
+                on_line=take,
+                confine=mounts.hiding(selection.hidden),
             )
         except BytebackError as error:
             logger.debug("%s", error.message)

@@ -42,19 +42,18 @@ def walk(
 ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
     """Each directory at and below ``sources``, by its path and with what is in it.
 
-    Links are not followed, and mount points in ``foreign`` not entered: what is
-    mounted there may be slow, endless or somebody else's. What cannot be read or goes
-    away meanwhile is passed over, and so are sources that are no directories.
+    Links are not followed, and mount points in ``foreign`` are left out: what is
+    mounted there may be slow, endless or another user's, or never answer. What cannot
+    be read or goes away meanwhile is passed over, and so are sources that are no
+    directories.
     """
     waiting = [path for path in sources if path not in foreign]
     while waiting:
         directory = waiting.pop()
         with contextlib.suppress(OSError):
             with os.scandir(directory) as entries:
-                found = list(entries)
+                found = [entry for entry in entries if entry.path not in foreign]
             yield directory, found
             waiting += [
-                entry.path
-                for entry in found
-                if entry.is_dir(follow_symlinks=False) and entry.path not in foreign
+                entry.path for entry in found if entry.is_dir(follow_symlinks=False)
             ]

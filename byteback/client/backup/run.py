@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +16,11 @@ from byteback.client.backup import (
     hook_words,
     last_run,
     many_links,
+    notices,
     push,
+    rules,
     selections,
 )
-from byteback.client.backup.excludes import foreign_mount_points
 from byteback.client.backup.largest_file import (
     LargestSeen,
     read_largest,
@@ -28,6 +29,7 @@ from byteback.client.backup.largest_file import (
 )
 from byteback.client.backup.lost_acls import LostAcls, scan
 from byteback.client.backup.own_attributes import OwnAttributes
+from byteback.client.backup.rules import Request, Selection
 from byteback.client.backup.sending import send
 from byteback.client.backup.shortfall import Shortfall
 from byteback.client.record.keeper import Place, Round
@@ -49,7 +51,7 @@ from byteback.errors import BytebackError
 from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
-from byteback.system import files, hooks, host, privilege, signals
+from byteback.system import files, hooks, privilege, signals
 from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire import requests
 from byteback.wire.replies import Completion, parse_completion
@@ -77,6 +79,7 @@ class Options:
     record: Place = field(default_factory=Place)
     on_progress: Callable[[Progress], None] | None = None
     on_line: Callable[[str], None] | None = None
+    on_notice: Callable[[str], None] = logger.warning  # what somebody should read once
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,10 @@ class Job:
 
     destination: Destination
     key: Path
-    selection: push.Selection
     io_timeout_s: int
     compress: str
     options: Options
+    selection: Selection = field(default_factory=Selection)  # made when hooks have run
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def run_backup(options: Options) -> Summary:
     with locking.hold(RUN_DIRECTORY / "backup.lock"):
         if not options.dry_run:
             return _with_finally_hooks(options)
-        job = prepare(options)
+        job = _with_selection(prepare(options))
         with connect(job.destination, job.key, options.files.known_hosts) as there:
             greeting = _greet(job, there)
             return _transfer(job, there, greeting, time.monotonic())
@@ -139,12 +142,24 @@ def prepare(options: Options) -> Job:
     key = check_key(options.key or files.key)
     io_timeout_s = read_io_timeout(files, options.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
     compress = read_compression(files, options.compress)
-    selection = _select(options)
-    return Job(destination, key, selection, io_timeout_s, compress, options)
+    rules.check(files, Request(options.sources, options.excludes))
+    return Job(destination, key, io_timeout_s, compress, options)
 
 
-def _select(options: Options) -> push.Selection:
-    return push.select(options.files, options.sources, options.excludes)
+def _with_selection(job: Job) -> Job:
+    """The job with what is to be sent, as this machine is now; tells what is not.
+
+    Hooks may have mounted what is to be left out, or what is to be sent.
+    """
+    options = job.options
+    request = Request(options.sources, options.excludes)
+    selection = rules.select(options.files, request)
+    news = notices.news(selection.left_out)
+    if news:
+        options.on_notice(notices.sentence(news))
+    if not options.dry_run:
+        notices.note(selection.left_out)
+    return replace(job, selection=selection)
 
 
 def _greet(job: Job, connection: Connection) -> compression.Greeting:
@@ -189,8 +204,7 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
         hello = greeting.hello
         logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
         hooks.run_hooks(directory / hook_words.PRE, told)
-        # They may have mounted what is to be left out, or what is to be sent.
-        job = replace(job, selection=_select(options))
+        job = _with_selection(job)
         summary = _transfer(job, connection, greeting, started)
     completion = summary.completion
     if completion is not None and completion.snapshot is not None:
@@ -208,7 +222,9 @@ def _transfer(
     options = job.options
     connection = introduce(connection, greeting.hello)
     largest = read_largest()
-    seen, lost, own = LargestSeen(largest or 0), LostAcls(), OwnAttributes()
+    selection = job.selection
+    seen, lost = LargestSeen(largest or 0), LostAcls(selection.foreign)
+    own = OwnAttributes(selection.foreign)
 
     def hear(line: str) -> None:
         seen.take(line)
@@ -218,26 +234,14 @@ def _transfer(
     if not options.dry_run:
         own.begin()
     with _round(job, greeting, is_first=largest is None) as round_:
-        argv = push.push_argv(
-            connection,
-            job.selection,
-            options.files,
-            job.io_timeout_s,
-            dry_run=options.dry_run,
-            with_progress=options.on_progress is not None,
-            # That costs a first backup a tenth of its time; a look later tells as much.
-            with_sizes=largest is not None,
-            block_size=None if largest is None else choose_block_size(largest),
-            compress=greeting.compresses,
-            number=round_.number,
-        )
-        argv[1:1] = many_links.options()
+        argv = _push_argv(job, connection, greeting, round_.number, largest)
         sender = changes.Sender(
             argv,
             connection,
             options.retry,
             options.on_line or hear,
             options.on_progress,
+            selection.hidden,
         )
         outcome = sender.send(round_)
         if options.dry_run:
@@ -246,14 +250,40 @@ def _transfer(
         outcome = _complete_links(job, connection, outcome, round_)
         _remember_largest(job, largest, seen.size, outcome)
         # Nothing was printed of a first backup.
-        names = scan(*_own_files(job)) if largest is None else lost.names
+        names = lost.names
+        if largest is None:
+            names = scan(selection.sources, selection.foreign)
         _send_lost_acls(job, connection, names, round_)
-        rules = [*job.selection.rules, *read_rsync_flags(options.files)]
-        own.look_at_all(*_own_files(job), rules)
+        own.look_at_all(selection)
         missing = Shortfall(outcome, own.paths)
         completion = _complete(job, connection, missing, round_, sender.missed)
     own.end()
     return Summary(outcome, time.monotonic() - started, completion, missing)
+
+
+def _push_argv(
+    job: Job,
+    connection: Connection,
+    greeting: compression.Greeting,
+    number: str | None,
+    largest: int | None,
+) -> list[str]:
+    """rsync's command line for this backup; ``largest`` of None is a first one."""
+    options = job.options
+    argv = push.push_argv(
+        connection,
+        job.selection,
+        job.io_timeout_s,
+        dry_run=options.dry_run,
+        with_progress=options.on_progress is not None,
+        # That costs a first backup a tenth of its time; a look later tells as much.
+        with_sizes=largest is not None,
+        block_size=None if largest is None else choose_block_size(largest),
+        compress=greeting.compresses,
+        number=number,
+    )
+    argv[1:1] = many_links.options()
+    return argv
 
 
 def _round(
@@ -267,12 +297,8 @@ def _round(
     hello = greeting.hello
     if options.dry_run:
         hello = hello._replace(tree=None)
-    selected = changes.Selected(
-        (*job.selection.rules, *read_rsync_flags(options.files)),
-        *_own_files(job),
-    )
     days = read_full_every_days(options.files)
-    return changes.begin(selected, hello, reason, days, options.record)
+    return changes.begin(job.selection, hello, reason, days, options.record)
 
 
 def _complete(
@@ -314,7 +340,8 @@ def _complete_links(
     many_links.remember(outcome)
     return many_links.complete(
         outcome,
-        *_own_files(job),
+        job.selection.sources,
+        job.selection.foreign,
         lambda names: _send_again(job, connection, names, round_, with_new=True),
     )
 
@@ -344,12 +371,18 @@ def _send_again(
         options = job.options
         number = round_.number and requests.new_push()
         argv = push.again_argv(
-            *(connection, options.files, job.io_timeout_s, "-"),
+            *(connection, job.selection, job.io_timeout_s, "-"),
             with_new=with_new,
             number=number,
             base=round_.number,
         )
-        outcome = send(argv, connection, options.retry, stdin=file.fileno())
+        outcome = send(
+            argv,
+            connection,
+            options.retry,
+            stdin=file.fileno(),
+            hidden=job.selection.hidden,
+        )
         round_.number = number
         return outcome
 
@@ -369,9 +402,4 @@ def _remember_largest(job: Job, known: int | None, seen: int, outcome: Outcome) 
     ):
         write_largest(outcome.size_sent)
     else:
-        write_largest(scan_largest(*_own_files(job)))
-
-
-def _own_files(job: Job) -> tuple[Sequence[str], Collection[str]]:
-    """Where to look for what was sent, and where not."""
-    return job.selection.sources, frozenset(foreign_mount_points(host.mounts()))
+        write_largest(scan_largest(job.selection.sources, job.selection.foreign))

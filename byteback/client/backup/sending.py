@@ -12,6 +12,7 @@ from byteback.client.backup.push import BLOCK_SIZE
 from byteback.client.transport.connection import Connection
 from byteback.client.transport.retry import RetryPolicy, retrying
 from byteback.errors import BusyError
+from byteback.system import mounts
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire.failures import Reason
@@ -30,14 +31,16 @@ def send(
     on_progress: Callable[[Progress], None] | None = None,
     on_line: Callable[[str], None] | None = None,
     stdin: int | None = None,
+    hidden: Sequence[str] = (),
 ) -> Outcome:
     """Run the transfer until it is done, resuming after each failure that can pass.
 
+    rsync does not see what is mounted at the ``hidden`` paths.
     The outcome is a success, or partial: all is there but what could not be read.
     Raises UnreachableError or BusyError when no attempt is left, RefusedError if the
     server refuses, ToolError for the failures that trying again does not mend.
     """
-    transfer = _Transfer(list(argv), connection, on_progress, on_line, stdin)
+    transfer = _Transfer(list(argv), connection, on_progress, on_line, stdin, hidden)
     outcome = retrying(transfer.attempt, policy, renew=connection.renew)
     is_partial = outcome.status == command.PARTIAL
     if is_partial and outcome.all_problems and policy.number > 0:
@@ -55,6 +58,7 @@ class _Transfer:
     on_progress: Callable[[Progress], None] | None
     on_line: Callable[[str], None] | None
     stdin: int | None
+    hidden: Sequence[str]
 
     def attempt(self) -> Outcome:
         """One attempt, in as many transfers as the server asks for without a pause."""
@@ -94,4 +98,5 @@ class _Transfer:
             on_progress=self.on_progress,
             on_line=self.on_line,
             stdin=self.stdin,
+            confine=mounts.hiding(self.hidden) if self.hidden else None,
         )

@@ -308,7 +308,8 @@ class Round:
             self.reason = "too much is gone"
             return
         self.partial = partial
-        self._above = settle.inodes_of(partial.names, self.place.root)
+        foreign = self.selected.domain.foreign
+        self._above = settle.inodes_of(partial.names, self.place.root, foreign)
 
     def settle(self) -> None:
         """Right after the transfer: see what may have been out of its way."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -47,10 +47,13 @@ def moved(
         yield path
 
 
-def inodes_of(paths: Iterable[str], root: str = "/") -> Mapping[str, int]:
+def inodes_of(
+    paths: Iterable[str], root: str = "/", foreign: Collection[str] = ()
+) -> Mapping[str, int]:
     """The directories above ``paths``, sorted as a walk is, and their inode numbers.
 
-    A path that ends in a slash is one itself. 0 stands for what is gone.
+    A path that ends in a slash is one itself. 0 stands for what is gone. ``foreign``
+    mount points, absolute paths, are passed over: they may be silent.
     """
     above: set[str] = set()
     for path in paths:
@@ -58,6 +61,7 @@ def inodes_of(paths: Iterable[str], root: str = "/") -> Mapping[str, int]:
         while parent and parent not in above:
             above.add(parent)
             parent = parent.rpartition("/")[0]
+    above.difference_update(point.strip("/") for point in foreign)
     found = {}
     for path in sorted(above, key=lambda one: one.replace("/", "\0")):
         found[path] = 0

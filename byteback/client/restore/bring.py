@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from byteback.client.backup.excludes import foreign_mount_points
 from byteback.client.restore import outlook, pull, sticky
 from byteback.client.restore.changes import Change, RsyncOutput
 from byteback.client.restore.outlook import Outlook
@@ -16,7 +15,7 @@ from byteback.client.restore.plan import Batch, directories_above
 from byteback.client.restore.pull import Pull
 from byteback.errors import BytebackError, quote
 from byteback.model.size import format_count
-from byteback.system import host
+from byteback.system import mounts
 from byteback.system.rsync.command import Progress
 
 logger = logging.getLogger(__name__)
@@ -219,7 +218,7 @@ def _exists(task: Task, name: str) -> bool:
 
 def _complete_acls(task: Task) -> None:
     """Set again what rsync sets only in part; what is not in the backup is ignored."""
-    foreign = frozenset(foreign_mount_points(host.mounts()))
+    foreign = frozenset(mount.point for mount in mounts.read() if not mount.is_disc)
     names = sticky.find(task.batch.directory, task.names, foreign)
     if task.outlook is not None:
         kept = {one.name for one in task.outlook.kept}

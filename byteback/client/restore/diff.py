@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byteback.client.backup import push, selections
+from byteback.client.backup import rules, selections
+from byteback.client.backup.rules import Request
 from byteback.client.restore import pull, query, response
 from byteback.client.restore.changes import Change, RsyncOutput
 from byteback.client.restore.query import Query, Server
 from byteback.client.restore.run import DEFAULT_IO_TIMEOUT_S
-from byteback.client.settings import read_io_timeout, read_rsync_flags
+from byteback.client.settings import read_io_timeout
 from byteback.client.transport.connection import Connection
 from byteback.errors import IncompleteRestoreError, RefusedError, UsageError, quote
 from byteback.model.difference import Difference, parse_difference
@@ -124,18 +125,18 @@ def _with_now(
     )
     selected = selections.look_up(comparison.older)
     known = selected or selections.choose(["/"], None)
+    selection = rules.select(
+        server.files, Request(known.sources, known.excludes), may_be_gone=True
+    )
     job = pull.Pull(
         connection,
         comparison.older,
         Path("/"),
         read_io_timeout(server.files, server.io_timeout_s, DEFAULT_IO_TIMEOUT_S),
-        read_rsync_flags(server.files),
+        selection.plain_flags,
         is_dry_run=True,
         with_parents=False,
-        rules=(
-            "--delete",
-            *push.select_again(server.files, known.sources, known.excludes).rules,
-        ),
+        rules=("--delete", *selection.filters),
     )
     heard = RsyncOutput(directory=job.directory)
     names = [entry.path[1:] or "./" for entry in found.entries]

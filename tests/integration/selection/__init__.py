@@ -1,0 +1,1 @@
+"""What a backup sends, on real trees with real mounts."""
