@@ -21,7 +21,7 @@ from byteback.errors import UsageError
 @click.command(
     "byteback-prune",
     context_settings=CONTEXT,
-    epilog=exit_status_help(0, 1, 2, 10, 11, 13, 75),
+    epilog=exit_status_help(0, 1, 2, 10, 11, 13, 14, 75),
 )
 @click.option("-l", "--list", "show", is_flag=True, help="Show the order and stop.")
 @click.option(
@@ -61,6 +61,11 @@ from byteback.errors import UsageError
     show_default=True,
     help="What goes first: the oldest, or what matters least.",
 )
+@click.option(
+    "--confirm-clock",
+    is_flag=True,
+    help="With --prune: this machine's clock is right, although it has jumped.",
+)
 @verbose_option
 @version_option
 def command(
@@ -73,6 +78,7 @@ def command(
     min_percent: float | None,
     max_percent: float | None,
     order: str,
+    confirm_clock: bool,
     verbose: bool,
 ) -> None:
     """Delete the least important snapshots of all clients while space is short.
@@ -86,6 +92,8 @@ def command(
         raise UsageError(
             "give one of --list, --prune (or --prune-force), --approve and --discard"
         )
+    if confirm_clock and not (prune or force):
+        raise UsageError("--confirm-clock goes with --prune or --prune-force")
     if approve is not None:
         _echo(_approve(approve))
     elif discard is not None:
@@ -93,7 +101,8 @@ def command(
     elif show:
         _echo(_draw() if timeline else _list(order))
     else:
-        _prune(order, min_percent, max_percent, force=force)
+        limits = (min_percent, max_percent)
+        _prune(order, limits, force=force, confirm_clock=confirm_clock)
 
 
 def _list(order: str) -> list[str]:
@@ -129,17 +138,26 @@ def _discard(host: str) -> list[str]:
 
 
 def _prune(
-    order: str, min_percent: float | None, max_percent: float | None, *, force: bool
+    order: str,
+    limits: tuple[float | None, float | None],
+    *,
+    force: bool,
+    confirm_clock: bool,
 ) -> None:
+    from byteback.server.accounting import ledger
     from byteback.server.prune import run as prune
-    from byteback.server.store import settings
+    from byteback.server.store import clock, settings
 
     with prune.opened_store(writes=True, may_mount=True) as store:
-        pruner = prune.Pruner(store, order)
+        # Before anything is written, which would be dated by the same clock.
+        now = prune.utc_now().timestamp()
+        times = ledger.last_times(store)
+        jump_s = clock.look(store, now, times, confirm=confirm_clock)
+        pruner = prune.Pruner(store, order, jump_s=jump_s)
         if force:
             _echo(pruner.prune_one())
         else:
-            pruner.prune(prune.choose_limits(min_percent, max_percent))
+            pruner.prune(prune.choose_limits(*limits))
     settings.refuse(settings.faults())
 
 

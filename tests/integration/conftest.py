@@ -29,6 +29,7 @@ LIBRARY = Path("/usr/local/lib/byteback")
 LAUNCHERS = Path("/usr/local/bin")
 CONFIGURATION = Path("/etc/byteback")
 STORE_MARK = Path("/var/lib/byteback/store")  # which file system the store is on
+CLOCK = STORE_MARK.with_name("clock")  # as pruning has seen it
 USER = "byteback"
 HOST = "client.example"
 MOUNT_OPTIONS = "loop,noatime,compress=zstd,user_subvol_rm_allowed"
@@ -244,12 +245,13 @@ def find_user() -> ServerUser:
 
 def remove_user() -> None:
     """Remove the byteback user and end his processes; his files stay."""
+    for path in (STORE_MARK, CLOCK):
+        path.unlink(missing_ok=True)
     try:
         user = find_user()
     except KeyError:
         return
     end_processes_of(user)
-    STORE_MARK.unlink(missing_ok=True)
     run_program(["userdel", "--force", USER], check=False)
     run_program(["groupdel", USER], check=False)
 

@@ -316,6 +316,21 @@ def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]
     return found
 
 
+def last_times(store: Store) -> list[float]:
+    """When things were recorded last, of each kind of thing; seconds since 1970."""
+    if not path(store).exists():
+        return []
+    with opened(store, hurried=True) as ledger:
+        rows = ledger.execute(
+            "SELECT MAX(started) FROM transfer"
+            " UNION SELECT MAX(ended) FROM transfer"
+            " UNION SELECT MAX(made) FROM snapshot"
+            " UNION SELECT MAX(time) FROM free_space"
+        )
+        return [float(row[0]) for row in rows if row[0] is not None]
+    return []
+
+
 def add_snapshot(
     store: Store, host: str, name: str, *, incomplete: bool, files: int | None
 ) -> None:

@@ -25,13 +25,19 @@ from byteback.model.free_space import (
     wants_pruning_for_others,
 )
 from byteback.model.growth import Verdict
-from byteback.server.accounting import baseline, file_count, growth, ledger, sizes
+from byteback.server.accounting import (
+    baseline,
+    file_count,
+    growth,
+    ledger,
+    sizes,
+)
 from byteback.server.prune import obstacles, removal, repair, report
 from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.prune.removal import Remover, sealed_error
 from byteback.server.prune.report import IMPORTANCE
 from byteback.server.search import indexing
-from byteback.server.store import marks, mounting, presence, reserve, settings
+from byteback.server.store import clock, marks, mounting, presence, reserve, settings
 from byteback.server.store.layout import USER, Store, find_store
 from byteback.system import privilege
 
@@ -92,15 +98,21 @@ def choose_limits(min_percent: float | None, max_percent: float | None) -> Limit
 
 
 class Pruner:
-    """One run over one store. ``now`` is the clock, for tests to replace."""
+    """One run over one store. ``now`` is the clock, for tests to replace.
+
+    With ``jump_s``, by which the clock has jumped, nothing is deleted.
+    """
 
     def __init__(
         self,
         store: Store,
         order: str = IMPORTANCE,
         now: Callable[[], datetime] = utc_now,
+        *,
+        jump_s: float | None = None,
     ) -> None:
         self.store = store
+        self._jump_s = jump_s
         self.order = order
         self.now = now
         self._remover = Remover(store)
@@ -120,14 +132,16 @@ class Pruner:
 
         Returns how many went. After each deletion it waits until the space is really
         back. A run that finds another one at work leaves the work to it; root's, if
-        that takes long. Raises ToolError at the end if a snapshot could not be deleted.
+        that takes long. Raises ToolError at the end if a snapshot could not be deleted,
+        PolicyError if none was because the clock has jumped.
         """
         try:
             with self._locked():
                 repair.repair(self.store)
                 file_count.count_new(self.store)
                 is_due = self._is_due(limits)
-                deleted = self._prune_locked(limits) if is_due else 0
+                may_delete = is_due and self._jump_s is None
+                deleted = self._prune_locked(limits) if may_delete else 0
                 is_short = is_due and self._wants(self._free(), limits, under_way=False)
                 self._provide_reserve(limits)
         except LockedError:
@@ -138,7 +152,13 @@ class Pruner:
             indexing.index_new(self.store)
         self._note_run()
         self._remover.raise_failures()
+        if is_due:
+            self._refuse_jumped_clock()
         return deleted
+
+    def _refuse_jumped_clock(self) -> None:
+        if self._jump_s is not None:
+            raise clock.refusal(self._jump_s)
 
     def _note_run(self) -> None:
         """Leave for byteback-status that this run came to its end."""
@@ -153,8 +173,10 @@ class Pruner:
 
         A host's newest goes only when there is nothing else. Returns lines about what
         should be known of it. Raises LockedError if another run is pruning, ToolError
-        if the deletion fails, or if all that is left cannot be deleted.
+        if the deletion fails, or if all that is left cannot be deleted, PolicyError if
+        the clock has jumped.
         """
+        self._refuse_jumped_clock()
         with locking.hold_directory(self.store.root):
             repair.look_after_seals(self.store)
             spared = self._remover.spared

@@ -1,11 +1,15 @@
-"""Records which file system is the store, and refuses another one in its place."""
+"""Records which file system is the store, and what time it is there.
+
+By these all programs tell another file system in its place, and a clock that jumped.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
-from byteback.server.setup.steps import Hands, Outcome, found
-from byteback.server.store import presence
+from byteback.server.setup.steps import Hands, Outcome, found, warning
+from byteback.server.store import clock, presence
 from byteback.server.store.layout import Store
 from byteback.system.btrfs.identity import identify
 
@@ -34,3 +38,12 @@ def provide_mark(store: Store, hands: Hands) -> Iterator[Outcome]:
         f"record the store's file system, {identity.filesystem}, in {presence.PATH}",
         lambda: presence.write_mark(identity),
     )
+
+
+def note_clock(store: Store, hands: Hands) -> Iterator[Outcome]:
+    """Take the first reading of the clock, before there is anything to prune (D47)."""
+    if hands.dry_run:
+        return
+    jump_s = clock.look(store, time.time())
+    if jump_s is not None:
+        yield warning(f"{clock.describe(jump_s)}: nothing is pruned until it is right")

@@ -76,6 +76,7 @@ def _steps(
     yield from keys.provide_admin_keys(Store(home), admin_keys, hands)
     if setup_store.is_there(home):
         yield from mark.provide_mark(Store(home), hands)
+        yield from mark.note_clock(Store(home), hands)
         yield from old_store.modernise(Store(home), hands)
     if request.with_schedule:
         for job in schedule.JOBS:

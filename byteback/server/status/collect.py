@@ -27,7 +27,7 @@ from byteback.model.status import (
     StoreState,
 )
 from byteback.server.accounting import growth, ledger_report, sizes
-from byteback.server.store import machines, marks, settings
+from byteback.server.store import clock, machines, marks, settings
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
 from byteback.system.btrfs import commands, health
@@ -166,6 +166,7 @@ def _store_state(store: Store, now: float) -> tuple[StoreState, dict[str, Verdic
         sealed=marks.read(store, marks.SEALED),
         seals=limits.sealed,
         settings_fault=fault,
+        clock_fault=clock.fault(store, now),
     )
     return state, verdicts
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from byteback.model.snapshot import format_snapshot_name, parse_snapshot_name
+from tests.integration import conftest as machine
 from tests.integration.faults.test_cable import assert_done
 from tests.integration.faults.test_signals import add_hook
 from tests.integration.faults.trees import State, read_state
@@ -27,7 +28,8 @@ AHEAD, BEHIND, RIGHT = YEAR, -YEAR, timedelta(0)
 # be among them: with libfaketime 0.9.10 its sleep and a steady clock do not agree.
 CLOCKED = ("rsync", "ssh", "date")
 AT_ONCE = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-FULL = ("--prune", "--minpercent", "99.5", "--maxpercent", "100")  # always short
+REFUSED = 14
+FULL = ("--prune", "--minpercent", "99.99", "--maxpercent", "100")  # always short
 
 either_way = pytest.mark.parametrize("wrong", [AHEAD, BEHIND], ids=["ahead", "behind"])
 
@@ -40,9 +42,9 @@ class Clock:
     file: Path
 
     def set(self, offset: timedelta) -> None:
-        """Let it differ from the real one by whole days."""
+        """Let it differ from the real one."""
         new = self.file.with_suffix(".new")
-        new.write_text(f"{offset.days:+}d\n")
+        new.write_text(f"{offset.total_seconds():+.0f}\n")
         new.chmod(0o644)
         new.replace(self.file)
 
@@ -75,7 +77,10 @@ def server_clock(world: World) -> Iterator[Clock]:
     with world.sshd_configuration.open("a") as file:
         file.write(f"SetEnv {words}\n")
     restart_sshd(world)
+    machine.CLOCK.unlink(missing_ok=True)
+    prune(clock, "--prune")  # what set-up sees
     yield clock
+    machine.CLOCK.unlink(missing_ok=True)
     for path, text in before.items():
         path.write_text(text)
     restart_sshd(world)
@@ -130,10 +135,13 @@ def is_of(name: str, time: datetime) -> bool:
     return timedelta(0) <= time - moment < timedelta(hours=1)
 
 
-def prune(clock: Clock, *options: str) -> list[str]:
+def prune(clock: Clock, *options: str, expect: int = 0) -> list[str]:
     """Run byteback-prune on the server; the snapshots in the order that it names."""
     argv = ["nsenter", "--net=/run/netns/server", "byteback-prune", *options]
-    shown = run_program(argv, env=clock.environment)
+    shown = run_program(argv, env=clock.environment, check=False)
+    assert shown.status == expect, shown
+    if expect == REFUSED:
+        assert "no snapshot is deleted: this machine's clock has jumped" in shown.stderr
     words = shown.stdout.split()
     return [word.partition("/")[2] for word in words if word.startswith(f"{HOST}/")]
 
@@ -149,9 +157,9 @@ def test_a_server_whose_clock_jumps_a_year_and_back(
     server_clock.set(wrong)
     strange, strange_state = back_up(world, "strange")
     assert is_of(strange, datetime.now(UTC) + wrong)
-    prune(server_clock, "--prune")
-    if wrong == BEHIND:  # then all the others seem to be of the future
-        prune(server_clock, *FULL)
+    prune(server_clock, "--prune")  # there is room
+    prune(server_clock, *FULL, expect=REFUSED)
+    prune(server_clock, "--prune-force", expect=REFUSED)
 
     server_clock.set(RIGHT)
     newest, newest_state = back_up(world, "newest")
@@ -168,6 +176,51 @@ def test_a_server_whose_clock_jumps_a_year_and_back(
     # What is of the future was made a short while ago, or at least may have been.
     prune(server_clock, *FULL)
     assert set(world.snapshots()) == {newest} | ({strange} if wrong == AHEAD else set())
+
+
+def test_a_clock_that_jumped_deletes_nothing_until_it_is_confirmed(
+    world: World, server_clock: Clock
+) -> None:
+    """With it, what was made an hour ago is older than a week."""
+    made = []
+    for number, content in enumerate(("one", "two", "three")):
+        made.append(back_up(world, content)[0])
+        if number < 2:  # a few days old, and none a week
+            (world.host / made[-1]).rename(world.host / days_ago(4 - number))
+    machine.CLOCK.unlink()  # as on the day of an upgrade: the store alone tells
+    server_clock.set(AHEAD)
+    for options in (FULL, ("--prune-force",)):
+        prune(server_clock, *options, expect=REFUSED)
+    assert len(world.snapshots()) == len(made)
+    prune(server_clock, *FULL, "--confirm-clock")
+    assert world.snapshots() == [made[-1]]
+    # And back again, which is a jump, too.
+    server_clock.set(RIGHT)
+    prune(server_clock, "--prune-force", expect=REFUSED)
+    prune(server_clock, "--prune-force", "--confirm-clock")
+    assert world.snapshots() == []
+
+
+def test_a_clock_that_goes_evenly_for_a_day_is_believed(
+    world: World, server_clock: Clock, with_constants: Callable[..., None]
+) -> None:
+    back_up(world, "one")
+    (world.host / world.snapshots()[0]).rename(world.host / days_ago(3))
+    back_up(world, "two")
+    prune(server_clock, "--prune")
+    uptime = machine.CLOCK.with_name("uptime")
+    seconds = float(Path("/proc/uptime").read_text().split()[0])
+    with_constants("server/store/clock.py", UPTIME=f'Path("{uptime}")')
+    for days, expect in ((0.0, REFUSED), (0.9, REFUSED), (1.1, 0)):
+        uptime.write_text(f"{seconds + 86400 * days}\n")
+        server_clock.set(AHEAD + timedelta(days=days))
+        prune(server_clock, *FULL, expect=expect)
+        assert len(world.snapshots()) == (2 if expect else 1)
+    uptime.unlink()
+
+
+def days_ago(number: int) -> str:
+    return format_snapshot_name(datetime.now(UTC) - timedelta(days=number))
 
 
 @either_way
