@@ -220,7 +220,7 @@ def _make_place(store: Store, name: str) -> None:
         )
     is_new = not directory.exists()
     directory.mkdir(mode=0o700, exist_ok=True)
-    if not os.access(directory, os.W_OK | os.X_OK):
+    if directory.stat().st_uid != os.geteuid():
         raise NotSetUpError(
             f"{quote(str(directory))} belongs to another user",
             hint="make it the store's user's own, with chown, or move it away",

@@ -94,6 +94,17 @@ def test_clear_words_for_a_directory_of_roots(open_server: Server) -> None:
     assert open_server.client_lines == []
 
 
+def test_a_store_that_is_read_only_is_not_another_users(open_server: Server) -> None:
+    open_server.enrol_well()
+    run_program(["mount", "-o", "remount,ro", open_server.store])
+    try:
+        outcome = open_server.enrol("--hostname", HOST)
+    finally:
+        run_program(["mount", "-o", "remount,rw", open_server.store])
+    assert "another user" not in outcome.stderr
+    assert outcome.status == 0 or "\n  hint: " in outcome.stderr
+
+
 def test_clear_words_for_a_key_that_opens_a_shell(open_server: Server) -> None:
     open_server.enrol_well()
     key = str(ROOT_SSH / "id_ed25519")
