@@ -35,7 +35,7 @@ SHORTAGES = frozenset(
 )
 # What a disc gives when it fails, and btrfs when it finds its own data damaged.
 DISC_FAILURES = frozenset({errno.EROFS, errno.EIO, errno.ENXIO, errno.EUCLEAN})
-MISFORTUNES = SHORTAGES | DISC_FAILURES | {errno.EFBIG}
+ENVIRONMENT_ERRNOS = SHORTAGES | DISC_FAILURES | {errno.EFBIG}
 
 
 # The modules that are not Python's own, and what brings them.
@@ -59,7 +59,7 @@ class BytebackError(Exception):
     # Printed where an error has no hint of its own; PROGRAM stands for its name.
     general_hint: str | None = "PROGRAM --verbose shows what it does before this"
     level = "error"  # the word that begins the message
-    can_pass = False  # whether the same thing may work a little later
+    retryable = False  # whether the same thing may work a little later
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class UnreachableError(BytebackError):
 
     exit_status = 12
     general_hint = "try again: what was sent is kept"
-    can_pass = True
+    retryable = True
 
 
 class ToolError(BytebackError):
@@ -170,7 +170,7 @@ class BusyError(BytebackError):
     exit_status = 75  # EX_TEMPFAIL of sysexits.h
     general_hint = "try again later"
     level = "busy"
-    can_pass = True
+    retryable = True
 
 
 class StoreUnavailableError(BusyError):
@@ -189,7 +189,7 @@ class InterruptedBySignalError(BytebackError):
         self.exit_status = 128 + signal_number
 
 
-def foreseen(error: BaseException) -> BytebackError | None:
+def as_expected_error(error: BaseException) -> BytebackError | None:
     """The failure that an exception of Python's own means; None if it is a bug's.
 
     A machine without room, memory or a sound disc is the administrator's to mend, and
@@ -206,7 +206,7 @@ def foreseen(error: BaseException) -> BytebackError | None:
             "the working directory has been removed",
             hint="change to one that exists, or give absolute paths",
         )
-    if not isinstance(error, OSError) or error.errno not in MISFORTUNES:
+    if not isinstance(error, OSError) or error.errno not in ENVIRONMENT_ERRNOS:
         return None
     where = "" if error.filename is None else f": {quote(error.filename)}"
     return BytebackError(

@@ -39,7 +39,7 @@ def hold(path: Path, *, wait_s: float = 0.0) -> Iterator[Lock]:
     Raises LockedError, naming the holder, if it is still taken after ``wait_s``.
     """
     make_private_directory(path.parent)
-    with told_apart(path):
+    with map_os_errors(path):
         # Read-only: a transfer's rsync inherits it, and is to fill no file with it.
         flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, mode=0o600)
@@ -94,7 +94,7 @@ def make_private_directory(path: Path) -> None:
     A lock or socket in a directory that others can write to could be put there by
     them beforehand, as a link to a file of ours.
     """
-    with told_apart(path):
+    with map_os_errors(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.lstat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022 or path.is_symlink():
@@ -106,7 +106,7 @@ def make_private_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def told_apart(path: Path) -> Iterator[None]:
+def map_os_errors(path: Path) -> Iterator[None]:
     """Turn an OSError into BusyError if it can pass, else into BytebackError."""
     try:
         yield

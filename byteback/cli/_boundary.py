@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from byteback.errors import BytebackError, escape, foreseen
+from byteback.errors import BytebackError, as_expected_error, escape
 from byteback.system import signals
 
 BUG_STATUS = 70
@@ -56,7 +56,7 @@ def run(
         if for_program:
             print_fields(error)
     except Exception as error:  # noqa: BLE001 # what is left is a bug, and is said to be one
-        failure = foreseen(error)
+        failure = as_expected_error(error)
         status = report(program, failure) if failure else report_bug(program)
     _leave(status)
 
@@ -126,7 +126,7 @@ def print_fields(error: BytebackError) -> None:
 
 def end_without_module(program: str, error: ModuleNotFoundError) -> NoReturn:
     """For launchers: say which of the modules that a program needs are missing."""
-    failure = foreseen(error)
+    failure = as_expected_error(error)
     if failure is None:
         raise error
     sys.exit(report(program, failure))

@@ -19,7 +19,7 @@ from byteback.errors import (
     InterruptedBySignalError,
     NotSetUpError,
     RefusedError,
-    foreseen,
+    as_expected_error,
 )
 from byteback.server.session import dispatch
 from byteback.system import signals
@@ -73,7 +73,7 @@ def _serve(host: str) -> int:
         log.audit_end("GONE", reason="the client stopped listening")
         return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001 # a bug: the log gets it, not the client
-        trouble = foreseen(error)
+        trouble = as_expected_error(error)
         return _report_trouble(error, trouble) if trouble else _report_bug(error)
     finally:
         _discard_output()

@@ -1,4 +1,4 @@
-"""Whether a backup is suddenly larger, or smaller, than its host's earlier ones.
+"""True if a backup is suddenly larger, or smaller, than its host's earlier ones.
 
 A *backup* here is all that a host sent between two of its snapshots, however often the
 line broke: otherwise a client could grow by many small transfers unnoticed.
@@ -123,7 +123,7 @@ class Allowance:
     is_guess: bool = False  # there are some, of which nothing is known yet
 
     def is_exceeded_by(self, taken: Taken) -> bool:
-        """Whether that much on top of what was taken already is too much."""
+        """True if that much on top of what was taken already is too much."""
         whole = self.so_far + taken
         return whole.data > self.limit.data or whole.metadata > self.limit.metadata
 
@@ -170,7 +170,7 @@ def needs_baseline(
     rules: Rules,
     origin: Origin = Origin(),  # noqa: B008 # a value that never changes
 ) -> bool:
-    """Whether too little was recorded to judge by: then older snapshots must tell."""
+    """True if too little was recorded to judge by: then older snapshots must tell."""
     past = _History(backups, store, rules, origin)
     _look_back(backups, now, past)
     return past.is_unknown
@@ -232,12 +232,12 @@ class _History:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether what was recorded says too little of what is usual."""
+        """True if what was recorded says too little of what is usual."""
         return not self.is_known_from_start and len(self.taken) < ENOUGH_HISTORY
 
     @property
     def is_guess(self) -> bool:
-        """Whether there is nothing else to judge by, either."""
+        """True if there is nothing else to judge by, either."""
         return self.is_unknown and self.baseline is None
 
     @property

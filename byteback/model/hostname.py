@@ -20,7 +20,7 @@ def is_host_name(name: str) -> bool:
 
 
 def is_same_host(one: str, other: str) -> bool:
-    """Whether two names are one client's: DNS has no regard to case, either."""
+    """True if two names are one client's: DNS has no regard to case, either."""
     return one.lower() == other.lower()
 
 

@@ -21,7 +21,7 @@ NO_TARGET = "newest first, nearest to no target"
 BY_AGE = "newest first"
 
 
-class Place(NamedTuple):
+class RankedSnapshot(NamedTuple):
     """A snapshot and why it stands where it does in an order."""
 
     snapshot: Snapshot
@@ -35,14 +35,14 @@ class Target(NamedTuple):
     reason: str
 
 
-def order_by_age(snapshots: Iterable[Snapshot]) -> list[Place]:
+def order_by_age(snapshots: Iterable[Snapshot]) -> list[RankedSnapshot]:
     """All snapshots, newest first."""
-    return [Place(snapshot, BY_AGE) for snapshot in _newest_first(snapshots)]
+    return [RankedSnapshot(snapshot, BY_AGE) for snapshot in _newest_first(snapshots)]
 
 
 def order_by_importance(
     snapshots: Iterable[Snapshot], now: datetime, zone: tzinfo
-) -> list[Place]:
+) -> list[RankedSnapshot]:
     """All snapshots, the most important first and the next to go last.
 
     For each target in turn, each host gives the snapshot nearest to it, if that is
@@ -54,7 +54,7 @@ def order_by_importance(
     for snapshot in newest_first:
         hosts.setdefault(snapshot.host, []).append(snapshot)
     pickers = [_Picker(own[::-1]) for own in hosts.values()]
-    places: list[Place] = []
+    places: list[RankedSnapshot] = []
     if newest_first:
         oldest = newest_first[-1].time
         for target in targets(now, zone, oldest):
@@ -66,10 +66,10 @@ def order_by_importance(
             for picker in pickers:
                 picked = picker.pick(target.time)
                 if picked is not None:
-                    places.append(Place(picked, target.reason))
+                    places.append(RankedSnapshot(picked, target.reason))
     chosen = {place.snapshot for place in places}
     left = (snapshot for snapshot in newest_first if snapshot not in chosen)
-    places += [Place(snapshot, NO_TARGET) for snapshot in left]
+    places += [RankedSnapshot(snapshot, NO_TARGET) for snapshot in left]
     return places
 
 
@@ -122,8 +122,8 @@ def newest_of_hosts(snapshots: Iterable[Snapshot], now: datetime) -> set[Snapsho
 
 
 def next_to_go(
-    places: Sequence[Place], now: datetime, spared: Collection[Snapshot] = ()
-) -> Place | None:
+    places: Sequence[RankedSnapshot], now: datetime, spared: Collection[Snapshot] = ()
+) -> RankedSnapshot | None:
     """The last in the order that is neither protected nor ``spared``, or None.
 
     Nothing goes while no snapshot at all is a week old, for each is young then.
@@ -136,8 +136,8 @@ def next_to_go(
 
 
 def next_to_force(
-    places: Sequence[Place], now: datetime, spared: Collection[Snapshot] = ()
-) -> tuple[Place, bool] | None:
+    places: Sequence[RankedSnapshot], now: datetime, spared: Collection[Snapshot] = ()
+) -> tuple[RankedSnapshot, bool] | None:
     """The last in the order, whatever its age, and whether it is its host's newest.
 
     None if all that is left is ``spared``. A host's newest is taken only when nothing

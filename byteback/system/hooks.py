@@ -96,7 +96,7 @@ def run_all_hooks(directory: Path, environment: Mapping[str, str]) -> None:
 
 def _run(hook: Path, environment: Mapping[str, str]) -> None:
     printed: list[str] = []  # its last lines
-    with signals.held():
+    with signals.block_signals():
         running = process.start(
             [hook],
             stderr=process.TO_STDOUT,
@@ -110,7 +110,7 @@ def _run(hook: Path, environment: Mapping[str, str]) -> None:
         )
         reader.start()
         try:
-            with signals.let_through():
+            with signals.allow_signals():
                 # Not until its output ends: a service that it started in the
                 # background may hold that open for years.
                 status = running.wait(TIME_LIMIT_S)

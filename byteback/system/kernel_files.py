@@ -20,7 +20,7 @@ _STATFS_SIZE = 256  # bytes, more than struct statfs has on any architecture
 
 
 def has_stable_inodes(fd: int) -> bool:
-    """Whether a file keeps its inode number, and each change sets its ctime."""
+    """True if a file keeps its inode number, and each change sets its ctime."""
     buffer = ctypes.create_string_buffer(_STATFS_SIZE)
     _check(_libc().fstatfs(fd, buffer))
     kind = ctypes.c_ulong.from_buffer(buffer).value

@@ -63,22 +63,22 @@ class Mount:
 
     @property
     def is_kernel(self) -> bool:
-        """Whether it holds no files of anybody's."""
+        """True if it holds no files of anybody's."""
         return self.fs_type in KERNEL
 
     @property
     def is_disc(self) -> bool:
-        """Whether it is on a disc of this machine's own."""
+        """True if it is on a disc of this machine's own."""
         return self.fs_type in DISC
 
     @property
     def is_local(self) -> bool:
-        """Whether this kernel itself answers for it, so that it cannot hang."""
+        """True if this kernel itself answers for it, so that it cannot hang."""
         return self.is_kernel or self.is_disc or self.fs_type in _LOCAL
 
     @property
     def is_of_user(self) -> bool:
-        """Whether an ordinary user's program answers for it (fuse(4): user_id=)."""
+        """True if an ordinary user's program answers for it (fuse(4): user_id=)."""
         owners = [o for o in self.super_options if o.startswith(_USER_ID)]
         is_fuse = self.fs_type.partition(".")[0] in ("fuse", "fuseblk")
         return is_fuse and owners != [f"{_USER_ID}0"]
@@ -130,7 +130,7 @@ def parents(path: str) -> Iterator[str]:
 
 
 def is_below(path: str, directory: str) -> bool:
-    """Whether ``path`` is ``directory`` itself or anywhere in it."""
+    """True if ``path`` is ``directory`` itself or anywhere in it."""
     return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 

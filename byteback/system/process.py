@@ -57,7 +57,7 @@ class Finished:
         return self.stdout.decode("utf-8", "surrogateescape")
 
     @property
-    def complaint(self) -> tuple[str, ...]:
+    def stderr_tail(self) -> tuple[str, ...]:
         """The last few lines of standard error."""
         return last_lines(self.stderr)
 
@@ -89,7 +89,7 @@ def run(
     Raises ToolError if it is missing, takes longer than ``timeout_s`` or ends with a
     status that is not in ``tolerate``. On any exception the program is stopped first.
     """
-    with signals.held():
+    with signals.block_signals():
         running = start(
             argv,
             stdin=subprocess.PIPE,
@@ -99,7 +99,7 @@ def run(
         )
         words = tuple(os.fspath(word) for word in argv)
         try:
-            with signals.let_through():
+            with signals.allow_signals():
                 stdout, stderr = running.communicate(stdin or b"", timeout_s)
         except subprocess.TimeoutExpired as error:
             raise ToolError(
@@ -110,7 +110,7 @@ def run(
             stop(running)
             _close_pipes(running)
     finished = Finished(words, running.returncode, stdout, stderr)
-    for line in finished.complaint:
+    for line in finished.stderr_tail:
         logger.debug("%s: %s", Path(words[0]).name, line)
     if finished.status not in tolerate:
         raise failure(finished)
@@ -123,7 +123,7 @@ def failure(finished: Finished, message: str | None = None) -> ToolError:
     how = describe_status(finished.status)
     return ToolError(
         message or f"{program} {how}: {command_line(finished.argv)}",
-        details=finished.complaint,
+        details=finished.stderr_tail,
         status=finished.status,
     )
 
@@ -303,7 +303,7 @@ def _not_started(program: str, error: OSError) -> ToolError:
     elif error.errno == errno.ENOEXEC:
         hint = "a script begins with #! and the program that runs it: #!/bin/sh"
     failed = ToolError(f"cannot start {quote(program)}: {why}", hint, status=status)
-    failed.can_pass = error.errno in SHORTAGES
+    failed.retryable = error.errno in SHORTAGES
     return failed
 
 

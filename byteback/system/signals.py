@@ -54,7 +54,7 @@ def on_signal(number: int, _frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Keep signals back until the block has ended: it must be short.
 
     A program that was started and not yet noted down would be left running otherwise.
@@ -68,7 +68,7 @@ def held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def let_through() -> Iterator[None]:
+def allow_signals() -> Iterator[None]:
     """Inside ``held``: let signals raise again, for the long wait in its middle."""
     holds, _state.holds = _state.holds, 0
     try:
@@ -79,7 +79,7 @@ def let_through() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def postponed() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Keep signals back until the block has ended, and whatever programs it runs.
 
     For what has to be written down even if the process is to end, as if the first
@@ -94,7 +94,7 @@ def postponed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reopened() -> Iterator[None]:
+def rearm_signals() -> Iterator[None]:
     """Let a further signal raise, after the first one too."""
     was_ending, _state.is_ending = _state.is_ending, False
     _state.pending = None

@@ -21,12 +21,12 @@ def enable(unit: str) -> None:
 
 
 def is_enabled(unit: str) -> bool:
-    """Whether a unit is started at boot."""
+    """True if a unit is started at boot."""
     return _answer("is-enabled", unit)
 
 
 def is_active(unit: str) -> bool:
-    """Whether a unit runs."""
+    """True if a unit runs."""
     return _answer("is-active", unit)
 
 

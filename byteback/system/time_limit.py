@@ -51,12 +51,12 @@ def ask(
     waiting: dict[int, tuple[int, int]] = {}  # by descriptor: position and process
     answers: list[object | Failed | Silent] = [SILENT] * len(questions)
     deadline = time.monotonic() + limit_s
-    with signals.held():
+    with signals.block_signals():
         try:
             for position, question in enumerate(questions):
                 fd, child = _start(question)
                 waiting[fd] = position, child
-            with signals.let_through():
+            with signals.allow_signals():
                 _collect(waiting, answers, deadline)
         finally:
             for fd in waiting:

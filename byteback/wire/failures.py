@@ -35,12 +35,12 @@ class Reason(StrEnum):
 
 
 def is_failure(line: str) -> bool:
-    """Whether a line is the server's own word that it failed, refused or is busy."""
+    """True if a line is the server's own word that it failed, refused or is busy."""
     return _MARK.match(line) is not None
 
 
 def is_busy(line: str) -> bool:
-    """Whether the server says in this line that the client may come back later."""
+    """True if the server says in this line that the client may come back later."""
     match = _MARK.match(line)
     return match is not None and match[1] == "busy"
 

@@ -42,7 +42,7 @@ def main() -> None:
         ]
     results = [one.result() for one in ended]
     print(f"{sum(count for count, _ in results)} inputs to {len(TARGETS)} readers")
-    complaints = [complaint for _, complaint in results if complaint]
+    complaints = [stderr_tail for _, stderr_tail in results if stderr_tail]
     print("\n".join(complaints), end="")
     sys.exit(1 if complaints else 0)
 

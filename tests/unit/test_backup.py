@@ -217,8 +217,8 @@ def test_a_host_key_that_nobody_pinned_is_no_attack(
     assert words in error.message
 
 
-def outcome(status: int, *problems: str, complaint: tuple[str, ...] = ()) -> Outcome:
-    return Outcome(status, problems=problems, complaint=complaint or problems)
+def outcome(status: int, *problems: str, stderr_tail: tuple[str, ...] = ()) -> Outcome:
+    return Outcome(status, problems=problems, stderr_tail=stderr_tail or problems)
 
 
 @pytest.mark.parametrize("status", [0, 23, 24])
@@ -232,7 +232,7 @@ def test_a_transfer_that_is_done(status: int) -> None:
 def test_a_transfer_that_is_worth_another_attempt(status: int) -> None:
     with pytest.raises(BytebackError) as failure:
         verdict.check(outcome(status), CONNECTION)
-    assert failure.value.can_pass
+    assert failure.value.retryable
     # 12 is for the line alone; a disc or a memory that failed is not "unreachable".
     assert failure.value.exit_status == (13 if status in (11, 16, 20, 21, 22) else 12)
 
@@ -241,7 +241,7 @@ def test_a_transfer_that_is_worth_another_attempt(status: int) -> None:
 def test_a_transfer_that_another_attempt_does_not_mend(status: int) -> None:
     with pytest.raises(ToolError) as failure:
         verdict.check(outcome(status), CONNECTION)
-    assert not failure.value.can_pass
+    assert not failure.value.retryable
 
 
 def test_a_full_disc_is_no_unreadable_file() -> None:
@@ -285,7 +285,7 @@ def test_a_transfer_that_is_to_come_again_at_once_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said = ("byteback-receive: busy: links", f"  reason: {failures.Reason.AT_ONCE}")
-    ends = [Outcome(75, remarks=said), Outcome(0)]
+    ends = [Outcome(75, remote_messages=said), Outcome(0)]
     monkeypatch.setattr(command, "transfer", lambda *_, **__: ends.pop(0))
     assert send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
 
@@ -295,7 +295,9 @@ def test_a_server_that_is_not_waited_for_is_asked_at_once(
 ) -> None:
     """rsync ends before the server can say that it tells its files apart."""
     line = 'got a block match with no basis file for "/backup/a b" [receiver]'
-    failed = Outcome(2, remarks=(line,), complaint=(line, "rsync error: (code 2)"))
+    failed = Outcome(
+        2, remote_messages=(line,), stderr_tail=(line, "rsync error: (code 2)")
+    )
     ends = [failed, Outcome(0)]
     monkeypatch.setattr(command, "transfer", lambda *_, **__: ends.pop(0))
     assert send(["rsync"], CONNECTION, RetryPolicy(0)).is_success
@@ -319,21 +321,21 @@ def test_a_server_whose_rsync_refuses_is_not_asked_again(*, tells: bool) -> None
     ended = Outcome(
         12,
         problems=(CONFLICT.removeprefix("rsync: "),),
-        complaint=lines,
-        remarks=said if tells else (),
+        stderr_tail=lines,
+        remote_messages=said if tells else (),
     )
     with pytest.raises(BytebackError) as failure:
         verdict.check(ended, CONNECTION)
-    assert not failure.value.can_pass
+    assert not failure.value.retryable
     assert failure.value.exit_status == (9 if tells else 13)
     assert failure.value.details[0] == CONFLICT
 
 
 def test_the_servers_word_decides_whether_to_come_back() -> None:
-    refused = outcome(12, complaint=("byteback-receive: error: no", "rsync error"))
+    refused = outcome(12, stderr_tail=("byteback-receive: error: no", "rsync error"))
     with pytest.raises(RefusedError, match=r"no$"):
         verdict.check(refused, CONNECTION)
-    busy = outcome(12, complaint=("byteback-receive: busy: later", "rsync error"))
+    busy = outcome(12, stderr_tail=("byteback-receive: busy: later", "rsync error"))
     with pytest.raises(BusyError, match=r"later$"):
         verdict.check(busy, CONNECTION)
 
@@ -343,7 +345,7 @@ def test_the_status_that_the_server_tells_counts(status: int) -> None:
     """rsync passes it on only if the session's end is there before its own."""
     said = ("byteback-receive: error: stopped", "  hint: do that", "  status: 14")
     with pytest.raises(PolicyError, match="stopped") as failure:
-        verdict.check(outcome(status, complaint=(*said, "rsync error")), CONNECTION)
+        verdict.check(outcome(status, stderr_tail=(*said, "rsync error")), CONNECTION)
     assert failure.value.hint == "do that"
 
 
@@ -351,22 +353,26 @@ def test_what_the_server_said_last_is_not_lost_behind_a_banner() -> None:
     banner = tuple(f"Line {number} of the law." for number in range(30))
     said = ("byteback-receive: error: no", "rsync error")
     with pytest.raises(RefusedError, match=r"no$"):
-        verdict.check(Outcome(12, remarks=banner, complaint=said), CONNECTION)
+        verdict.check(Outcome(12, remote_messages=banner, stderr_tail=said), CONNECTION)
 
 
 def test_what_the_server_said_first_is_not_lost_behind_what_rsync_adds() -> None:
     said = ("byteback-receive: error: no such thing", "  hint: do that", *"abcdef")
-    buried = Outcome(12, remarks=said, complaint=("rsync: x", "rsync error: y"))
+    buried = Outcome(
+        12, remote_messages=said, stderr_tail=("rsync: x", "rsync error: y")
+    )
     with pytest.raises(RefusedError, match="no such thing") as failure:
         verdict.check(buried, CONNECTION)
     assert failure.value.hint == "do that"
-    failed = Outcome(13, remarks=("byteback-receive: error: btrfs failed",))
+    failed = Outcome(13, remote_messages=("byteback-receive: error: btrfs failed",))
     with pytest.raises(ToolError, match="btrfs failed"):
         verdict.check(failed, CONNECTION)
 
 
 def test_a_lost_login_is_told_apart_from_a_lost_line() -> None:
-    denied = Outcome(255, remarks=("byteback@x: Permission denied (publickey).",))
+    denied = Outcome(
+        255, remote_messages=("byteback@x: Permission denied (publickey).",)
+    )
     with pytest.raises(RefusedError, match="does not take this machine's key"):
         verdict.check(denied, CONNECTION)
 
@@ -409,7 +415,7 @@ def test_a_retry_says_which_attempt_why_and_when_the_next_is(
 
 def test_a_tools_failure_that_can_pass_is_retried() -> None:
     failure = ToolError("disc error")
-    failure.can_pass = True
+    failure.retryable = True
     tries = []
 
     def fail() -> None:
@@ -552,13 +558,22 @@ def test_the_summary(completion: Completion | None, words: str) -> None:
 
 
 def test_finally_hooks_are_told_how_it_ended() -> None:
-    told = hook_words.told_of(IncompleteBackupError("x"))
+    told = hook_words.outcome_environment(IncompleteBackupError("x"))
     assert (told["BYTEBACK_RESULT"], told["BYTEBACK_EXIT_STATUS"]) == (
         "incomplete",
         "3",
     )
-    assert hook_words.told_of(KeyboardInterrupt())["BYTEBACK_EXIT_STATUS"] == "130"
-    assert hook_words.told_of(UnreachableError("x"))["BYTEBACK_EXIT_STATUS"] == "12"
-    assert hook_words.told_of(ZeroDivisionError())["BYTEBACK_EXIT_STATUS"] == "70"
+    assert (
+        hook_words.outcome_environment(KeyboardInterrupt())["BYTEBACK_EXIT_STATUS"]
+        == "130"
+    )
+    assert (
+        hook_words.outcome_environment(UnreachableError("x"))["BYTEBACK_EXIT_STATUS"]
+        == "12"
+    )
+    assert (
+        hook_words.outcome_environment(ZeroDivisionError())["BYTEBACK_EXIT_STATUS"]
+        == "70"
+    )
     full = OSError(errno.ENOSPC, "No space left on device")
-    assert hook_words.told_of(full)["BYTEBACK_EXIT_STATUS"] == "1"
+    assert hook_words.outcome_environment(full)["BYTEBACK_EXIT_STATUS"] == "1"

@@ -53,7 +53,7 @@ def test_cleaning_up_after_the_first_is_not_disturbed() -> None:
 def test_what_asks_for_more_time_can_be_stopped_too() -> None:
     with pytest.raises(InterruptedBySignalError):
         send(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), signals.reopened():
+    with pytest.raises(KeyboardInterrupt), signals.rearm_signals():
         send(signal.SIGINT)
     send(signal.SIGTERM)
 
@@ -62,7 +62,7 @@ def test_a_held_signal_waits_for_the_end_of_the_block() -> None:
     steps = []
 
     def run() -> None:
-        with signals.held():
+        with signals.block_signals():
             send(signal.SIGTERM)
             steps.append("went on")
         steps.append("never here")
@@ -76,9 +76,9 @@ def test_the_long_wait_in_a_held_block_is_interrupted() -> None:
     steps = []
 
     def run() -> None:
-        with signals.held():
+        with signals.block_signals():
             try:
-                with signals.let_through():
+                with signals.allow_signals():
                     send(signal.SIGTERM)
                     steps.append("never here")
             finally:
@@ -95,7 +95,7 @@ def test_what_is_written_down_is_not_disturbed_at_all() -> None:
     steps = []
 
     def run() -> None:
-        with signals.postponed():
+        with signals.defer_signals():
             send(signal.SIGTERM)
             steps.append(process.run(["echo", "went on"]).text)
             send(signal.SIGHUP)

@@ -14,7 +14,7 @@ import pytest
 import byteback
 from byteback.cli import _reports, completion
 from byteback.server.setup import schedule
-from byteback.server.setup.steps import Hands
+from byteback.server.setup.steps import StepRunner
 from byteback.system import host
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -169,7 +169,7 @@ def test_one_cron_file_prunes(
     monkeypatch.setattr(schedule, "CRON_DIRECTORY", tmp_path)
     monkeypatch.setattr(schedule, "OWN_UNITS", tmp_path)
     monkeypatch.setattr(host, "is_systemd_running", lambda: False)
-    list(schedule.provide_schedule(job, program, Hands()))
+    list(schedule.provide_schedule(job, program, StepRunner()))
     assert own.exists() == (former == "an administrator's")
 
 

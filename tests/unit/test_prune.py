@@ -18,7 +18,7 @@ import pytest
 from byteback import locking
 from byteback.errors import LockedError, ToolError, UsageError
 from byteback.model.free_space import FreeSpace, Limits, MetadataRoom
-from byteback.model.retention import Place
+from byteback.model.retention import RankedSnapshot
 from byteback.model.snapshot import format_snapshot_name
 from byteback.server.accounting import ledger, ledger_file, ledger_report, sizes
 from byteback.server.prune import repair, report, run
@@ -249,7 +249,7 @@ def test_what_is_no_subvolume_any_more_is_left_alone(volume: Volume) -> None:
     pruner = volume.pruner()
     places = run.Pruner._places
 
-    def swapped(self: run.Pruner) -> list[Place]:
+    def swapped(self: run.Pruner) -> list[RankedSnapshot]:
         made[-1].unlink(missing_ok=True)
         made[-1].mkdir()
         found = places(self)

@@ -31,7 +31,7 @@ def snapshot(host: str, when: str | datetime) -> Snapshot:
     return Snapshot(host, parsed, full)
 
 
-def days(places: list[retention.Place]) -> list[str]:
+def days(places: list[retention.RankedSnapshot]) -> list[str]:
     return [f"{p.snapshot.host} {p.snapshot.name[5:10]}" for p in places]
 
 

@@ -37,15 +37,15 @@ def test_a_transfer_is_summed_up() -> None:
     assert (outcome.status, outcome.files, outcome.files_sent) == (23, 1248, 328)
     assert (outcome.bytes_sent, outcome.bytes_received) == (33522312, 9231)
     assert len(outcome.problems) == 7
-    assert len(outcome.complaint) == 5
-    assert outcome.complaint[-1].startswith("rsync error:")
+    assert len(outcome.stderr_tail) == 5
+    assert outcome.stderr_tail[-1].startswith("rsync error:")
 
 
 def test_the_first_and_the_last_remarks_are_kept() -> None:
     script = "for n in $(seq 100); do echo $n >&2; done; echo 'rsync error: x' >&2"
-    remarks = transfer(["sh", "-c", script]).remarks
-    assert (remarks[0], remarks[-1]) == ("1", "100")
-    assert len(remarks) == 2 * command.MAX_REMARKS
+    remote_messages = transfer(["sh", "-c", script]).remote_messages
+    assert (remote_messages[0], remote_messages[-1]) == ("1", "100")
+    assert len(remote_messages) == 2 * command.MAX_REMARKS
 
 
 def test_a_killed_rsync_can_be_tried_again() -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from byteback.cli.setup_client import format_schedule
 from byteback.client.setup import schedule, schedule_files
-from byteback.client.setup.schedule import Schedule, Wish, parse_wish
+from byteback.client.setup.schedule import Schedule, ScheduleRequest, parse_wish
 from byteback.client.setup.schedule_files import FAILURE, SERVICE, TIMER, Places
 from byteback.errors import BytebackError, UsageError
 from byteback.system import crontab, host, process
 
 PROGRAM = Path("/usr/local/bin/byteback-backup")
-HALF_PAST_THREE = Wish(at=time(3, 30))
+HALF_PAST_THREE = ScheduleRequest(at=time(3, 30))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_time_and_none_contradict_each_other() -> None:
 
 
 def test_the_packages_schedule_needs_no_file(packaged: Places) -> None:
-    assert schedule.arrange(Wish(), packaged) == Schedule("on", "cron")
+    assert schedule.arrange(ScheduleRequest(), packaged) == Schedule("on", "cron")
     assert files_in(packaged) == set()
 
 
@@ -103,18 +103,18 @@ def test_time_for_both_init_systems(packaged: Places) -> None:
 def test_a_chosen_time_stays_until_it_is_given_up(packaged: Places) -> None:
     schedule.arrange(HALF_PAST_THREE, packaged)
     before = packaged.cron_file.stat().st_mtime_ns
-    assert schedule.arrange(Wish(), packaged).at == time(3, 30)
+    assert schedule.arrange(ScheduleRequest(), packaged).at == time(3, 30)
     assert packaged.cron_file.stat().st_mtime_ns == before
-    schedule.arrange(Wish(is_off=True), packaged)
+    schedule.arrange(ScheduleRequest(is_off=True), packaged)
     assert packaged.switched_off.exists()
-    assert schedule.arrange(Wish(), packaged).at == time(3, 30)
+    assert schedule.arrange(ScheduleRequest(), packaged).at == time(3, 30)
     assert not packaged.switched_off.exists()
-    schedule.arrange(Wish(at_own_time=True), packaged)
+    schedule.arrange(ScheduleRequest(at_own_time=True), packaged)
     assert files_in(packaged) == set()
 
 
 def test_without_a_package_all_is_written(places: Places) -> None:
-    schedule.arrange(Wish(), places)
+    schedule.arrange(ScheduleRequest(), places)
     assert files_in(places) == {
         "cron.d/byteback-schedule",
         f"units/{SERVICE}",
@@ -129,7 +129,7 @@ def test_without_a_package_all_is_written(places: Places) -> None:
 def test_the_package_takes_over(places: Places) -> None:
     schedule.arrange(HALF_PAST_THREE, places)
     (places.packaged_units[0] / TIMER).touch()
-    assert schedule.arrange(Wish(), places).at == time(3, 30)
+    assert schedule.arrange(ScheduleRequest(), places).at == time(3, 30)
     assert f"units/{TIMER}" not in files_in(places)
     assert places.drop_in.exists()
 
@@ -156,19 +156,21 @@ def test_own_lines_stay_in_charge(places: Places, is_packaged: bool) -> None:
     if is_packaged:
         (places.packaged_units[0] / TIMER).touch()
     line = add_own_line(places)
-    schedule.hold(Wish(), places)
-    assert schedule.arrange(Wish(), places) == Schedule("own", own_lines=[line])
+    schedule.hold(ScheduleRequest(), places)
+    assert schedule.arrange(ScheduleRequest(), places) == Schedule(
+        "own", own_lines=[line]
+    )
     assert str(line) in places.switched_off.read_text()
     assert not places.cron_file.exists()
     line.unlink()
-    assert schedule.arrange(Wish(), places).state == "on"
+    assert schedule.arrange(ScheduleRequest(), places).state == "on"
     assert not places.switched_off.exists()
 
 
 def test_a_line_for_a_second_server_is_no_schedule(packaged: Places) -> None:
     line = add_own_line(packaged)
     line.write_text("5 6 * * * root nice byteback-backup -d other: || echo -d\n")
-    assert schedule.arrange(Wish(), packaged) == Schedule("on", "cron")
+    assert schedule.arrange(ScheduleRequest(), packaged) == Schedule("on", "cron")
 
 
 def test_a_time_that_was_asked_for_beats_own_lines(packaged: Places) -> None:
@@ -181,17 +183,17 @@ def test_a_time_that_was_asked_for_beats_own_lines(packaged: Places) -> None:
 
 
 def test_upgrade_gives_way_to_own_lines_alone(packaged: Places) -> None:
-    assert schedule.give_way(packaged) == []
+    assert schedule.defer_to_crontab(packaged) == []
     assert not packaged.switched_off.exists()
     line = add_own_line(packaged)
-    assert schedule.give_way(packaged) == [line]
+    assert schedule.defer_to_crontab(packaged) == [line]
     assert packaged.switched_off.exists()
 
 
 def test_nothing_starts_before_set_up_if_none_is_wished(packaged: Places) -> None:
-    schedule.hold(Wish(), packaged)
+    schedule.hold(ScheduleRequest(), packaged)
     assert not packaged.switched_off.exists()
-    schedule.hold(Wish(is_off=True), packaged)
+    schedule.hold(ScheduleRequest(is_off=True), packaged)
     assert packaged.switched_off.exists()
 
 
@@ -200,7 +202,7 @@ def test_program_at_an_odd_place_is_refused(
 ) -> None:
     monkeypatch.setattr(host, "program_path", lambda _name: Path("/opt/50% of it/b"))
     with pytest.raises(BytebackError, match="special"):
-        schedule.arrange(Wish(), places)
+        schedule.arrange(ScheduleRequest(), places)
 
 
 @pytest.mark.parametrize("at", [None, time(3, 30)])

@@ -124,7 +124,7 @@ def test_files_that_a_crash_may_have_lost_are_compared_again(tmp_path: Path) -> 
     before = Path("/etc/hostname").stat().st_mtime_ns
     assert recheck.doubt_recent(tmp_path, time.time() + 5) == 0
     assert recheck.doubt_recent(tmp_path, time.time() - 5) == 1
-    assert (tmp_path / "a/b/file").stat().st_mtime_ns == recheck.DOUBTED_NS
+    assert (tmp_path / "a/b/file").stat().st_mtime_ns == recheck.INVALID_MTIME_NS
     assert Path("/etc/hostname").stat().st_mtime_ns == before
 
 
@@ -215,7 +215,7 @@ def test_an_older_ledger_gains_what_is_new_and_keeps_what_it_has(store: Store) -
 def test_an_older_ledger_that_cannot_be_changed_can_still_be_read(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_file, "HURRIED_WAIT_S", 0.1)
+    monkeypatch.setattr(ledger_file, "SHORT_WAIT_S", 0.1)
     place = ledger_file.path(store)
     with closing(sqlite3.connect(place)) as old:
         old.executescript(FIRST_SCHEMA)

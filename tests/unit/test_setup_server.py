@@ -15,9 +15,9 @@ from byteback.server.setup.steps import (
     Choice,
     Device,
     Directory,
-    Hands,
     Image,
     Kind,
+    StepRunner,
     choose_store,
 )
 from byteback.server.setup.store import is_store_like, missing_options
@@ -106,7 +106,7 @@ def test_a_dry_run_does_nothing() -> None:
     def explode() -> None:
         raise AssertionError
 
-    assert Hands(dry_run=True).do("x", explode).kind is Kind.WOULD
+    assert StepRunner(dry_run=True).do("x", explode).kind is Kind.WOULD
 
 
 def test_a_failing_step_is_named() -> None:
@@ -114,7 +114,7 @@ def test_a_failing_step_is_named() -> None:
         raise PermissionError(1, "Operation not permitted", "/f")
 
     with pytest.raises(BytebackError, match="cannot sweep: Operation not permitted"):
-        Hands().do("sweep", fail)
+        StepRunner().do("sweep", fail)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ PRUNE = Path("/opt/50% off/byteback-prune")
 
 
 def test_systemd_gets_units_and_a_timer(systemd: Recorder, tmp_path: Path) -> None:
-    outcomes = list(schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands()))
+    outcomes = list(schedule.provide_schedule(schedule.PRUNE, PRUNE, StepRunner()))
     assert [each.kind for each in outcomes] == [Kind.DONE, Kind.DONE]
     service = (tmp_path / "own" / "byteback-prune.service").read_text()
     assert 'ExecStart="/opt/50%% off/byteback-prune" --prune\n' in service
@@ -247,21 +247,21 @@ def test_systemd_gets_units_and_a_timer(systemd: Recorder, tmp_path: Path) -> No
 
 def test_packaged_units_are_only_enabled(systemd: Recorder, tmp_path: Path) -> None:
     (tmp_path / "packaged" / "byteback-prune.timer").touch()
-    outcomes = list(schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands()))
+    outcomes = list(schedule.provide_schedule(schedule.PRUNE, PRUNE, StepRunner()))
     assert [each.kind for each in outcomes] == [Kind.DONE]
     assert not list((tmp_path / "own").iterdir())
 
 
 def test_a_second_run_finds_the_timer(systemd: Recorder) -> None:
-    list(schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands()))
+    list(schedule.provide_schedule(schedule.PRUNE, PRUNE, StepRunner()))
     systemd.status = 0
-    outcomes = list(schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands()))
+    outcomes = list(schedule.provide_schedule(schedule.PRUNE, PRUNE, StepRunner()))
     assert {each.kind for each in outcomes} == {Kind.FOUND}
 
 
 def test_a_dry_run_enables_nothing(systemd: Recorder, tmp_path: Path) -> None:
     outcomes = list(
-        schedule.provide_schedule(schedule.PRUNE, PRUNE, Hands(dry_run=True))
+        schedule.provide_schedule(schedule.PRUNE, PRUNE, StepRunner(dry_run=True))
     )
     assert {each.kind for each in outcomes} == {Kind.WOULD}
     assert not list((tmp_path / "own").iterdir())
@@ -317,12 +317,14 @@ def test_own_units_give_way_to_a_packages(
         process, "run", lambda argv, **_: process.Finished(tuple(argv), 0, b"", b"")
     )
     program = Path("/usr/bin/byteback-prune")
-    list(schedule.provide_schedule(schedule.PRUNE, program, Hands()))
+    list(schedule.provide_schedule(schedule.PRUNE, program, StepRunner()))
     cron = tmp_path / "byteback-prune"
     cron.write_text(schedule.format_cron(schedule.PRUNE, program))
     (own / "byteback-prune.service.d").mkdir()  # somebody's own
     (packaged / schedule.PRUNE.timer).touch()
-    said = [x.text for x in schedule.provide_schedule(schedule.PRUNE, program, Hands())]
+    said = [
+        x.text for x in schedule.provide_schedule(schedule.PRUNE, program, StepRunner())
+    ]
     assert "the package brings its own" in said[0]
     assert [path.name for path in own.iterdir()] == ["byteback-prune.service.d"]
     assert not (tmp_path / "cron").exists()

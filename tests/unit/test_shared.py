@@ -16,7 +16,7 @@ from byteback.server.store.layout import Store
 from byteback.server.transfer import change_log as changes_module
 from byteback.server.transfer import hard_links
 from byteback.server.transfer.change_log import CAREFUL, Changes
-from byteback.server.transfer.recheck import DOUBTED_NS
+from byteback.server.transfer.recheck import INVALID_MTIME_NS
 from byteback.system import fifo, files
 from byteback.system.btrfs import subvolume
 
@@ -73,8 +73,8 @@ def test_what_was_changed_keeps_one_name_that_is_doubted(
     assert hard_links.separate(store, HOST, changes) == 1
     left = [path for path in changed if path.exists()]
     assert len(left) == 1
-    assert left[0].stat().st_mtime_ns == DOUBTED_NS
-    assert all(path.stat().st_mtime_ns != DOUBTED_NS for path in [*same, *alone])
+    assert left[0].stat().st_mtime_ns == INVALID_MTIME_NS
+    assert all(path.stat().st_mtime_ns != INVALID_MTIME_NS for path in [*same, *alone])
 
 
 def test_where_they_are_few_all_are_made_one_name(store: Store) -> None:
@@ -84,7 +84,7 @@ def test_where_they_are_few_all_are_made_one_name(store: Store) -> None:
     assert hard_links.separate(store, HOST, changes) == 1
     for paths, is_doubted in (same, False), (changed, True):
         (left,) = [path for path in paths if path.exists()]
-        assert (left.stat().st_mtime_ns == DOUBTED_NS) is is_doubted
+        assert (left.stat().st_mtime_ns == INVALID_MTIME_NS) is is_doubted
     (store.current(HOST) / "new").hardlink_to(left)
     left.with_name("other").hardlink_to(next(path for path in same if path.exists()))
     later = transfer(store, ".f...p..... new", ".f...p..... other")
@@ -281,9 +281,9 @@ def test_lines_that_rsync_cuts_hide_nothing(store: Store) -> None:
     assert changes.numbers == {number(plain[0])}
     hard_links.separate(store, HOST, changes)
     left = paths[0] if paths[0].exists() else deep / "f"
-    assert left.stat().st_mtime_ns == DOUBTED_NS
+    assert left.stat().st_mtime_ns == INVALID_MTIME_NS
     assert left.stat().st_nlink == 1
-    assert all(p.stat().st_mtime_ns != DOUBTED_NS for p in other if p.exists())
+    assert all(p.stat().st_mtime_ns != INVALID_MTIME_NS for p in other if p.exists())
 
 
 def test_no_name_makes_the_reading_fail(store: Store) -> None:

@@ -34,18 +34,20 @@ def test_names_of_unread_files_are_told_once_each() -> None:
 
 def test_a_file_that_two_complaints_name_is_one() -> None:
     again = "ERROR: a b failed verification -- update discarded."
-    found = error(Outcome(PARTIAL, problems=UNREAD[:1], remarks=(again,)))
+    found = error(Outcome(PARTIAL, problems=UNREAD[:1], remote_messages=(again,)))
     assert found.message == "the backup is done, but one file could not be read"
 
 
 @pytest.mark.parametrize("status", [0, VANISHED])
 def test_nothing_is_missing(status: int) -> None:
-    assert not Shortfall(Outcome(status, remarks=("a banner",)))
+    assert not Shortfall(Outcome(status, remote_messages=("a banner",)))
 
 
 def test_complaints_of_every_form_are_shown_and_long_ones_cut_in_the_middle() -> None:
     gone = 'file has vanished: "/tmp/x"'
-    found = error(Outcome(PARTIAL, problems=UNREAD[:1], remarks=(gone, TOO_LONG)))
+    found = error(
+        Outcome(PARTIAL, problems=UNREAD[:1], remote_messages=(gone, TOO_LONG))
+    )
     assert found.message == "the backup is done, but some files could not be read"
     assert found.details[0] == UNREAD[0]
     (line,) = found.details[1:]
@@ -85,4 +87,6 @@ def test_files_whose_attributes_are_lost_are_named() -> None:
 def test_a_long_path_does_not_make_a_disc_look_full() -> None:
     """The name of a file is the last thing in such a line."""
     line = f"{TOO_LONG}: No space left on device (28)"
-    verdict.check(Outcome(PARTIAL, remarks=(line,), complaint=(line,)), CONNECTION)
+    verdict.check(
+        Outcome(PARTIAL, remote_messages=(line,), stderr_tail=(line,)), CONNECTION
+    )

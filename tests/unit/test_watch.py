@@ -351,7 +351,7 @@ def test_a_busy_ledger_keeps_no_push_out(
     store: Store, disc: Disc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client's restores are written there too, and a slow disc makes them wait."""
-    monkeypatch.setattr(ledger_file, "HURRIED_WAIT_S", 0.1)
+    monkeypatch.setattr(ledger_file, "SHORT_WAIT_S", 0.1)
     earlier_backups(store, monkeypatch, 100, 10)
     with busy(store):
         assert ledger.begin_transfer(store, "a", "", "pull") is None

@@ -52,7 +52,7 @@ class View:
         return {mount.point: mount for mount in self.table}
 
     def is_shown(self, path: str, mount: Mount) -> bool:
-        """Whether a path leads to this mount, and no other one covers it."""
+        """True if a path leads to this mount, and no other one covers it."""
         for place in (path, *mounts.parents(path)):
             if place in self._by_point:
                 return self._by_point[place] == mount
@@ -210,7 +210,7 @@ def _find_snapshots(view: View, subvolumes: Subvolumes) -> Iterator[Duplicate]:
 
 
 def _is_frozen(subvolume: Nested) -> bool:
-    """Whether it still is what was snapshotted: received ones are another machine's."""
+    """True if it still is what was snapshotted: received ones are another machine's."""
     return (
         subvolume.is_read_only
         and any(subvolume.parent_uuid)

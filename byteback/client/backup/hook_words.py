@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 
 import byteback
-from byteback.errors import BytebackError, IncompleteBackupError, foreseen
+from byteback.errors import BytebackError, IncompleteBackupError, as_expected_error
 from byteback.system import hooks
 
 logger = logging.getLogger(__name__)
@@ -41,9 +41,9 @@ def shipped_directory() -> Path | None:
     return next((place for place in places if (place / SHIPPED).is_file()), None)
 
 
-def told_of(error: BaseException) -> dict[str, str]:
+def outcome_environment(error: BaseException) -> dict[str, str]:
     """The environment of the finally-hooks after a run that did not simply succeed."""
-    error = foreseen(error) or error
+    error = as_expected_error(error) or error
     if isinstance(error, IncompleteBackupError):
         result = "incomplete"
     elif isinstance(error, KeyboardInterrupt):

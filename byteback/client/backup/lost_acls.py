@@ -50,7 +50,7 @@ class LostAcls:
 
 
 def _has_both(path: str) -> bool:
-    """Whether a file has an ACL and other attributes besides."""
+    """True if a file has an ACL and other attributes besides."""
     names = own_files.attributes(path)
     return _holds_acl(names) and not all(name.startswith(SYSTEM) for name in names)
 

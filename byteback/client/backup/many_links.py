@@ -69,13 +69,13 @@ def complete(
     for one in outcome.unlinked:
         name = finder.find(one)
         if name is None:
-            problems.append(one.complaint)
+            problems.append(one.stderr_tail)
         else:
             found.append(name)
     # Sorted, so that the same names are one file in each backup.
     for chunk in _chunks(sorted(set(found))):
         sent = send(chunk)
-        problems += [*sent.all_problems, *(one.complaint for one in sent.unlinked)]
+        problems += [*sent.all_problems, *(one.stderr_tail for one in sent.unlinked)]
     if found:
         logger.warning(
             "files with more names than the server's file system allows: %d of their "

@@ -107,15 +107,15 @@ class _Examination:
         )
 
     def _carries(self, point: str) -> bool:
-        """Whether a source is there or somewhere below: then it was asked for."""
+        """True if a source is there or somewhere below: then it was asked for."""
         return any(is_below(source, point) for source in self.wanted.sources)
 
     def _is_idle_automount(self, mount: Mount) -> bool:
-        """Whether something would be mounted if rsync opened this directory."""
+        """True if something would be mounted if rsync opened this directory."""
         return mount.fs_type == AUTOMOUNT and mount.point in self.automatic
 
     def _is_met(self, point: str) -> bool:
-        """Whether rsync looks at a mount point: it is in what is sent, or beside it."""
+        """True if rsync looks at a mount point: it is in what is sent, or beside it."""
         directory = point.rpartition("/")[0] or "/"
         is_near = any(
             is_below(point, source) or is_below(source, directory)
@@ -214,7 +214,7 @@ def _cannot_hide(point: str) -> BytebackError:
 
 
 def is_covered(path: str, covers: Collection[str], sources: Sequence[str]) -> bool:
-    """Whether the contents of a directory above are left out, the path's among them.
+    """True if the contents of a directory above are left out, the path's among them.
 
     A source in such a directory is sent, and the directories that lead to it.
     """

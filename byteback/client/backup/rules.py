@@ -253,7 +253,7 @@ def _own_rules(
 
 
 def _may_include(files: Files, flags: Sequence[str]) -> bool:
-    """Whether rules of the administrator's may bring in what is left out by itself."""
+    """True if rules of the administrator's may bring in what is left out by itself."""
     found = {flag.name for flag in rsync_flags.filters(flags)}
     return files.existing("rsync_filter") is not None or bool(
         found & {"filter", "include", "include-from", "F"}

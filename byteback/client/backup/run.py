@@ -181,9 +181,9 @@ def _with_finally_hooks(options: Options) -> Summary:
         summary = _back_up(job, told)
     except BaseException as error:
         last_run.note_failure(error)
-        told |= hook_words.told_of(error)
+        told |= hook_words.outcome_environment(error)
         try:
-            with signals.reopened():
+            with signals.rearm_signals():
                 hooks.run_all_hooks(directory, told)
         except BytebackError as hook_error:
             # The first failure is the one to be told about; this one is logged.

@@ -69,7 +69,7 @@ class _Transfer:
                 if error.reason != Reason.AT_ONCE:
                     raise
                 if "--dry-run" in self.words:  # for which the server changes nothing
-                    error.can_pass = False
+                    error.retryable = False
                     raise
                 logger.info("%s", error.message)
         return self._once()

@@ -49,24 +49,26 @@ def check(outcome: Outcome, connection: Connection) -> None:
     said_by_server = connection.transfer_failure(outcome)
     if said_by_server is not None:
         raise _as_rsync_explains(said_by_server, outcome, connection)
-    last = [line for line in outcome.complaint if line.startswith("rsync: ")]
+    last = [line for line in outcome.stderr_tail if line.startswith("rsync: ")]
     if any(map(_READ_ONLY.search, (*outcome.problems, *last))):
         raise StoreUnavailableError(
             f"the store of {connection.name} is read-only: its disc may have failed",
             hint="its administrator has to see to that; there is nothing to do here",
-            details=outcome.complaint,
+            details=outcome.stderr_tail,
             reason=failures.Reason.STORE_FAILED,
         )
     if any(map(_is_full_disc, (*outcome.problems, *last))):
         raise BusyError(
             f"the disc of {connection.name} is full",
             hint="it makes room by itself as far as it may: see byteback-prune there",
-            details=outcome.complaint,
+            details=outcome.stderr_tail,
         )
     if outcome.status == command.PARTIAL:
         return
     if outcome.status == openssh.STATUS_FAILED:
-        raise connection.failure(outcome.status, outcome.remarks or outcome.complaint)
+        raise connection.failure(
+            outcome.status, outcome.remote_messages or outcome.stderr_tail
+        )
     at_once = _comes_at_once(outcome, connection)
     if at_once is not None:
         raise at_once
@@ -75,7 +77,7 @@ def check(outcome: Outcome, connection: Connection) -> None:
 
 def _comes_at_once(outcome: Outcome, connection: Connection) -> BusyError | None:
     """The error where the next transfer will find it mended; None if it is another."""
-    said = (*outcome.remarks, *outcome.complaint)
+    said = (*outcome.remote_messages, *outcome.stderr_tail)
     if any(map(_CHANGED_MEANWHILE.fullmatch, said)):
         return BusyError(
             f"the transfer to {connection.name} met files with several names",
@@ -86,7 +88,7 @@ def _comes_at_once(outcome: Outcome, connection: Connection) -> BusyError | None
         return BusyError(
             f"{connection.name} met the damaged note of a file's owner and mode",
             hint="a backup has the server mend it",
-            details=outcome.complaint,
+            details=outcome.stderr_tail,
             reason=failures.Reason.AT_ONCE,
         )
     return None
@@ -110,14 +112,14 @@ def _said_by_rsync(outcome: Outcome) -> tuple[str, ...]:
     lines = [f"rsync: {problem}" for problem in outcome.problems]
     lines += [
         line
-        for line in (*outcome.remarks, *outcome.complaint)
+        for line in (*outcome.remote_messages, *outcome.stderr_tail)
         if not line.startswith(" ") and not failures.is_failure(line)
     ]
     return tuple(dict.fromkeys(lines))
 
 
 def _is_full_disc(line: str) -> bool:
-    """Whether a line says that the server's disc is full.
+    """True if a line says that the server's disc is full.
 
     btrfs says the same of one attribute that is larger than it takes, about 16 KB. A
     disc without room for attributes has none for a snapshot either, and says so then.
@@ -128,14 +130,14 @@ def _is_full_disc(line: str) -> bool:
 def _failure(outcome: Outcome, connection: Connection) -> BytebackError:
     message = f"the transfer to {connection.name} failed: {outcome.meaning}"
     is_line = outcome.status in NO_ROUTE or outcome.status < 0
-    refused = [line for line in outcome.complaint if _SERVER_REFUSED.match(line)]
+    refused = [line for line in outcome.stderr_tail if _SERVER_REFUSED.match(line)]
     if refused:
         return ToolError(
             message, details=_said_by_rsync(outcome), status=outcome.status
         )
     if is_line or outcome.status > command.SIGNALLED:
-        return UnreachableError(message, details=outcome.complaint)
+        return UnreachableError(message, details=outcome.stderr_tail)
     hint = _HINTS.get(outcome.status)
-    error = ToolError(message, hint, outcome.complaint, outcome.status)
-    error.can_pass = outcome.is_retryable
+    error = ToolError(message, hint, outcome.stderr_tail, outcome.status)
+    error.retryable = outcome.is_retryable
     return error

@@ -119,11 +119,11 @@ def _run_as(owner: os.stat_result, database: Path, copy: Path) -> None:
             os._exit(1 if said else 0)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
-        complaint = stream.read().decode("utf-8", "surrogateescape")
+        stderr_tail = stream.read().decode("utf-8", "surrogateescape")
     _, status = os.waitpid(child, 0)
     if status != 0:
         raise ToolError(
-            f"cannot copy the database {quote(str(database))}", details=[complaint]
+            f"cannot copy the database {quote(str(database))}", details=[stderr_tail]
         )
 
 

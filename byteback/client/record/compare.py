@@ -30,12 +30,12 @@ class Change(NamedTuple):
 
     @property
     def is_gone(self) -> bool:
-        """Whether there is nothing of that name any more."""
+        """True if there is nothing of that name any more."""
         return self.is_directory is None
 
     @property
     def was_replaced(self) -> bool:
-        """Whether a directory has become something else, or the other way round."""
+        """True if a directory has become something else, or the other way round."""
         both = (self.is_directory, self.was_directory)
         return None not in both and both[0] != both[1]
 
@@ -51,7 +51,7 @@ class Void:
             self._names.setdefault(parent, set()).add(name)
 
     def covers(self, path: str) -> bool:
-        """Whether ``path`` is one of the names, or below one."""
+        """True if ``path`` is one of the names, or below one."""
         while self._paths and path:
             if path in self._paths:
                 return True
@@ -120,7 +120,7 @@ class Comparison:
         return frozenset(moved | self._changed_files)
 
     def _is_unsure(self, live: Block) -> bool:
-        """Whether some names have to go though they are as they were."""
+        """True if some names have to go though they are as they were."""
         return _UNKNOWN in live.ctimes or bool(self._void.names_in(live.path))
 
     def _advance(self) -> None:

@@ -67,7 +67,7 @@ class Rhythm:
     days: int  # 0: never
 
     def is_due(self, last: int, now: int) -> bool:
-        """Whether such a day has come since ``last``, in nanoseconds since 1970."""
+        """True if such a day has come since ``last``, in nanoseconds since 1970."""
         if self.days < 1:
             return False
         own = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], "big")

@@ -55,7 +55,7 @@ def sort_words(words: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def is_rule(word: str) -> bool:
-    """Whether one of rsync's words is a filter of the kinds that sort_words takes."""
+    """True if one of rsync's words is a filter of the kinds that sort_words takes."""
     return word.startswith(("--filter=", *_PATTERN, *_PATTERN_FILE))
 
 
@@ -118,7 +118,7 @@ def _at_and_above(point: str) -> list[str]:
 
 
 def _may_reach(pattern: bytes, place: bytes) -> bool:
-    """Whether a pattern may match anything below ``place``. Rather one too many."""
+    """True if a pattern may match anything below ``place``. Rather one too many."""
     if not pattern.startswith(b"/"):
         return True
     literal = re.split(rb"[*?\[\\]", pattern, maxsplit=1)[0]

@@ -85,7 +85,7 @@ class MountWatch:
         self._poll.poll(0)
 
     def has_changed(self) -> bool:
-        """Whether the table of mounts has changed since the watch began."""
+        """True if the table of mounts has changed since the watch began."""
         return bool(self._poll.poll(0))
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ class TransferList:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
+        """True if there is nothing to do."""
         return not self.names
 
     def names_file(self) -> bytes:
@@ -40,7 +40,7 @@ class TransferList:
         return _joined(self.rules)
 
     def may_delete(self, path: str) -> bool:
-        """Whether the receiver was to delete ``path``."""
+        """True if the receiver was to delete ``path``."""
         return Void(self.gone).covers(path)
 
 

@@ -160,7 +160,7 @@ class Walk:
             raise
 
     def _look_at_device(self, fd: int, device: int) -> bool:
-        """Whether ctimes tell all changes from now on.
+        """True if ctimes tell all changes from now on.
 
         What a program writes through a mapping sets a file's times when it touches a
         clean page, and never again before that page is written to the disc.

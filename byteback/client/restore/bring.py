@@ -232,7 +232,7 @@ def _missing_parents(task: Task) -> list[str]:
 
 
 def _is_bare(batch: Batch) -> bool:
-    """Whether nothing has any of the names, but for directories with nothing in them.
+    """True if nothing has any of the names, but for directories with nothing in them.
 
     A directory in one of those could be where a file belongs.
     """

@@ -49,12 +49,12 @@ class Change:
 
     @property
     def is_directory(self) -> bool:
-        """Whether it is one in the backup."""
+        """True if it is one in the backup."""
         return self.file_type == "d"
 
     @property
     def is_merged(self) -> bool:
-        """Whether it is a directory now as well."""
+        """True if it is a directory now as well."""
         return self.is_directory and not self.is_new
 
 

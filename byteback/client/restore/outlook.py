@@ -44,7 +44,7 @@ class Outlook:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all that was asked for can be brought, as it stands."""
+        """True if all that was asked for can be brought, as it stands."""
         return not self.kept and not self.blocked
 
     @property
@@ -149,12 +149,12 @@ def plain(name: str) -> str:
 
 
 def is_below(name: str, directories: Collection[str]) -> bool:
-    """Whether one of ``directories`` leads to ``name``."""
+    """True if one of ``directories`` leads to ``name``."""
     return any(directory in directories for directory in _above(name))
 
 
 def is_there(directory: Path, change: Change) -> bool:
-    """Whether something of the right type has the name."""
+    """True if something of the right type has the name."""
     try:
         mode = (directory / change.name).lstat().st_mode
     except OSError:

@@ -14,12 +14,12 @@ REPLACED_SHOWN = 20
 
 
 def changes_anything(tasks: Sequence[Task]) -> bool:
-    """Whether something is not yet as it is in the backup."""
+    """True if something is not yet as it is in the backup."""
     return any(task.outlook is None or task.outlook.changes for task in tasks)
 
 
 def replaces_anything(tasks: Sequence[Task]) -> bool:
-    """Whether something that is there now will be replaced."""
+    """True if something that is there now will be replaced."""
     return any(task.outlook and task.outlook.replaced for task in tasks)
 
 

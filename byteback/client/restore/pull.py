@@ -163,7 +163,7 @@ def problems_of(outcome: Outcome) -> tuple[str, ...]:
     if outcome.status == command.SUCCESS:
         return ()
     if outcome.status == command.VANISHED:
-        return (*outcome.problems, *outcome.remarks) or (outcome.meaning,)
+        return (*outcome.problems, *outcome.remote_messages) or (outcome.meaning,)
     return outcome.all_problems
 
 
@@ -229,18 +229,18 @@ def _check(outcome: Outcome, connection: Connection) -> None:
             f"the transfer from {connection.name} stood still and was ended",
             hint="the same command continues where this one stopped; what it stopped "
             "at can be left out",
-            details=outcome.complaint,
+            details=outcome.stderr_tail,
             status=outcome.status,
         )
     said_by_server = connection.transfer_failure(outcome)
     if said_by_server is not None:
         raise said_by_server
-    if any("No space left on device" in line for line in outcome.complaint):
+    if any("No space left on device" in line for line in outcome.stderr_tail):
         raise ToolError(
             "the disc is full",
             hint="make room, or restore elsewhere with --to; the same command "
             "continues where this one stopped",
-            details=outcome.complaint,
+            details=outcome.stderr_tail,
             status=outcome.status,
         )
     if outcome.status == command.PARTIAL:
@@ -250,6 +250,6 @@ def _check(outcome: Outcome, connection: Connection) -> None:
         raise UnreachableError(
             message,
             hint="the same command continues where this one stopped",
-            details=outcome.complaint,
+            details=outcome.stderr_tail,
         )
-    raise ToolError(message, details=outcome.complaint, status=outcome.status)
+    raise ToolError(message, details=outcome.stderr_tail, status=outcome.status)

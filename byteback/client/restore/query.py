@@ -58,9 +58,9 @@ class Found:
     @property
     def remark(self) -> str | None:
         """A warning about the copies that are shown."""
-        remarks = []
+        remote_messages = []
         if not self.current_is_whole and self.asks_for_current:
-            remarks.append(
+            remote_messages.append(
                 "the last backup never finished: its files in 'current' may be "
                 "incomplete, and the newest snapshot comes before it"
             )
@@ -69,11 +69,11 @@ class Found:
         if lacking:
             names = ", ".join(lacking[:NAMES_SHOWN])
             more = "" if len(lacking) <= NAMES_SHOWN else " and more"
-            remarks.append(
+            remote_messages.append(
                 f"when {names}{more} was made, some files could not be read: "
                 "those are missing there, or of an earlier time"
             )
-        return "; ".join(remarks) or None
+        return "; ".join(remote_messages) or None
 
 
 def list_files(
@@ -154,7 +154,7 @@ def ask(
         snapshot = requests.check_snapshot(query.snapshot)
     except RefusedError as error:
         raise UsageError(error.message) from None
-    asked = response.Asked(snapshot, patterns)
+    asked = response.ResponseGuard(snapshot, patterns)
     entries: list[Entry] = []
     shown: set[str] = set()
 

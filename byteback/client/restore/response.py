@@ -120,7 +120,7 @@ def parse_lines(
     return reader.read(answer), reader.end()
 
 
-class Asked:
+class ResponseGuard:
     """Checks a server's answer against what was asked for.
 
     What is listed is restored, over live files too: a server in other hands must not
@@ -157,7 +157,7 @@ def refuse_unasked(
     entries: Sequence[Entry], snapshot: str, patterns: Sequence[str]
 ) -> None:
     """Raise RefusedError if the server lists what was not asked for; see Asked."""
-    Asked(snapshot, patterns).check(entries)
+    ResponseGuard(snapshot, patterns).check(entries)
 
 
 def _is_one_of(name: str, snapshot: str) -> bool:
@@ -173,7 +173,7 @@ def _chunks(
         for pattern in patterns:
             asked.write(pattern.encode("utf-8", "surrogateescape") + b"\0")
         asked.seek(0)
-        with signals.held():
+        with signals.block_signals():
             running = process.start(
                 connection.command(request),
                 stdin=asked.fileno(),
@@ -182,7 +182,7 @@ def _chunks(
             )
             assert running.stdout is not None  # noqa: S101 # for the type checker
             try:
-                with signals.let_through():
+                with signals.allow_signals():
                     yield from _read(running.stdout, connection.name)
                     status = running.wait()
             finally:

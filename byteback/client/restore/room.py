@@ -1,4 +1,4 @@
-"""Whether what is to be restored fits on the disc."""
+"""True if what is to be restored fits on the disc."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def verify(server: Server, sample: int) -> Verified:
 
 
 def is_unchanged(entry: Entry) -> bool:
-    """Whether the live file is a plain one of the backup's size and time."""
+    """True if the live file is a plain one of the backup's size and time."""
     try:
         found = os.lstat(entry.path)
     except OSError:

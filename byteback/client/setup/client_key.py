@@ -67,7 +67,7 @@ def put_in_force(new: Path, path: Path, old_host: str) -> None:
 def _make_key(path: Path, host: str) -> None:
     # Made in a directory of its own and linked into place: a crash or a full disc
     # leaves no half a key, and link(2) never replaces one.
-    with locking.told_apart(path.parent):
+    with locking.map_os_errors(path.parent):
         directory = Path(tempfile.mkdtemp(prefix=".key-", dir=path.parent))
     try:
         made = directory / "key"

@@ -133,7 +133,7 @@ def _check_programs() -> None:
 def _prepare_directory(directory: Path) -> None:
     # Only the key in it is secret. A user who restores reads the rest, and so does the
     # store's user where a server backs itself up: its server.toml is in there, too.
-    with locking.told_apart(directory):
+    with locking.map_os_errors(directory):
         if not directory.exists():
             directory.mkdir(parents=True)
             directory.chmod(0o755)  # whatever root's umask

@@ -1,4 +1,4 @@
-"""Whether the server is who it says, and the memory of it for unattended runs."""
+"""True if the server is who it says, and the memory of it for unattended runs."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from byteback.client.settings import Files
 from byteback.client.setup import enrol_reply, host_key, login
 from byteback.client.setup.enrol_reply import ForcedCommandError, NameTakenError, Reply
 from byteback.client.setup.questions import Questions
-from byteback.client.setup.schedule import Wish
+from byteback.client.setup.schedule import ScheduleRequest
 from byteback.client.transport import identity
 from byteback.client.transport.connection import connect
 from byteback.errors import BytebackError, RefusedError, quote
@@ -34,7 +34,7 @@ class Options:
     login: str | None = None  # None: the destination's user
     accept_new_host_key: bool = False
     replace_key: bool = False
-    schedule: Wish = field(default_factory=Wish)
+    schedule: ScheduleRequest = field(default_factory=ScheduleRequest)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Introduction:
         host_key.pin(self._applicant.files, self._applicant.destination, key)
 
     def _needs_login(self) -> bool:
-        """Whether the machine's own key, by itself, leaves something to be done."""
+        """True if the machine's own key, by itself, leaves something to be done."""
         if self._options.replace_key:
             return True
         proof = self._prove_once()

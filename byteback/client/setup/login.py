@@ -35,16 +35,16 @@ class LoginRefusedError(RefusedError):
 Connect = Callable[[], contextlib.AbstractContextManager[Session]]
 
 
-class _Door:
+class _LoginConnection:
     """The connection at hand, and how much of the server's patience is used up."""
 
     def __init__(self, stack: contextlib.ExitStack, connect: Connect) -> None:
         self._stack = stack
         self._connect = connect
         self.parting_words: tuple[str, ...] = ()
-        self.methods = self.knock()
+        self.methods = self.reconnect()
 
-    def knock(self) -> frozenset[str]:
+    def reconnect(self) -> frozenset[str]:
         """Connect anew; returns what the server would take, nothing if we are in."""
         self._stack.close()
         self.session = self._stack.enter_context(self._connect())
@@ -60,7 +60,7 @@ class _Door:
         """Connect anew if the server has hung up, or is about to."""
         is_worn_out = self.failures >= FAILURES_A_CONNECTION
         if not self.session.is_open or (is_worn_out and not self.session.further):
-            self.knock()
+            self.reconnect()
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def logged_in(
             yield session
 
     with contextlib.ExitStack() as stack:
-        door = _Door(stack, connect)
+        door = _LoginConnection(stack, connect)
         if door.methods:
             keys = candidate_keys(config, questions, ignored, is_needed)
             is_in = _try_keys(door, keys) or (
@@ -148,7 +148,7 @@ def identity_files(config: SshConfig) -> list[Path]:
     return [path for path in dict.fromkeys(paths) if path.is_file()]
 
 
-def _try_keys(door: _Door, keys: Iterator[LoginKey]) -> bool:
+def _try_keys(door: _LoginConnection, keys: Iterator[LoginKey]) -> bool:
     if "publickey" not in door.methods:
         return False
     for key in itertools.islice(keys, MAX_KEYS):
@@ -163,7 +163,9 @@ def _try_keys(door: _Door, keys: Iterator[LoginKey]) -> bool:
     return False
 
 
-def _try_secrets(door: _Door, config: SshConfig, questions: Questions) -> bool:
+def _try_secrets(
+    door: _LoginConnection, config: SshConfig, questions: Questions
+) -> bool:
     prompt = f"{escape(config.user)}@{escape(config.host)}'s password: "
     if questions.can_ask_secret():
         logger.info("no key at hand opens the server; Enter alone gives up")
@@ -206,7 +208,9 @@ def _public_blob(path: Path) -> bytes | None:
     return None
 
 
-def _refused(config: SshConfig, door: _Door, questions: Questions) -> LoginRefusedError:
+def _refused(
+    config: SshConfig, door: _LoginConnection, questions: Questions
+) -> LoginRefusedError:
     who = f"{quote(config.host)} does not let {quote(config.user)} in"
     takes_secrets = {"password", "keyboard-interactive"} & door.methods
     if door.parting_words:

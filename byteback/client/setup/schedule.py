@@ -21,7 +21,7 @@ CRON_DAEMONS = ("cron", "crond", "fcron")
 
 
 @dataclass(frozen=True)
-class Wish:
+class ScheduleRequest:
     """The administrator's wish: none, a time, or no schedule."""
 
     is_off: bool = False
@@ -44,30 +44,30 @@ class Schedule:
     own_lines: list[Path] = field(default_factory=list)  # crontabs that do it as well
 
 
-def parse_wish(off: bool, at: str | None) -> Wish:
+def parse_wish(off: bool, at: str | None) -> ScheduleRequest:
     """The wish behind --no-schedule and --schedule-at. Raises UsageError."""
     if at is None:
-        return Wish(is_off=off)
+        return ScheduleRequest(is_off=off)
     if off:
         raise UsageError("--no-schedule and --schedule-at contradict each other")
     if at == "own":
-        return Wish(at_own_time=True)
+        return ScheduleRequest(at_own_time=True)
     match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", at, re.ASCII)
     if match is None:
         raise UsageError(
             f"{quote(at)} is no time of day",
             hint="give --schedule-at two numbers, from 00:00 to 23:59, or the word own",
         )
-    return Wish(at=time(int(match[1]), int(match[2])))
+    return ScheduleRequest(at=time(int(match[1]), int(match[2])))
 
 
-def hold(wish: Wish, places: Places | None = None) -> None:
+def hold(wish: ScheduleRequest, places: Places | None = None) -> None:
     """Before a first set-up ends: have nothing start that is not to start."""
     if wish.is_off or (_own_lines() and not wish.is_explicit):
         _switch_off(places or Places(), wish)
 
 
-def arrange(wish: Wish, places: Places | None = None) -> Schedule:
+def arrange(wish: ScheduleRequest, places: Places | None = None) -> Schedule:
     """Make the schedule be as wished; harmless when done again. Raises BytebackError.
 
     Without a wish a time chosen earlier stays, --no-schedule ends, and a timer that
@@ -97,7 +97,7 @@ def arrange(wish: Wish, places: Places | None = None) -> Schedule:
     return Schedule("on", "systemd", at, own_lines)
 
 
-def give_way(places: Places | None = None) -> list[Path]:
+def defer_to_crontab(places: Places | None = None) -> list[Path]:
     """Leave backups to the administrator's crontabs, if any, and name these.
 
     For an upgrade from 0.4, which brought no schedule and left that to cron lines.
@@ -116,7 +116,7 @@ def _because_of(own_lines: list[Path]) -> str:
     return f"Backups are started by {', '.join(map(str, own_lines))}."
 
 
-def _switch_off(places: Places, wish: Wish) -> None:
+def _switch_off(places: Places, wish: ScheduleRequest) -> None:
     why = "--no-schedule was given." if wish.is_off else _because_of(_own_lines())
     written.switch_off(places, why)
     if host.is_systemd_running():

@@ -1,4 +1,4 @@
-"""Whether rsync compresses what it sends: as asked for, or as the line needs it."""
+"""True if rsync compresses what it sends: as asked for, or as the line needs it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def choose(connection: Connection, choice: str, flags: Sequence[str]) -> bool:
 
 
 def is_said(flags: Sequence[str]) -> bool:
-    """Whether ``flags`` say themselves whether and how to compress."""
+    """True if ``flags`` say themselves whether and how to compress."""
     return any(
         word.startswith((*_LONG, *_NEGATED)) or _LETTER.match(word) for word in flags
     )

@@ -100,7 +100,7 @@ class Connection:
                 details=error.details,
             ) from None
         if finished.status != 0:
-            raise self.failure(finished.status, finished.complaint)
+            raise self.failure(finished.status, finished.stderr_tail)
         return finished
 
     def renew(self) -> None:
@@ -110,7 +110,7 @@ class Connection:
         say, or the server's end of it has stopped.
         """
         if self.control_path is not None:
-            with signals.held():
+            with signals.block_signals():
                 control_socket.end_master(self.control_path)
 
     def ping(self) -> replies.Hello:
@@ -166,7 +166,7 @@ class Connection:
 
     def transfer_failure(self, outcome: Outcome) -> BytebackError | None:
         """The error for what the server said while rsync ran; None: it said nothing."""
-        for said in (outcome.remarks, outcome.complaint):
+        for said in (outcome.remote_messages, outcome.stderr_tail):
             if any(map(failures.is_failure, said)):
                 status = failures.parse_status(said)
                 if status is None:
@@ -202,5 +202,5 @@ def connect(
             ciphers = openssh.fast_ciphers(destination)
             yield Connection(destination, key, pinned, directory / SOCKET, ciphers)
         finally:
-            with signals.held():
+            with signals.block_signals():
                 control_socket.remove(directory)

@@ -39,11 +39,11 @@ def make_directory(stack: contextlib.ExitStack) -> Path:
         for left in RUN_DIRECTORY.glob("ssh-*"):
             with (
                 contextlib.suppress(LockedError, OSError),
-                signals.held(),
+                signals.block_signals(),
                 locking.hold_directory(left),
             ):
                 remove(left)
-        with locking.told_apart(RUN_DIRECTORY):
+        with locking.map_os_errors(RUN_DIRECTORY):
             directory = Path(tempfile.mkdtemp(prefix="ssh-", dir=RUN_DIRECTORY))
         stack.enter_context(locking.hold_directory(directory))
         return directory

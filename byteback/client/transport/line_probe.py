@@ -44,7 +44,7 @@ def ping(connection: Connection, fast: float) -> tuple[replies.Hello, float | No
     slowly. None is for a server that cannot be asked, or a measurement that failed.
     Raises as Connection.ping.
     """
-    with files.in_memory() as said, signals.held():
+    with files.in_memory() as said, signals.block_signals():
         running = process.start(
             connection.command(requests.Ping(json=True, probe=True)),
             stdin=process.PIPE,
@@ -54,7 +54,7 @@ def ping(connection: Connection, fast: float) -> tuple[replies.Hello, float | No
         assert running.stdin is not None  # noqa: S101 # for the type checker
         assert running.stdout is not None  # noqa: S101 # the same
         try:
-            with signals.let_through():
+            with signals.allow_signals():
                 hello = _read_hello(running.stdout, connection)
                 rate = _measure(running, fast) if hello is not None else None
                 running.stdin.close()

@@ -188,7 +188,7 @@ def _key_failure(
             f"{again}; if that changes nothing, sshd's log there says why",
             details=details,
         )
-        error.can_pass = True
+        error.retryable = True
         return error
     return None
 
@@ -223,4 +223,4 @@ def _ask_for_reason(connection: Connection) -> tuple[str, ...]:
     except ToolError as error:
         return error.details
     is_failed = finished.status == openssh.STATUS_FAILED
-    return finished.complaint if is_failed else ()
+    return finished.stderr_tail if is_failed else ()

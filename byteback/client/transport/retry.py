@@ -55,7 +55,7 @@ def retrying(
         try:
             return action()
         except BytebackError as error:
-            if not error.can_pass:
+            if not error.retryable:
                 raise
             pause_s = policy.pause_s(attempt)
             logger.warning(
@@ -71,7 +71,7 @@ def retrying(
     try:
         return action()
     except BytebackError as error:
-        if error.can_pass and attempts > 1:
+        if error.retryable and attempts > 1:
             error.message += f" (after {attempts} attempts)"
         raise
 

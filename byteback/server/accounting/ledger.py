@@ -97,7 +97,7 @@ def begin_transfer(
     store: Store, host: str, address: str, kind: str, *, is_full: bool | None = None
 ) -> int | None:
     """Record the start of a transfer; its number, or None if that was impossible."""
-    with opened(store, hurried=kind != "push") as ledger:
+    with opened(store, short_timeout=kind != "push") as ledger:
         cursor = ledger.execute(
             "INSERT INTO transfer (host, address, kind, started) VALUES (?, ?, ?, ?)",
             (host, address, kind, time.time()),
@@ -155,10 +155,10 @@ def note_taken(
     taken: Taken,
     *,
     stopped: bool = False,
-    hurried: bool = False,
+    short_timeout: bool = False,
 ) -> None:
     """Record how much room a transfer has taken, while it runs or afterwards."""
-    with opened(store, hurried=hurried) as ledger:
+    with opened(store, short_timeout=short_timeout) as ledger:
         ledger.execute(
             "UPDATE transfer SET data_taken = ?, metadata_taken = ?,"
             " stopped = MAX(stopped, ?) WHERE id = ?",
@@ -233,7 +233,7 @@ def looked_into(store: Store, since: float) -> set[str]:
     """The hosts whose baseline was measured or found needless since then."""
     if not path(store).exists():
         return set()
-    with opened(store, hurried=True) as ledger:
+    with opened(store, short_timeout=True) as ledger:
         rows = ledger.execute("SELECT host FROM baseline WHERE measured > ?", (since,))
         return {str(row[0]) for row in rows}
     return set()
@@ -320,7 +320,7 @@ def last_times(store: Store) -> list[float]:
     """When things were recorded last, of each kind of thing; seconds since 1970."""
     if not path(store).exists():
         return []
-    with opened(store, hurried=True) as ledger:
+    with opened(store, short_timeout=True) as ledger:
         rows = ledger.execute(
             "SELECT MAX(started) FROM transfer"
             " UNION SELECT MAX(ended) FROM transfer"
@@ -348,7 +348,7 @@ def add_snapshot(
 
 def incomplete_snapshots(store: Store, host: str) -> frozenset[str]:
     """Names of the host's snapshots that are known to lack some files."""
-    with opened(store, hurried=True) as ledger:
+    with opened(store, short_timeout=True) as ledger:
         rows = ledger.execute(
             "SELECT name FROM snapshot WHERE host = ? AND incomplete", (host,)
         )
@@ -361,7 +361,7 @@ def note_deletion(
 ) -> None:
     """Record that pruning deleted a snapshot, and how many bytes came back."""
     now = time.time()
-    with opened(store, hurried=True) as ledger:
+    with opened(store, short_timeout=True) as ledger:
         ledger.execute(
             "INSERT INTO deletion (host, name, time, expected, freed)"
             " VALUES (?, ?, ?, ?, ?)",
@@ -375,7 +375,7 @@ def note_deletion(
 def note_free_space(store: Store, free_bytes: int, total_bytes: int) -> None:
     """Record the free space of the store, once an hour however often it is called."""
     now = time.time()
-    with opened(store, hurried=True) as ledger:
+    with opened(store, short_timeout=True) as ledger:
         (newest,) = ledger.execute("SELECT MAX(time) FROM free_space").fetchone()
         if newest is not None and 0 <= now - newest < READING_S:
             return

@@ -14,7 +14,7 @@ from byteback.server.store.layout import Store
 # On a busy disc a transaction takes a second, and a client can see to it that there are
 # many: what growth is judged by must get its turn, or nothing could be blamed on it.
 LOCK_WAIT_S = 60.0
-HURRIED_WAIT_S = 2.0
+SHORT_WAIT_S = 2.0
 
 # Raised with each change below. A later version only adds tables and columns, so that
 # every version can use the ledger of every other one.
@@ -88,7 +88,9 @@ def path(store: Store) -> Path:
 
 
 @contextlib.contextmanager
-def opened(store: Store, *, hurried: bool = False) -> Iterator[sqlite3.Connection]:
+def opened(
+    store: Store, *, short_timeout: bool = False
+) -> Iterator[sqlite3.Connection]:
     """The ledger for one transaction. Whatever goes wrong is logged and swallowed.
 
     What is ``hurried`` can be done without: it gives up soon if others have the ledger.
@@ -96,7 +98,7 @@ def opened(store: Store, *, hurried: bool = False) -> Iterator[sqlite3.Connectio
     """
     place = path(store)
     try:
-        ledger = _connect(place, HURRIED_WAIT_S if hurried else LOCK_WAIT_S)
+        ledger = _connect(place, SHORT_WAIT_S if short_timeout else LOCK_WAIT_S)
     except (sqlite3.Error, OSError) as error:
         _give_up(place, error)
         with contextlib.suppress(sqlite3.ProgrammingError):

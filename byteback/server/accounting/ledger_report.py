@@ -45,7 +45,7 @@ def recent_backups(
     if not path(store).exists():
         return found
     until = time.time() + 1  # a clock that was wrong must not hide what came later
-    with opened(store, hurried=True) as ledger:
+    with opened(store, short_timeout=True) as ledger:
         for client in clients:
             rows = _transfer_rows(ledger, client, until, number)
             if rows:
@@ -58,7 +58,7 @@ def free_readings(store: Store, since: float) -> list[FreeReading]:
     """Free space since then, oldest first; pruning takes one reading an hour."""
     if not path(store).exists():
         return []
-    with opened(store, hurried=True) as ledger:
+    with opened(store, short_timeout=True) as ledger:
         query = "SELECT time, free_bytes, total_bytes FROM free_space WHERE time >= ?"
         rows = ledger.execute(f"{query} ORDER BY time", (since,))
         return [FreeReading(*row) for row in rows]
@@ -68,7 +68,7 @@ def free_readings(store: Store, since: float) -> list[FreeReading]:
 def first_transfer(store: Store) -> float | None:
     """When the first transfer began that the ledger knows."""
     if path(store).exists():
-        with opened(store, hurried=True) as ledger:
+        with opened(store, short_timeout=True) as ledger:
             (started,) = ledger.execute("SELECT MIN(started) FROM transfer").fetchone()
             return None if started is None else float(started)
     return None
@@ -78,7 +78,7 @@ def failed_records(store: Store, clients: list[str]) -> frozenset[str]:
     """Those clients whose record has missed changes, by their last comparison."""
     found: set[str] = set()
     if path(store).exists():
-        with opened(store, hurried=True) as ledger:
+        with opened(store, short_timeout=True) as ledger:
             for client in clients:
                 row = ledger.execute(_MISSED, (client,)).fetchone()
                 if row is not None and row[0]:

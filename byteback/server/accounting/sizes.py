@@ -48,7 +48,7 @@ def client_sizes(
     found: dict[str, ClientSize] = {}
     if not path(store).exists():
         return found
-    with opened(store, hurried=True) as ledger:
+    with opened(store, short_timeout=True) as ledger:
         factor = _calibration(ledger)
         for client, since in oldest.items():
             current = _one(ledger, _NEWEST_SIZE, client)
@@ -73,7 +73,7 @@ def expected_from_each(
     """
     if not path(store).exists():
         return {}
-    with opened(store, hurried=True) as ledger:
+    with opened(store, short_timeout=True) as ledger:
         made = ledger.execute(_MADE, (client,)).fetchall()
         pushes = ledger.execute(_PUSHES, (client,)).fetchall()
         starts = [started for started, _ in pushes]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from byteback.errors import ToolError, quote
 from byteback.model.free_space import FreeSpace, Limits
-from byteback.model.retention import Place
+from byteback.model.retention import RankedSnapshot
 from byteback.model.snapshot import Snapshot, parse_snapshot_name
 from byteback.server.accounting import ledger, sizes
 from byteback.server.search import indexing
@@ -47,7 +47,7 @@ class Remover:
         """Wait until the space of what was deleted is back; False if it is not yet."""
         return commands.wait_for_deletions(self.store.root, SPACE_TIMEOUT_S)
 
-    def delete(self, place: Place, before: FreeSpace) -> bool | None:
+    def delete(self, place: RankedSnapshot, before: FreeSpace) -> bool | None:
         """Delete one snapshot and wait: whether its space is back already.
 
         None if the snapshot was not deleted; it is spared from then on.
@@ -178,7 +178,7 @@ def _full_disc_error(error: ToolError) -> ToolError:
     )
 
 
-def even_out(root: Path, free: FreeSpace, limits: Limits) -> bool:
+def rebalance(root: Path, free: FreeSpace, limits: Limits) -> bool:
     """If one kind of room is short and the other is not, move some over (D19).
 
     btrfs hands space out in large pieces to data or to metadata, and what is set aside

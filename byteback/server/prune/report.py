@@ -8,7 +8,7 @@ from datetime import datetime
 
 from byteback.model import retention, timeline
 from byteback.model.growth import Verdict
-from byteback.model.retention import Place
+from byteback.model.retention import RankedSnapshot
 from byteback.model.size import format_size
 from byteback.model.snapshot import Snapshot
 from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
@@ -30,7 +30,9 @@ def snapshots(store: Store) -> list[Snapshot]:
     return found
 
 
-def places(snapshots_: Iterable[Snapshot], order: str, now: datetime) -> list[Place]:
+def places(
+    snapshots_: Iterable[Snapshot], order: str, now: datetime
+) -> list[RankedSnapshot]:
     """Snapshots in the chosen order, the next to go last."""
     if order == AGE:
         return retention.order_by_age(snapshots_)
@@ -38,7 +40,7 @@ def places(snapshots_: Iterable[Snapshot], order: str, now: datetime) -> list[Pl
 
 
 def held(
-    places_: Sequence[Place], verdicts: Mapping[str, Verdict]
+    places_: Sequence[RankedSnapshot], verdicts: Mapping[str, Verdict]
 ) -> dict[Snapshot, str]:
     """The snapshots that stay until an administrator has looked at their client."""
     found = {}
@@ -51,7 +53,7 @@ def held(
 
 
 def listing(
-    places_: Sequence[Place],
+    places_: Sequence[RankedSnapshot],
     verdicts: Mapping[str, Verdict],
     obstacles: Obstacles,
     now: datetime,

@@ -191,7 +191,7 @@ class Pruner:
                     return [self._tell_newest(place)] if is_newest else []
                 self._remover.raise_failures()
 
-    def _tell_newest(self, place: retention.Place) -> str:
+    def _tell_newest(self, place: retention.RankedSnapshot) -> str:
         told = (
             f"no other snapshot was left: deleted {place.snapshot.path}, the newest of "
             f"host {quote(place.snapshot.host)}"
@@ -199,7 +199,9 @@ class Pruner:
         logger.warning("%s", told)
         return told
 
-    def _nothing_to_force(self, places: Sequence[retention.Place]) -> list[str]:
+    def _nothing_to_force(
+        self, places: Sequence[retention.RankedSnapshot]
+    ) -> list[str]:
         """There was nothing to delete; raises ToolError if something is in the way."""
         left = [place.snapshot for place in places]
         newest = retention.newest_of_hosts(left, self.now())
@@ -242,7 +244,7 @@ class Pruner:
         while self._wants(free := self._free(), limits, under_way=True):
             if not is_evened:
                 is_evened = True
-                if removal.even_out(self.store.root, free, limits):
+                if removal.rebalance(self.store.root, free, limits):
                     continue
             places = self._places()
             spared = self._remover.spared | set(report.held(places, self._verdicts()))
@@ -270,7 +272,7 @@ class Pruner:
         self._mark_under_way(False)
         return deleted
 
-    def _places(self) -> list[retention.Place]:
+    def _places(self) -> list[retention.RankedSnapshot]:
         """All snapshots in order, without what is known to be none."""
         plain = of_kind(self._obstacles, Kind.NO_SUBVOLUME)
         found = [s for s in report.snapshots(self.store) if s not in plain]

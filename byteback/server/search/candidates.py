@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Set
 
-from byteback.server.search.directories import Place, Run, locate
+from byteback.server.search.directories import Directory, Run, locate
 from byteback.server.search.matching import Progress
 
 Holders = Set[Run] | None
@@ -25,7 +25,7 @@ class Candidate:
     __slots__ = ("_runs", "holders", "is_wanted", "name", "place", "progress")
 
     def __init__(
-        self, place: Place, name: str, progress: Progress, holders: Holders
+        self, place: Directory, name: str, progress: Progress, holders: Holders
     ) -> None:
         self.place, self.name, self.holders = place, name, holders
         self.progress = progress

@@ -58,7 +58,7 @@ class Run:
         )
 
 
-class Place:
+class Directory:
     """One directory in all trees that have it.
 
     ``path`` is "" for the root, else "/etc"; ``opened`` are its descriptors by rank.
@@ -72,7 +72,7 @@ class Place:
         name: str,
         progress: Progress,
         runs: list[Run],
-        above: Place | None,
+        above: Directory | None,
     ) -> None:
         self.path, self.name, self.progress = path, name, progress
         self.runs, self.above = runs, above
@@ -150,7 +150,7 @@ def _segments(runs: Sequence[Run]) -> list[list[Run]]:
     return found
 
 
-def locate(place: Place, name: str, holders: Set[Run] | None) -> list[Run]:
+def locate(place: Directory, name: str, holders: Set[Run] | None) -> list[Run]:
     """Find ``name`` in ``place``, run by run, reading as few trees as possible.
 
     ``holders`` are the runs of ``place`` that have the name, None if that is unknown.
@@ -179,7 +179,9 @@ def append(runs: list[Run], run: Run) -> None:
     runs.append(run)
 
 
-def _whole(place: Place, name: str, segment: Sequence[Run], known: Known) -> Run | None:
+def _whole(
+    place: Directory, name: str, segment: Sequence[Run], known: Known
+) -> Run | None:
     """One run over a segment, if both its ends say that nothing changed.
 
     What was looked at is in ``known`` then.
@@ -196,7 +198,7 @@ def _whole(place: Place, name: str, segment: Sequence[Run], known: Known) -> Run
     return Run(chain, first, last, newer, key)
 
 
-def _pieces(place: Place, name: str, run: Run, known: Known) -> Iterator[Run]:
+def _pieces(place: Directory, name: str, run: Run, known: Known) -> Iterator[Run]:
     """Runs of ``name`` within a run of its directory, in which no name changed."""
     pending = [(run.first, run.last)]
     while pending:

@@ -14,7 +14,7 @@ from byteback.model.glob.pattern import NARROW, Pattern
 from byteback.model.listing import Entry
 from byteback.server.search import matching
 from byteback.server.search.candidates import Candidate, choose
-from byteback.server.search.directories import Place, Run, append
+from byteback.server.search.directories import Directory, Run, append
 from byteback.server.search.limits import Limits
 from byteback.server.snapshots.lineage import Chains
 from byteback.server.store import tree
@@ -67,7 +67,7 @@ def matches(
 ) -> Iterator[tuple[Candidate, str]]:
     """All names that a pattern may end at, with their paths, sorted by path."""
     start = matching.merge_patterns(search.patterns, with_all_below=with_all_below)
-    root = Place("", "", start, [], None)
+    root = Directory("", "", start, [], None)
     try:
         _open_root(root, search)
         itself = Candidate(root, ".", start, None)
@@ -87,7 +87,7 @@ def directories(search: Search) -> Iterator[tuple[str, Collection[str]]]:
     when the time of its limits is up, or too many files are open.
     """
     everything = matching.merge_patterns([Pattern((), False)], with_all_below=True)
-    places = [Place("", "", everything, [], None)]
+    places = [Directory("", "", everything, [], None)]
     below: list[list[Candidate]] = []
     try:
         _open_root(places[0], search)
@@ -111,7 +111,9 @@ def directories(search: Search) -> Iterator[tuple[str, Collection[str]]]:
             place.close()
 
 
-def _list_all(place: Place, limits: Limits) -> tuple[Collection[str], list[Candidate]]:
+def _list_all(
+    place: Directory, limits: Limits
+) -> tuple[Collection[str], list[Candidate]]:
     """All names in a directory, and those that are directories anywhere.
 
     Only one listing is kept at a time: there may be a million names in each of sixty.
@@ -140,7 +142,7 @@ def refusal(error: OSError) -> Exception:
     return RefusedError(message, hint=NARROW)
 
 
-def _open_root(root: Place, search: Search) -> None:
+def _open_root(root: Directory, search: Search) -> None:
     rank_of = {name: rank for rank, name in enumerate(search.trees)}
     chains = [[rank_of[n] for n in chain if n in rank_of] for chain in search.chains]
     chained = {rank for chain in chains for rank in chain}
@@ -155,7 +157,7 @@ def _open_root(root: Place, search: Search) -> None:
                 append(root.runs, Run(chain, position, position, found, key))
 
 
-def _walk_below(root: Place, search: Search) -> Iterator[tuple[Candidate, str]]:
+def _walk_below(root: Directory, search: Search) -> Iterator[tuple[Candidate, str]]:
     # Not recursive: how deep a tree is, its client decides.
     places = [root]
     names = [_candidates(root, search.limits)]
@@ -178,7 +180,7 @@ def _walk_below(root: Place, search: Search) -> Iterator[tuple[Candidate, str]]:
             place.close()
 
 
-def _candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
+def _candidates(place: Directory, limits: Limits) -> Iterator[Candidate]:
     """The names in a directory that a pattern leads to, sorted."""
     if place.progress.needs_listing:
         return _listed_candidates(place, limits)
@@ -187,14 +189,14 @@ def _candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
 
 
 def _literal_candidates(
-    place: Place, names: Iterable[str], limits: Limits
+    place: Directory, names: Iterable[str], limits: Limits
 ) -> Iterator[Candidate]:
     for name in names:
         limits.step()
         yield Candidate(place, name, place.progress.after(name), None)
 
 
-def _listed_candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
+def _listed_candidates(place: Directory, limits: Limits) -> Iterator[Candidate]:
     listings = place.listings()
     names: set[str] = set()
     for listed in listings.values():
@@ -206,7 +208,10 @@ def _listed_candidates(place: Place, limits: Limits) -> Iterator[Candidate]:
 
 
 def _held_candidates(
-    place: Place, names: Iterable[str], listings: Mapping[Key, Names], limits: Limits
+    place: Directory,
+    names: Iterable[str],
+    listings: Mapping[Key, Names],
+    limits: Limits,
 ) -> Iterator[Candidate]:
     for name in names:
         limits.step()
@@ -218,7 +223,7 @@ def _held_candidates(
 
 def _descend(
     candidate: Candidate, path: str, led: Collection[str] | None = None
-) -> Place | None:
+) -> Directory | None:
     """The directory of that name in all trees that have one, if it matters."""
     if not candidate.progress.leads_on or _is_too_long(path):
         return None
@@ -227,7 +232,7 @@ def _descend(
     runs = [run for run in candidate.runs if run.is_directory]
     if not runs:
         return None
-    return Place(path, candidate.name, candidate.progress, runs, candidate.place)
+    return Directory(path, candidate.name, candidate.progress, runs, candidate.place)
 
 
 def _is_too_long(path: str) -> bool:

@@ -119,7 +119,7 @@ def for_client(error: BytebackError) -> BytebackError:
     if isinstance(error, RefusedError | BusyError | PolicyError | NotSetUpError):
         return error
     is_ended = isinstance(error, ToolError) and (error.status or 0) < 0
-    if is_ended or error.can_pass:
+    if is_ended or error.retryable:
         # Somebody ended the program, in a shutdown, say; or there was want of memory.
         return BusyError("the server was interrupted", hint="try again")
     if isinstance(error, LockedError):

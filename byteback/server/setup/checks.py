@@ -95,7 +95,7 @@ def find_obstacles(lines: Iterable[str], groups: Collection[str]) -> list[str]:
 
 
 def permits_environment(lines: Iterable[str] | None = None) -> bool:
-    """Whether sshd lets a line of authorized_keys set variables, as old ones do."""
+    """True if sshd lets a line of authorized_keys set variables, as old ones do."""
     values = _values(_sshd_lines() if lines is None else lines)
     first = values.get("permituserenvironment", ["no"])[0]
     return first.lower() == "yes" or _matches("BYTEBACK_HOST", first.split(","))
@@ -146,7 +146,7 @@ def _judge(
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a ``name`` or ``name@host`` pattern is for ``name``; ! excludes."""
+    """True if a ``name`` or ``name@host`` pattern is for ``name``; ! excludes."""
     hit = False
     for pattern in patterns:
         if fnmatch.fnmatchcase(name, pattern.lstrip("!").split("@")[0]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from byteback.server.setup.steps import Hands, Outcome, found, warning
+from byteback.server.setup.steps import Outcome, StepRunner, found, warning
 from byteback.server.store import settings
 from byteback.server.store.layout import USER
 from byteback.system import accounts, files
@@ -25,7 +25,7 @@ sealed = true
 """
 
 
-def provide_policy(hands: Hands, *, with_schedule: bool) -> Iterator[Outcome]:
+def provide_policy(runner: StepRunner, *, with_schedule: bool) -> Iterator[Outcome]:
     """Say what confines transfers; where something does, require it from now on.
 
     Where pruning is scheduled as root, it seals the snapshots (D29). A server.toml
@@ -45,7 +45,7 @@ def provide_policy(hands: Hands, *, with_schedule: bool) -> Iterator[Outcome]:
     if parts and not settings.PATH.exists():
         text = HEADER + "".join(parts.values())
         what = " and ".join(parts)
-        yield hands.do(f"{what} in {settings.PATH}", lambda: _write(text))
+        yield runner.do(f"{what} in {settings.PATH}", lambda: _write(text))
 
 
 def _check_settings() -> Iterator[Outcome]:

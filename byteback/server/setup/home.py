@@ -15,8 +15,8 @@ from byteback.server.setup.steps import (
     THREE_WAYS,
     Choice,
     Directory,
-    Hands,
     Outcome,
+    StepRunner,
     found,
     warning,
 )
@@ -52,13 +52,13 @@ def choose_home(choice: Choice | None, mount_point: Path | None) -> Path:
     return home
 
 
-def provide_user(home: Path, hands: Hands) -> Iterator[Outcome]:
+def provide_user(home: Path, runner: StepRunner) -> Iterator[Outcome]:
     """Make the system user, or repair what would keep sshd from letting him in."""
     user = accounts.find_user(USER)
     if user is None:
         uid = _orphaned_owner(home)
         number = f", number {uid} as the store's owner" if uid is not None else ""
-        yield hands.do(
+        yield runner.do(
             f"make the system user '{USER}' with the home {quote(str(home))}{number}",
             lambda: accounts.add_system_user(USER, home, uid),
         )
@@ -70,20 +70,20 @@ def provide_user(home: Path, hands: Hands) -> Iterator[Outcome]:
         )
     yield found(f"the user '{USER}' is there, number {user.pw_uid}")
     if Path(os.path.realpath(user.pw_dir)) != home:
-        yield hands.do(
+        yield runner.do(
             f"make {quote(str(home))} his home (was {quote(user.pw_dir)})",
             lambda: accounts.set_home(USER, home),
         )
     if Path(user.pw_shell).name in USELESS_SHELLS or not _is_program(user.pw_shell):
-        yield hands.do(
+        yield runner.do(
             f"make {accounts.SHELL} his login shell: sshd could run nothing through "
             f"{quote(user.pw_shell)}",
             lambda: accounts.set_shell(USER),
         )
-    yield from _check_password(hands)
+    yield from _check_password(runner)
 
 
-def provide_layout(home: Path, hands: Hands) -> Iterator[Outcome]:
+def provide_layout(home: Path, runner: StepRunner) -> Iterator[Outcome]:
     """Owners and modes, of these four alone: clients' directories stay as they are.
 
     The home is 0750: backups hold copies of world-readable files which their clients
@@ -101,7 +101,7 @@ def provide_layout(home: Path, hands: Hands) -> Iterator[Outcome]:
     wrong = [place for place in wanted if not _is_right(place)]
     for place in wrong:
         verb = "correct" if os.path.lexists(place.path) else "make"
-        yield hands.do(
+        yield runner.do(
             f"{verb} {quote(str(place.path))}: owner '{USER}', mode {place.mode:04o}",
             partial(_provide, place),
         )
@@ -158,10 +158,10 @@ def _is_program(shell: str) -> bool:
     return not shell or os.access(shell, os.X_OK)
 
 
-def _check_password(hands: Hands) -> Iterator[Outcome]:
+def _check_password(runner: StepRunner) -> Iterator[Outcome]:
     field = accounts.password_field(USER)
     if field in {"!", "!!", "!*"}:
-        yield hands.do(
+        yield runner.do(
             "unlock his account for keys; passwords still do not open it",
             lambda: accounts.set_no_password(USER),
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from byteback.errors import UsageError, quote
 from byteback.model.public_key import PublicKey, parse_public_key
 from byteback.server.access import authorized_keys
-from byteback.server.setup.steps import Hands, Outcome, found
+from byteback.server.setup.steps import Outcome, StepRunner, found
 from byteback.server.store.layout import Store
 from byteback.system import host
 
@@ -39,17 +39,17 @@ def read_admin_keys(sources: Sequence[str]) -> list[str]:
 
 
 def provide_admin_keys(
-    store: Store, lines: Sequence[str], hands: Hands
+    store: Store, lines: Sequence[str], runner: StepRunner
 ) -> Iterator[Outcome]:
     """See to it that each key may run the enrolling program, and nothing else."""
     for line in lines:
         key = parse_public_key(line)
         who = f"administrator's key {key.fingerprint}"
-        if hands.dry_run and _is_present(store, key):
+        if runner.dry_run and _is_present(store, key):
             yield found(f"{who} is there")
             continue
         add = _Addition(store, line)
-        outcome = hands.do(f"let {who} enrol clients", add)
+        outcome = runner.do(f"let {who} enrol clients", add)
         yield outcome if add.changed else found(f"{who} is there")
 
 

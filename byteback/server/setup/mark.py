@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from byteback.server.setup.steps import Hands, Outcome, found, warning
+from byteback.server.setup.steps import Outcome, StepRunner, found, warning
 from byteback.server.store import clock, presence
 from byteback.server.store.layout import Store
 from byteback.system.btrfs.identity import identify
@@ -23,7 +23,7 @@ def check_mark(store: Store, *, is_named: bool) -> None:
         presence.check_mounted(store)
 
 
-def provide_mark(store: Store, hands: Hands) -> Iterator[Outcome]:
+def provide_mark(store: Store, runner: StepRunner) -> Iterator[Outcome]:
     """Record the store's mark, by which all programs tell it from a bare mount point.
 
     The caller has seen to it that the store is mounted.
@@ -34,15 +34,15 @@ def provide_mark(store: Store, hands: Hands) -> Iterator[Outcome]:
     if presence.read_mark() == identity:
         yield found(f"the store is known by its file system, {identity.filesystem}")
         return
-    yield hands.do(
+    yield runner.do(
         f"record the store's file system, {identity.filesystem}, in {presence.PATH}",
         lambda: presence.write_mark(identity),
     )
 
 
-def note_clock(store: Store, hands: Hands) -> Iterator[Outcome]:
+def note_clock(store: Store, runner: StepRunner) -> Iterator[Outcome]:
     """Take the first reading of the clock, before there is anything to prune (D47)."""
-    if hands.dry_run:
+    if runner.dry_run:
         return
     jump_s = clock.look(store, time.time())
     if jump_s is not None:

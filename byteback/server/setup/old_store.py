@@ -10,7 +10,7 @@ from typing import TypeVar
 from byteback.errors import quote
 from byteback.server.access import authorized_keys
 from byteback.server.setup import checks, schedule
-from byteback.server.setup.steps import Hands, Kind, Outcome, found, warning
+from byteback.server.setup.steps import Kind, Outcome, StepRunner, found, warning
 from byteback.server.store.layout import Store
 from byteback.system import crontab
 from byteback.system.btrfs import subvolume
@@ -21,9 +21,9 @@ NAMES_SHOWN = 10
 Result = TypeVar("Result")
 
 
-def modernise(store: Store, hands: Hands) -> Iterator[Outcome]:
+def modernise(store: Store, runner: StepRunner) -> Iterator[Outcome]:
     """Make old snapshots read-only, and tell what is left for people to change."""
-    yield from _freeze_snapshots(store, hands)
+    yield from _freeze_snapshots(store, runner)
     yield from _look_at_keys(store)
     leftovers = [name for name in LEFTOVERS if os.path.lexists(store.root / name)]
     if leftovers:
@@ -32,7 +32,7 @@ def modernise(store: Store, hands: Hands) -> Iterator[Outcome]:
     yield from _look_at_schedules()
 
 
-def _freeze_snapshots(store: Store, hands: Hands) -> Iterator[Outcome]:
+def _freeze_snapshots(store: Store, runner: StepRunner) -> Iterator[Outcome]:
     """Snapshots by their names alone: what an administrator named is left alone."""
     failed: list[str] = []
     writable: list[tuple[str, str]] = []
@@ -56,7 +56,7 @@ def _freeze_snapshots(store: Store, hands: Hands) -> Iterator[Outcome]:
                 failed.append(f"{quote(f'{host}/{name}')} ({error.strerror})")
 
     clients = len({host for host, _ in writable})
-    yield hands.do(
+    yield runner.do(
         f"make {_count(len(writable), 'snapshot')} of {_count(clients, 'client')} "
         "read-only, which the old tool had left writable",
         freeze,

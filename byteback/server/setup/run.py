@@ -13,7 +13,7 @@ from byteback.model.destination import Destination, format_destination
 from byteback.server.setup import checks, confinement, keys, mark, old_store, schedule
 from byteback.server.setup import home as setup_home
 from byteback.server.setup import store as setup_store
-from byteback.server.setup.steps import Choice, Directory, Hands, Kind, Outcome
+from byteback.server.setup.steps import Choice, Directory, Kind, Outcome, StepRunner
 from byteback.server.store import mounting
 from byteback.server.store.layout import USER, Store
 from byteback.system import host, privilege
@@ -37,7 +37,7 @@ def set_up(request: SetupRequest) -> Iterator[Outcome]:
 
     Each step looks first, so that a run that was cut off anywhere is finished by the
     next. Raises a BytebackError at the first step that fails; refusals that can be
-    foreseen come before anything is changed.
+    as_expected_error come before anything is changed.
     """
     privilege.require_root("only root can set a server up")
     try:
@@ -64,27 +64,27 @@ def _set_up(request: SetupRequest) -> Iterator[Outcome]:
 def _steps(
     request: SetupRequest, home: Path, admin_keys: list[str]
 ) -> Iterator[Outcome]:
-    hands = Hands(request.dry_run)
-    yield from setup_store.provide(request.choice, home, hands)
+    runner = StepRunner(request.dry_run)
+    yield from setup_store.provide(request.choice, home, runner)
     if setup_store.is_there(home) and not mounting.find_unmounted(home):
         mark.check_mark(Store(home), is_named=request.choice is not None)
-    yield from setup_home.provide_user(home, hands)
+    yield from setup_home.provide_user(home, runner)
     if request.dry_run and not setup_store.is_there(home):
         yield Outcome(Kind.WOULD, f"see to owners and modes in {quote(str(home))}")
     else:
-        yield from setup_home.provide_layout(home, hands)
-    yield from keys.provide_admin_keys(Store(home), admin_keys, hands)
+        yield from setup_home.provide_layout(home, runner)
+    yield from keys.provide_admin_keys(Store(home), admin_keys, runner)
     if setup_store.is_there(home):
-        yield from mark.provide_mark(Store(home), hands)
-        yield from mark.note_clock(Store(home), hands)
-        yield from old_store.modernise(Store(home), hands)
+        yield from mark.provide_mark(Store(home), runner)
+        yield from mark.note_clock(Store(home), runner)
+        yield from old_store.modernise(Store(home), runner)
     if request.with_schedule:
         for job in schedule.JOBS:
             program = host.program_path(job.program)
-            yield from schedule.provide_schedule(job, program, hands)
+            yield from schedule.provide_schedule(job, program, runner)
     yield from checks.check_sshd()
     yield from checks.check_reach(host.program_path("byteback-receive"))
-    yield from confinement.provide_policy(hands, with_schedule=request.with_schedule)
+    yield from confinement.provide_policy(runner, with_schedule=request.with_schedule)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from byteback.server.setup.steps import Hands, Outcome, found, warning
+from byteback.server.setup.steps import Outcome, StepRunner, found, warning
 from byteback.system import files, host, process
 
 CRON_DIRECTORY = Path("/etc/cron.d")
@@ -68,12 +68,12 @@ SCRUB = Job(
 JOBS = (PRUNE, STATUS, SCRUB)
 
 
-def provide_schedule(job: Job, program: Path, hands: Hands) -> Iterator[Outcome]:
+def provide_schedule(job: Job, program: Path, runner: StepRunner) -> Iterator[Outcome]:
     """See to it that ``program`` runs as the job says."""
     if host.is_systemd_running():
-        yield from _provide_timer(job, program, hands)
+        yield from _provide_timer(job, program, runner)
     else:
-        yield from _provide_cron(job, program, hands)
+        yield from _provide_cron(job, program, runner)
 
 
 def format_cron(job: Job, program: Path) -> str:
@@ -108,37 +108,37 @@ def _quote_for_systemd(word: str) -> str:
     return f'"{plain}"' if plain != word or " " in word or "'" in word else word
 
 
-def _provide_timer(job: Job, program: Path, hands: Hands) -> Iterator[Outcome]:
+def _provide_timer(job: Job, program: Path, runner: StepRunner) -> Iterator[Outcome]:
     if any((units / job.timer).exists() for units in PACKAGED_UNITS):
-        yield from _remove_own(job, hands)
+        yield from _remove_own(job, runner)
     else:
-        yield from _provide_units(job, program, hands)
+        yield from _provide_units(job, program, runner)
     if _is_timer_on(job):
         yield found(f"{job.timer} is enabled and running")
         return
-    yield hands.do(
+    yield runner.do(
         f"enable and start {job.timer}",
         lambda: process.run(["systemctl", "enable", "--now", job.timer]),
     )
 
 
-def _provide_units(job: Job, program: Path, hands: Hands) -> Iterator[Outcome]:
+def _provide_units(job: Job, program: Path, runner: StepRunner) -> Iterator[Outcome]:
     units = {unit: format_unit(unit, program) for unit in (job.service, job.timer)}
     wrong = {name: text for name, text in units.items() if _differs(name, text)}
     if wrong:
-        yield hands.do(
+        yield runner.do(
             f"write {' and '.join(wrong)} in {OWN_UNITS}", lambda: _write_units(wrong)
         )
     else:
         yield found(f"{job.service} and {job.timer} are in {OWN_UNITS}")
 
 
-def _remove_own(job: Job, hands: Hands) -> Iterator[Outcome]:
+def _remove_own(job: Job, runner: StepRunner) -> Iterator[Outcome]:
     """Remove an earlier run's files: they hide the package's, and never change."""
     paths = [OWN_UNITS / job.service, OWN_UNITS / job.timer, job.cron_file]
     own = [path for path in paths if OWN_MARK in (_content(path) or "")]
     if own:
-        yield hands.do(
+        yield runner.do(
             f"remove {' and '.join(map(str, own))}: the package brings its own",
             lambda: _remove(job, own),
         )
@@ -172,17 +172,17 @@ def _is_timer_on(job: Job) -> bool:
     return all(answer.status == 0 for answer in asked)
 
 
-def _provide_cron(job: Job, program: Path, hands: Hands) -> Iterator[Outcome]:
+def _provide_cron(job: Job, program: Path, runner: StepRunner) -> Iterator[Outcome]:
     text, file = format_cron(job, program), job.cron_file
     if is_kept(job, _content(file)):
         yield found(f"{file} {job.does}, and is left as it is")
     elif is_kept(job, _content(job.packaged_cron_file)) and _is_own_or_missing(file):
-        yield from _remove_own(job, hands)  # to which the package's gives way
+        yield from _remove_own(job, runner)  # to which the package's gives way
         yield found(f"{job.packaged_cron_file} {job.does}")
     elif _content(file) == text and file.stat().st_mode & 0o777 == 0o644:
         yield found(f"{file} {job.does}")
     else:
-        yield hands.do(
+        yield runner.do(
             f"write {file}, which {job.does}", lambda: _write_cron(file, text)
         )
     if job is PRUNE and not any(map(process.has_program, CRON_DAEMONS)):

@@ -39,7 +39,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Hands:
+class StepRunner:
     """Carries steps out, or in a dry run only tells them."""
 
     dry_run: bool = False

@@ -13,8 +13,8 @@ from byteback.server.setup.steps import (
     Choice,
     Device,
     Directory,
-    Hands,
     Outcome,
+    StepRunner,
     Volume,
     found,
     warning,
@@ -28,7 +28,7 @@ NEEDED = "user_subvol_rm_allowed"  # without it the byteback user cannot prune
 HARMFUL = ("autodefrag", "clear_cache")
 
 
-def provide(choice: Choice | None, home: Path, hands: Hands) -> Iterator[Outcome]:
+def provide(choice: Choice | None, home: Path, runner: StepRunner) -> Iterator[Outcome]:
     """Make, mount and enter in fstab whatever of the store is missing.
 
     Everything that speaks against it is found before the first change. The mount
@@ -36,11 +36,11 @@ def provide(choice: Choice | None, home: Path, hands: Hands) -> Iterator[Outcome
     in the way of another try.
     """
     if isinstance(choice, Directory):
-        yield from _check_directory(home, hands)
+        yield from _check_directory(home, runner)
     elif choice is None:
-        yield from _repair(home, hands)
+        yield from _repair(home, runner)
     else:
-        yield from _provide_volume(choice, home, hands)
+        yield from _provide_volume(choice, home, runner)
 
 
 def mounted_at(mount_point: Path) -> host.Mount | None:
@@ -50,13 +50,13 @@ def mounted_at(mount_point: Path) -> host.Mount | None:
 
 
 def is_there(home: Path) -> bool:
-    """Whether the home is on a mounted btrfs, so that one can look into the store."""
+    """True if the home is on a mounted btrfs, so that one can look into the store."""
     mounted = host.mount_of(home) if home.is_dir() else None
     return mounted is not None and mounted.fs_type == "btrfs"
 
 
 def is_store_like(directory: Path, uid: int | None) -> bool:
-    """Whether a directory may become the store: empty, or one already.
+    """True if a directory may become the store: empty, or one already.
 
     It is given to the byteback user, so that it must not be anybody else's.
     """
@@ -69,22 +69,24 @@ def is_store_like(directory: Path, uid: int | None) -> bool:
     return store.authorized_keys.exists() or bool(store.hosts())
 
 
-def _provide_volume(volume: Volume, home: Path, hands: Hands) -> Iterator[Outcome]:
+def _provide_volume(
+    volume: Volume, home: Path, runner: StepRunner
+) -> Iterator[Outcome]:
     mounted = mounted_at(home)
     _check_fstab(volume, home)
     if mounted is None:
         _check_mount_point(home)
         setup_volume.check_volume(volume)
-        yield from setup_volume.make_volume(volume, hands)
-        yield hands.do(
+        yield from setup_volume.make_volume(volume, runner)
+        yield runner.do(
             f"mount {quote(str(volume.path))} on {quote(str(home))}",
             lambda: _mount(volume, home),
         )
     else:
         _check_mounted(volume, mounted)
         yield found(f"{quote(str(volume.path))} is mounted on {quote(str(home))}")
-        yield from _ensure_option(mounted, hands)
-    yield from _ensure_fstab(volume, home, hands)
+        yield from _ensure_option(mounted, runner)
+    yield from _ensure_fstab(volume, home, runner)
 
 
 def _mount(volume: Volume, home: Path) -> None:
@@ -131,10 +133,10 @@ def _check_fstab(volume: Volume, home: Path) -> None:
         )
 
 
-def _ensure_option(mounted: host.Mount, hands: Hands) -> Iterator[Outcome]:
+def _ensure_option(mounted: host.Mount, runner: StepRunner) -> Iterator[Outcome]:
     point = Path(mounted.mount_point)
     if NEEDED not in mounted.options:
-        yield hands.do(
+        yield runner.do(
             f"remount {quote(str(point))} with {NEEDED}",
             lambda: filesystem.remount(point, [NEEDED]),
         )
@@ -150,26 +152,26 @@ def _warn_of_harmful(mounted: host.Mount) -> Iterator[Outcome]:
             )
 
 
-def _ensure_fstab(volume: Volume, home: Path, hands: Hands) -> Iterator[Outcome]:
+def _ensure_fstab(volume: Volume, home: Path, runner: StepRunner) -> Iterator[Outcome]:
     entry = fstab.find(str(home))
     if entry is None:
-        yield hands.do(
+        yield runner.do(
             f"add {quote(str(home))} to {quote(str(fstab.PATH))}",
             lambda: _add_to_fstab(volume, home),
         )
         return
-    yield from _ensure_entry(entry, (*setup_volume.mount_options(volume),), hands)
+    yield from _ensure_entry(entry, (*setup_volume.mount_options(volume),), runner)
 
 
 def _ensure_entry(
-    entry: fstab.Entry, options: tuple[str, ...], hands: Hands
+    entry: fstab.Entry, options: tuple[str, ...], runner: StepRunner
 ) -> Iterator[Outcome]:
     missing = missing_options(options, entry.options)
     where = f"the line for {quote(entry.mount_point)} in {quote(str(fstab.PATH))}"
     if not missing:
         yield found(f"{where} is right")
     elif entry.is_ours:
-        yield hands.do(
+        yield runner.do(
             f"add {','.join(missing)} to {where}",
             lambda: _add_options(entry, missing),
         )
@@ -209,7 +211,7 @@ def missing_options(
     )
 
 
-def _check_directory(home: Path, hands: Hands) -> Iterator[Outcome]:
+def _check_directory(home: Path, runner: StepRunner) -> Iterator[Outcome]:
     name = quote(str(home))
     if not home.is_dir():
         raise UsageError(f"there is no directory {name}", hint="make it first")
@@ -220,7 +222,7 @@ def _check_directory(home: Path, hands: Hands) -> Iterator[Outcome]:
     _check_options(name, mounted)
     yield found(f"{name} is on btrfs, mounted with {NEEDED}")
     yield from _warn_of_harmful(mounted)
-    yield from _check_entry(mounted, hands)
+    yield from _check_entry(mounted, runner)
 
 
 def _check_options(name: str, mounted: host.Mount) -> None:
@@ -239,10 +241,10 @@ def _check_options(name: str, mounted: host.Mount) -> None:
         )
 
 
-def _check_entry(mounted: host.Mount, hands: Hands) -> Iterator[Outcome]:
+def _check_entry(mounted: host.Mount, runner: StepRunner) -> Iterator[Outcome]:
     entry = fstab.find(mounted.mount_point)
     if entry is not None:
-        yield from _ensure_entry(entry, (NEEDED,), hands)
+        yield from _ensure_entry(entry, (NEEDED,), runner)
         return
     yield warning(
         f"{quote(str(fstab.PATH))} has no line for {quote(mounted.mount_point)}: make "
@@ -251,28 +253,28 @@ def _check_entry(mounted: host.Mount, hands: Hands) -> Iterator[Outcome]:
     )
 
 
-def _repair(home: Path, hands: Hands) -> Iterator[Outcome]:
+def _repair(home: Path, runner: StepRunner) -> Iterator[Outcome]:
     """The store of a machine that is set up: mount it again, or only check it."""
     entry = fstab.find(str(home))
     if entry is not None and not mounted_at(home):
-        yield from _mount_again(home, entry, hands)
+        yield from _mount_again(home, entry, runner)
         return
     above = mounting.find_unmounted(home)
     if above is not None:  # of a directory in a file system of somebody else's
-        yield hands.do(
+        yield runner.do(
             f"mount {quote(above.spec)} on {quote(above.mount_point)}",
             lambda: filesystem.mount_from_fstab(Path(above.mount_point)),
         )
-        if hands.dry_run:
+        if runner.dry_run:
             return
     mounted = host.mount_of(home) if home.is_dir() else None
     if mounted is not None and mounted.fs_type == "btrfs":
         if entry is not None and entry.is_ours:
             yield found(f"{quote(mounted.device)} is mounted on {quote(str(home))}")
-            yield from _ensure_option(mounted, hands)
-            yield from _ensure_entry(entry, setup_volume.OPTIONS, hands)
+            yield from _ensure_option(mounted, runner)
+            yield from _ensure_entry(entry, setup_volume.OPTIONS, runner)
         else:
-            yield from _check_directory(home, hands)
+            yield from _check_directory(home, runner)
         return
     if presence.read_mark() is not None:
         raise presence.missing(Store(home))
@@ -281,16 +283,18 @@ def _repair(home: Path, hands: Hands) -> Iterator[Outcome]:
     )
 
 
-def _mount_again(home: Path, entry: fstab.Entry, hands: Hands) -> Iterator[Outcome]:
+def _mount_again(
+    home: Path, entry: fstab.Entry, runner: StepRunner
+) -> Iterator[Outcome]:
     _check_mount_point(home)
-    yield hands.do(
+    yield runner.do(
         f"mount {quote(entry.spec)} on {quote(str(home))}",
         lambda: _mount_entry(home),
     )
     mounted = mounted_at(home)
     if mounted is not None:
-        yield from _ensure_option(mounted, hands)
-    yield from _ensure_entry(entry, setup_volume.OPTIONS, hands)
+        yield from _ensure_option(mounted, runner)
+    yield from _ensure_entry(entry, setup_volume.OPTIONS, runner)
 
 
 def _mount_entry(home: Path) -> None:

@@ -10,9 +10,9 @@ from byteback.errors import BytebackError, UsageError, quote
 from byteback.model.size import format_size
 from byteback.server.setup.steps import (
     Device,
-    Hands,
     Image,
     Outcome,
+    StepRunner,
     Volume,
     found,
     warning,
@@ -31,12 +31,12 @@ def check_volume(volume: Volume) -> None:
         _check_image(volume)
 
 
-def make_volume(volume: Volume, hands: Hands) -> Iterator[Outcome]:
+def make_volume(volume: Volume, runner: StepRunner) -> Iterator[Outcome]:
     """See to it that the volume holds a btrfs. ``check_volume`` has passed."""
     if isinstance(volume, Device):
-        yield from _make_on_device(volume, hands)
+        yield from _make_on_device(volume, runner)
     else:
-        yield from _make_image(volume, hands)
+        yield from _make_image(volume, runner)
 
 
 def is_on(volume: Volume, device: str) -> bool:
@@ -101,13 +101,13 @@ def _check_device(device: Device) -> None:
     raise UsageError(f"{name} is not empty, it holds: {kinds}", hint=hint)
 
 
-def _make_on_device(device: Device, hands: Hands) -> Iterator[Outcome]:
+def _make_on_device(device: Device, runner: StepRunner) -> Iterator[Outcome]:
     name = quote(str(device.path))
     if not needs_format(device):
         kept = ", which --format does not touch" if device.may_format else ""
         yield found(f"{name} holds a btrfs labelled 'byteback'{kept}")
         return
-    yield hands.do(
+    yield runner.do(
         f"make a btrfs on {name}",
         lambda: filesystem.make_btrfs(device.path, force=device.may_format),
     )
@@ -139,7 +139,7 @@ def _check_image(image: Image) -> None:
             )
 
 
-def _make_image(image: Image, hands: Hands) -> Iterator[Outcome]:
+def _make_image(image: Image, runner: StepRunner) -> Iterator[Outcome]:
     name = quote(str(image.path))
     if image.path.exists():
         size = image.path.stat().st_size
@@ -155,7 +155,7 @@ def _make_image(image: Image, hands: Hands) -> Iterator[Outcome]:
             f"are free around {name}: backups will fail when that disc is full, "
             "for pruning cannot see it coming; make room, or use a smaller image"
         )
-    yield hands.do(
+    yield runner.do(
         f"make the image {name}, {format_size(size)} (it takes space as it fills)",
         lambda: filesystem.make_image(image.path, size),
     )

@@ -126,7 +126,7 @@ def _read_record(store: Store) -> Record:
 
 
 def _is_worth_writing(before: Record, after: Record) -> bool:
-    """Whether the clock's state has changed, or an hour has passed in it."""
+    """True if the clock's state has changed, or an hour has passed in it."""
     if before.doubted is None or after.doubted is None:
         return True
     return after.doubted_s < before.doubted_s or (

@@ -98,7 +98,7 @@ def missing(store: Store) -> StoreError:
 
 
 def _is_mark(found: Identity | None) -> bool:
-    """Whether what is at the store's place is the store, as far as that is known."""
+    """True if what is at the store's place is the store, as far as that is known."""
     mark = read_mark()
     return found is not None and mark in (None, found)
 

@@ -75,7 +75,7 @@ class Fault(NamedTuple):
     is_safety: bool = False  # nothing is served until it is put right
 
     def is_about(self, host: str | None) -> bool:
-        """Whether the settings of ``host`` lack the key."""
+        """True if the settings of ``host`` lack the key."""
         if self.host is None or host is None:
             return self.host is None
         return is_same_host(self.host, host)
@@ -259,7 +259,7 @@ def _error_of(key: str, value: object, host: str | None) -> UsageError | None:
 
 
 def _is_about_safety(key: str) -> bool:
-    """Whether a key is, or was meant to be, one on which safety depends."""
+    """True if a key is, or was meant to be, one on which safety depends."""
     from difflib import get_close_matches
 
     name = key.lower()

@@ -92,7 +92,7 @@ def finished_since(store: Store, host: str) -> int | None:
 
 
 def current_is_whole(store: Store, host: str) -> bool:
-    """Whether ``current`` holds a finished backup, the newest copy of all.
+    """True if ``current`` holds a finished backup, the newest copy of all.
 
     Of a tree that the old tool left nothing is known: it counts as whole only if there
     is no snapshot to be preferred.
@@ -178,7 +178,7 @@ def _start(store: Store) -> str:
 
 
 def _is_same(one: str, other: str) -> bool:
-    """Whether two starts are one, as far as both tell."""
+    """True if two starts are one, as far as both tell."""
     boots, mounts = zip(one.partition("/")[::2], other.partition("/")[::2], strict=True)
     return boots[0] == boots[1] and (mounts[0] == mounts[1] or "" in mounts)
 

@@ -58,7 +58,7 @@ def token(store: Store, host: str, *, push: str | None = None) -> str:
 
 
 def is_base(store: Store, host: str, base: str) -> bool:
-    """Whether ``base`` names what ``current`` holds, or the transfer that made it."""
+    """True if ``base`` names what ``current`` holds, or the transfer that made it."""
     name = _read(store, host)
     if name is None or len(base) != len(name.token):
         return False

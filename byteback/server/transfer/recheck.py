@@ -14,7 +14,7 @@ from pathlib import Path
 from byteback import log
 
 # A time that no file of a client's has; the next transfer sets the right one.
-DOUBTED_NS = 1
+INVALID_MTIME_NS = 1
 
 
 def doubt_recent(tree: Path, since: float) -> int:
@@ -28,7 +28,7 @@ def doubt_recent(tree: Path, since: float) -> int:
     try:
         for _, _, names, directory in os.fwalk(tree, follow_symlinks=False):
             for name in names:
-                count += _doubt(name, directory, since)
+                count += _recheck(name, directory, since)
     except (OSError, RecursionError) as error:
         log.audit("WARNING", what="files in doubt", tree=tree, reason=error)
     return count
@@ -36,11 +36,11 @@ def doubt_recent(tree: Path, since: float) -> int:
 
 def doubt(directory: int, name: str, status: os.stat_result) -> None:
     """Give a file in an open directory a time that is wrong. Raises OSError."""
-    times = (status.st_atime_ns, DOUBTED_NS)
+    times = (status.st_atime_ns, INVALID_MTIME_NS)
     os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
 
 
-def _doubt(name: str, directory: int, since: float) -> bool:
+def _recheck(name: str, directory: int, since: float) -> bool:
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode) or status.st_ctime < since:
         return False

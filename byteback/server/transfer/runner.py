@@ -50,7 +50,7 @@ class Measured:
 
 
 def is_confined(settings: ServerSettings) -> bool:
-    """Whether transfers are confined by the kernel here, after the policy.
+    """True if transfers are confined by the kernel here, after the policy.
 
     Raises PolicyError where the policy requires it and the kernel cannot.
     """
@@ -191,7 +191,7 @@ def run(
     finally:
         # A client that takes its own transfer over now is to save no rsync from
         # SIGKILL that it has made deaf to SIGTERM.
-        with signals.postponed():
+        with signals.defer_signals():
             process.stop_group(running)
             process.reap_orphans()
     after = _io_counters()

@@ -72,7 +72,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
         finally:
             # A client that takes its own transfer over sends a signal at a moment of
             # its choice (D10): not in the middle of this, which says what it took.
-            with signals.postponed():
+            with signals.defer_signals():
                 try:
                     _record(store, host, result, command.push, disc)
                 except BytebackError:

@@ -70,7 +70,7 @@ class Watch:
         step = self._start.total_bytes // 100
         if is_short or taken.data + taken.metadata >= self._noted + step:
             self._noted = taken.data + taken.metadata
-            ledger.note_taken(self._store, self._number, taken, hurried=True)
+            ledger.note_taken(self._store, self._number, taken, short_timeout=True)
         if is_short:
             self._stop(self._allowance, taken)
 
@@ -185,7 +185,9 @@ class Watch:
                 "kept",
             )
         self._is_stopped = True  # which is written again when it has ended
-        ledger.note_taken(self._store, self._number, taken, stopped=True, hurried=True)
+        ledger.note_taken(
+            self._store, self._number, taken, stopped=True, short_timeout=True
+        )
         amount = format_size(taken.data + taken.metadata)
         host = quote(self._host)
         what = (

@@ -42,12 +42,12 @@ def find_btrfs(signatures: Sequence[Signature]) -> Signature | None:
 
 
 def is_block_device(path: Path) -> bool:
-    """Whether ``path`` is, or is a link to, a block device."""
+    """True if ``path`` is, or is a link to, a block device."""
     return path.exists() and stat.S_ISBLK(path.stat().st_mode)
 
 
 def is_busy(device: Path) -> bool:
-    """Whether the kernel has the block device in use: mounted, swap, RAID, LVM.
+    """True if the kernel has the block device in use: mounted, swap, RAID, LVM.
 
     open(2): O_EXCL without O_CREAT on a block device fails with EBUSY then, in
     whichever mount namespace the mount is. Raises OSError for other failures.
@@ -65,7 +65,7 @@ def is_busy(device: Path) -> bool:
 
 
 def is_same_device(one: Path | str, other: Path | str) -> bool:
-    """Whether two names mean one block device."""
+    """True if two names mean one block device."""
     try:
         return os.stat(one).st_rdev == os.stat(other).st_rdev != 0  # noqa: PTH116
     except OSError:

@@ -36,7 +36,7 @@ class Subvolume(NamedTuple):
 
     @property
     def is_untouched(self) -> bool:
-        """Whether it is still what was snapshotted, writable or not."""
+        """True if it is still what was snapshotted, writable or not."""
         return any(self.parent_uuid) and self.changed <= self.made
 
 
@@ -55,7 +55,7 @@ def read(fd: int) -> Subvolume | None:
 
 
 def is_read_only(fd: int) -> bool:
-    """Whether the subvolume whose top directory is ``fd`` is frozen. Raises OSError."""
+    """True if the subvolume whose top directory is ``fd`` is frozen. Raises OSError."""
     return bool(_read_flags(fd) & _READ_ONLY)
 
 

@@ -85,7 +85,7 @@ class Unlinked(NamedTuple):
     target: str  # another name of the file, as it was sent
 
     @property
-    def complaint(self) -> str:
+    def stderr_tail(self) -> str:
         """rsync's own words."""
         return f'link "{self.path}" => {self.target} failed: Too many links'
 
@@ -111,8 +111,8 @@ class Outcome:
     bytes_received: int = 0
     files_created: int = 0  # of all, those that the other side did not have
     problems: tuple[str, ...] = ()  # rsync's complaints about single files
-    complaint: tuple[str, ...] = ()  # its last lines on standard error
-    remarks: tuple[str, ...] = ()  # what ssh and the other side said there
+    stderr_tail: tuple[str, ...] = ()  # its last lines on standard error
+    remote_messages: tuple[str, ...] = ()  # what ssh and the other side said there
     size_sent: int = 0  # bytes of the files that were sent, themselves
     # What is gone here may still be there: after some errors rsync deletes nothing.
     kept_deleted: bool = False
@@ -128,14 +128,16 @@ class Outcome:
         """
         if self.is_success:
             return self.problems
-        others = [line for line in self.remarks if not _VANISHED.match(line)]
+        others = [line for line in self.remote_messages if not _VANISHED.match(line)]
         said = (*self.problems, *others)
         return said if said or self.unlinked else (self.meaning,)
 
     @property
     def has_problems(self) -> bool:
-        """Whether anything is said of files, but for what is unlinked."""
-        return bool(self.problems or set(map(_VANISHED.match, self.remarks)) & {None})
+        """True if anything is said of files, but for what is unlinked."""
+        return bool(
+            self.problems or set(map(_VANISHED.match, self.remote_messages)) & {None}
+        )
 
     @property
     def is_success(self) -> bool:
@@ -144,7 +146,7 @@ class Outcome:
 
     @property
     def is_retryable(self) -> bool:
-        """Whether trying again may help. A killed rsync or ssh counts."""
+        """True if trying again may help. A killed rsync or ssh counts."""
         return self.status in RETRYABLE or self.status < 0 or self.status > SIGNALLED
 
     @property
@@ -180,7 +182,7 @@ def transfer(
     rsync is stopped first.
     """
     said, complained = _Said(on_progress, on_line), _Complained()
-    with signals.held():
+    with signals.block_signals():
         running = process.start(
             argv,
             stdin=process.NULL if stdin is None else stdin,
@@ -196,7 +198,7 @@ def transfer(
         )
         reader.start()
         try:
-            with signals.let_through():
+            with signals.allow_signals():
                 is_stalled = _follow(running, said, patience_s)
                 status = running.wait()
         finally:
@@ -214,8 +216,8 @@ def transfer(
         bytes_sent=count("Total bytes sent", 0),
         bytes_received=count("Total bytes received", 0),
         problems=tuple(complained.problems),
-        complaint=tuple(complained.tail),
-        remarks=tuple(complained.remarks),
+        stderr_tail=tuple(complained.tail),
+        remote_messages=tuple(complained.remote_messages),
         kept_deleted=said.kept_deleted,
         unlinked=tuple(complained.unlinked),
         is_stalled=is_stalled,
@@ -323,7 +325,7 @@ class _Complained:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.tail: list[str] = []
-        self.remarks: list[str] = []
+        self.remote_messages: list[str] = []
         self.unlinked: list[Unlinked] = []
 
     def read(self, stream: IO[bytes]) -> None:
@@ -345,6 +347,6 @@ class _Complained:
             if len(self.problems) < MAX_PROBLEMS:
                 self.problems.append(line.removeprefix("rsync: "))
         elif not line.startswith("rsync "):
-            self.remarks.append(line)
+            self.remote_messages.append(line)
             # The first and the last: a banner may come before what counts.
-            del self.remarks[MAX_REMARKS:-MAX_REMARKS]
+            del self.remote_messages[MAX_REMARKS:-MAX_REMARKS]

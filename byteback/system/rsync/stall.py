@@ -45,7 +45,7 @@ class Watch:
         self.has_stalled = False
 
     def is_stalled(self) -> bool:
-        """Whether nothing has happened for all the time that it may take."""
+        """True if nothing has happened for all the time that it may take."""
         now = time.monotonic()
         self._idle_s += min(now - self._asked, self._longest_s)
         self._asked = now

@@ -61,7 +61,7 @@ sys.exit(runner.run(["rsync", *words], directory, rights, policy, None).status %
 
 
 @dataclass(frozen=True)
-class Heard:
+class RsyncOutput:
     """How a session ended, and every byte that the client got."""
 
     status: int
@@ -129,13 +129,13 @@ class World:
         stdin: bytes = b"",
         timeout_s: float = 60,
         env: dict[str, str] | None = None,
-    ) -> Heard:
+    ) -> RsyncOutput:
         """One session with the client's real key, and what it brought."""
         if isinstance(command, str):
             command = self.fill_in(command).encode()
         return run([*self.ssh_words(*options), "--", command], stdin, timeout_s, env)
 
-    def rsync(self, raw: str, *words: str, cwd: Path | None = None) -> Heard:
+    def rsync(self, raw: str, *words: str, cwd: Path | None = None) -> RsyncOutput:
         """The client's rsync, with ``raw`` run at the other end, whatever it would ask.
 
         ``words`` are for the client's rsync; the remote side is "h:".
@@ -148,7 +148,7 @@ class World:
         assert b"Traceback" not in heard.stderr, heard
         return heard
 
-    def say(self, raw: str, said: tuple[bytes, ...]) -> Heard:
+    def say(self, raw: str, said: tuple[bytes, ...]) -> RsyncOutput:
         """Run ``raw`` at the other end and say all of ``said``, come what may."""
         env = {"RAW": self.fill_in(raw), "DEFENCE": self.defence, "PATH": SEARCH_PATH}
         argv = ["timeout", "-k", "2", "15", str(self.remote_shell())]
@@ -171,7 +171,7 @@ class World:
             status = session.wait()
             for stream in (stdout, stderr):
                 stream.seek(0)
-            heard = Heard(status, stdout.read(), stderr.read())
+            heard = RsyncOutput(status, stdout.read(), stderr.read())
             assert b"Traceback" not in heard.stderr, heard
             return heard
 
@@ -236,7 +236,7 @@ class World:
                 found[str(here / name)] = describe(here / name)
         return found
 
-    def check(self, *heard: Heard) -> None:
+    def check(self, *heard: RsyncOutput) -> None:
         """Nothing was changed that is not the client's, and nothing got out."""
         before, after = self.before, self.fingerprint()
         if self.defence == "landlock alone":
@@ -301,7 +301,7 @@ def run(
     timeout_s: float = 60,
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
-) -> Heard:
+) -> RsyncOutput:
     """Run a client's program to its end."""
     done = subprocess.run(
         ["timeout", "-k", "2", str(timeout_s), *argv],
@@ -311,7 +311,7 @@ def run(
         env={"PATH": SEARCH_PATH, "HOME": "/root", **(env or {})},
         cwd=cwd,
     )
-    return Heard(done.returncode, done.stdout, done.stderr)
+    return RsyncOutput(done.returncode, done.stdout, done.stderr)
 
 
 def wait_for_an_answer(session: subprocess.Popen[bytes], stdout: int) -> None:
