@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from email.message import EmailMessage
-from email.policy import SMTP
 from pathlib import Path
 
 from byteback.errors import NotSetUpError
@@ -29,6 +27,10 @@ def send(to: str, subject: str, text: str) -> None:
             f"mail to {to} cannot be sent: there is no {SENDMAIL}",
             hint="install a mail transport, such as msmtp-mta, nullmailer or postfix",
         )
+    # Late: a backup that sends no mail must not take memory for it.
+    from email.message import EmailMessage
+    from email.policy import SMTP
+
     message = EmailMessage()
     message["To"] = to
     message["Subject"] = subject
