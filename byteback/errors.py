@@ -174,7 +174,7 @@ class BusyError(BytebackError):
 
 
 class StoreUnavailableError(BusyError):
-    """What a client is told of a StoreError: it comes again later, and goes on then."""
+    """A StoreError for the client: it comes again later, and goes on then."""
 
     level = "error"
 

@@ -185,7 +185,7 @@ def _tell(*, check: bool, mail_failure: bool) -> None:
 
 
 def _notify(text: str, *, verbose: bool) -> None:
-    """Log something, and have cron mail it: nobody may read the log."""
+    """Log something, and have cron mail it: the log may never be read."""
     logger.warning("%s", text)
     if not (verbose or sys.stderr.isatty()):  # where the log is shown already
         click.echo(f"byteback-backup: note: {text}", err=True)

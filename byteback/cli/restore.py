@@ -71,7 +71,7 @@ class Options:
 
     @property
     def query(self) -> Query:
-        """What is looked for. Only a listing can show every copy."""
+        """The scope of the search. Only a listing can show every copy."""
         scope = "versions" if self.every_version else "newest"
         if self.verbose and not self.as_restore:
             scope = "copies"
@@ -255,7 +255,7 @@ def _start(options: Options) -> Path:
 
 
 def _show(done: run.Restored) -> None:
-    """What a dry run foresees, and what a run left undone."""
+    """Show what a dry run foresees, and what a run left undone."""
     for change in done.changes:
         click.echo(f"{change.action:<8}{escape(change.path)}")
     for change in done.kept:
@@ -274,7 +274,7 @@ def _show(done: run.Restored) -> None:
 
 
 def _confirmation(options: Options) -> Callable[[str], bool] | None:
-    """Who is asked before files are replaced; None where nobody has to be."""
+    """The question before files are replaced; None where there is none to ask."""
     if options.yes or options.dry_run or not (options.in_place or options.to):
         return None
     if sys.stdin.isatty():
@@ -286,7 +286,7 @@ def _confirmation(options: Options) -> Callable[[str], bool] | None:
 
 def _refuse(what: str) -> NoReturn:
     raise UsageError(
-        f"{what} and nobody is there to ask",
+        f"{what} and there is no terminal to ask on",
         hint="add --yes if that is what you want; --dry-run shows it beforehand",
     )
 

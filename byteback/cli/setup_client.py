@@ -124,7 +124,7 @@ def command(
 
 
 def format_outcome(outcome: Outcome) -> str:
-    """What was done, how to recognise it later, and what comes next."""
+    """Describe the result, how to recognise it later, and the next step."""
     done = _DONE.get(outcome.result, _DONE["enrolled"])
     return "\n".join(
         [
@@ -139,7 +139,7 @@ def format_outcome(outcome: Outcome) -> str:
 
 
 def format_schedule(schedule: Schedule) -> str:
-    """What starts backups from now on, if anything, and what to do about it."""
+    """Describe what starts backups from now on, and what to do about it."""
     own = escape(", ".join(map(str, schedule.own_lines)))
     if schedule.state == "off":
         also = f", but for {own}" if own else ""

@@ -20,7 +20,7 @@ from byteback.model.rsync_flags import StrayWordError, collapse
 logger = logging.getLogger(__name__)
 
 DIRECTORY = Path("/etc/byteback")
-RUN_DIRECTORY = Path("/run/byteback")  # root's: nobody else can put things there
+RUN_DIRECTORY = Path("/run/byteback")  # root's: no other user can put files there
 AUTO, ZSTD, NONE = "auto", "zstd", "none"
 COMPRESSION = (AUTO, ZSTD, NONE)  # whether rsync compresses what it sends
 FULL_EVERY_DAYS = 7
@@ -34,7 +34,7 @@ ALWAYS_GIVEN = frozenset(
 
 @dataclass(frozen=True)
 class Files:
-    """Where each file is. Only tests use another directory than the default."""
+    """The paths of all files. Only tests use another directory than the default."""
 
     directory: Path = DIRECTORY
 

@@ -24,7 +24,7 @@ class Reading(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is remembered between two looks at the clock."""
+    """The memory between two looks at the clock."""
 
     trusted: Reading | None = None  # the last one that was right
     doubted: Reading | None = None  # the last one since a jump
@@ -63,7 +63,7 @@ def judge(record: Record, now: Reading, evidence: Iterable[float] = ()) -> Judge
 
 
 def confirm(record: Record, now: Reading) -> Record:
-    """What to remember of a clock that is right.
+    """The new memory after a clock that is right.
 
     The old record while it is recent: it need not be written anew.
     """

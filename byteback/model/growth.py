@@ -25,7 +25,7 @@ JUDGED_S = 30 * 86400.0  # after that a change is how things are now
 
 @dataclass(frozen=True)
 class Rules:
-    """What counts as sudden."""
+    """The limits beyond which a change is sudden."""
 
     growth_factor: float = 2.0
     growth_percent: float = 1.0  # of the store
@@ -71,7 +71,7 @@ class Backup:
         return self.pushes[-1].ended if self.pushes else self.began
 
     def add(self, push: Push) -> None:
-        """Count one more push; an end that nobody recorded came before it."""
+        """Count one more push; an end that was not recorded came before it."""
         if self.pushes and math.isinf(self.pushes[-1].ended):
             self.pushes[-1] = replace(self.pushes[-1], ended=push.started)
         self.pushes.append(push)
@@ -91,7 +91,7 @@ class Shrinkage:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said of a host's recent backups."""
+    """The judgement on a host's recent backups."""
 
     blamed: Taken = Taken()  # of backups that were suddenly larger
     blamed_since: float | None = None
@@ -100,14 +100,14 @@ class Verdict:
 
 
 class Origin(NamedTuple):
-    """What a host's earliest recorded backups are judged by."""
+    """The measure for a host's earliest recorded backups."""
 
     oldest_snapshot: float | None = None  # time of the oldest that is still there
     baseline: Taken | None = None  # what those before the record took (D41)
 
 
 class Step(NamedTuple):
-    """What was written between two snapshots."""
+    """The bytes written between two snapshots."""
 
     seconds: float
     taken: Taken
@@ -154,9 +154,9 @@ def judge(
     rules: Rules,
     origin: Origin = Origin(),  # noqa: B008 # a value that never changes
 ) -> Verdict:
-    """What stands out among a host's backups of the last 30 days.
+    """Judge a host's backups of the last 30 days.
 
-    ``store`` is the size of the whole store. A host whose first backups nobody
+    ``store`` is the size of the whole store. A host whose first backups were not
     recorded is judged by its baseline until there are enough others, and where there
     is none yet by the share of the store alone.
     """
@@ -177,7 +177,7 @@ def needs_baseline(
 
 
 def largest_step(steps: Sequence[Step]) -> Taken:
-    """What a usual backup took at most, by what was written between snapshots.
+    """The most that a usual backup took, by what was written between snapshots.
 
     Those that are far apart show many backups at once, and count only if no others
     are left.
@@ -198,7 +198,7 @@ def allowance(
     rules: Rules,
     origin: Origin = Origin(),  # noqa: B008 # a value that never changes
 ) -> Allowance | None:
-    """What a backup that begins or goes on now may take, or None if it is approved.
+    """The room that a running backup may take, or None if it is approved.
 
     ``current`` is what it has taken before its line broke, and no part of
     ``backups``. A first backup is measured like any other; it is for the caller to
@@ -266,7 +266,7 @@ class _History:
         """When a backup had become larger at the latest; None if it has not.
 
         Not when it began: a client can begin small, or only connect, and go on when
-        nobody looks any more.
+        no administrator looks any more.
         """
         if not (backup.was_stopped or self.is_larger(backup.taken)):
             return None
@@ -302,7 +302,7 @@ def _look_back(backups: Sequence[Backup], now: float, past: _History) -> Verdict
             if shrinkage is None:
                 shrinkage = Shrinkage(backup.began, backup.names, past.usual_names)
         else:
-            shrinkage = None  # what was missing is back, or nobody minds
+            shrinkage = None  # what was missing is back, or was approved
             past.names.append(backup.names)
     return Verdict(blamed, since, shrinkage, is_guess)
 

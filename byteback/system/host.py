@@ -102,7 +102,7 @@ def full_host_name() -> str:
 
 
 def machine_id(path: Path = MACHINE_ID) -> str | None:
-    """What tells this machine from any copy of it; None if it has no such thing.
+    """An identity that tells this machine from a copy; None if it has none.
 
     systemd mounts one over the file that is another one after each start, where /etc
     cannot be written to (machine-id(5)): that tells nothing.

@@ -1,13 +1,13 @@
-"""What the kernel knows of open files and their file systems, beyond Python's os."""
+"""Facts of the kernel about open files and file systems, beyond Python's os."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 
-# f_type of statfs(2): local discs whose inode numbers stay, and whose ctimes nobody can
-# set. Overlays change numbers when a file is copied up; network file systems and FUSE
-# tell what another machine or program says.
+# f_type of statfs(2): local discs whose inode numbers stay, and whose ctimes no program
+# can set. Overlays change numbers when a file is copied up; network file systems and
+# FUSE tell what another machine or program says.
 _STABLE = frozenset(
     {
         0xEF53,  # ext2, ext3, ext4

@@ -14,7 +14,7 @@ from pathlib import Path
 
 TABLE = Path("/proc/self/mountinfo")
 
-# What the kernel shows of itself: no files of anybody's.
+# The kernel shows itself there: they hold no user's files.
 KERNEL = frozenset(
     {
         *("proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "cpuset"),
@@ -63,7 +63,7 @@ class Mount:
 
     @property
     def is_kernel(self) -> bool:
-        """True if it holds no files of anybody's."""
+        """True if it holds no user's files."""
         return self.fs_type in KERNEL
 
     @property
@@ -145,7 +145,7 @@ def hiding(points: Sequence[str]) -> Callable[[], None]:
 
     What is below a mount point shows there then. Only root can do that, and not in
     every container; where it is impossible the child sees what it saw before. No
-    server of a file system is asked anything, and everybody else keeps the mounts.
+    server of a file system is asked anything, and other processes keep the mounts.
     """
     libc = ctypes.CDLL(None)
     encoded = [os.fsencode(point) for point in points]

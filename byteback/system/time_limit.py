@@ -44,7 +44,7 @@ Answer = object  # what the function returned, Failed or SILENT
 def ask(
     questions: Sequence[Callable[[], object]], limit_s: float
 ) -> list[object | Failed | Silent]:
-    """What each function returns, all of them at the same time, as JSON can hold it.
+    """Call all functions at the same time; return their results, as JSON holds them.
 
     Raises OSError if no more processes can be made.
     """

@@ -1,4 +1,4 @@
-"""How the server says on standard error that it has not done what was asked.
+"""The server's words on standard error for a request that was not done.
 
 ``byteback-receive: error: what happened`` or ``byteback-receive: busy: ...``, and
 ``  hint: what to do`` in the next line: the form in which all programs complain, as
@@ -46,7 +46,7 @@ def is_busy(line: str) -> bool:
 
 
 def parse_failure(lines: Sequence[str]) -> tuple[str, ...]:
-    """What the server said last, from its sentence on, without the mark before it.
+    """The server's last failure, from its sentence on, without the mark before it.
 
     All the lines where it said nothing of the kind.
     """
@@ -91,7 +91,7 @@ def parse_reason(lines: Sequence[str]) -> str | None:
 
 
 def parse_hint(lines: Sequence[str]) -> str | None:
-    """What the server says that can be done about it."""
+    """The server's hint."""
     for line in lines:
         if line.strip().startswith(_HINT):
             return line.strip().removeprefix(_HINT)

@@ -1,4 +1,4 @@
-"""What a server answers to a new client: one JSON object a line.
+"""The answers of a server to a new client: one JSON object a line.
 
 A reader ignores keys that it does not know, so that either side may be the newer.
 """
@@ -53,7 +53,7 @@ class End(NamedTuple):
     current_is_whole: bool  # False: the last transfer into current never finished
     incomplete: tuple[
         str, ...
-    ] = ()  # snapshots that lack files: nobody could read them
+    ] = ()  # snapshots that lack files: the client could not read them
     size: int | None = None  # bytes, where they were asked for
 
 

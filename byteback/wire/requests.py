@@ -1,4 +1,4 @@
-"""What a client may ask of a server.
+"""The requests of a client to a server.
 
 A request is the command of one ssh session. The server's side must serve the clients
 of the Ruby tool too (0.2.8 to 0.4), which join words with single spaces and quote
@@ -30,7 +30,7 @@ _QUOTED_PRINTABLE = re.compile(rb"=([0-9A-Fa-f]{2})")
 
 
 class Ping(NamedTuple):
-    """Is anybody there? With ``json`` the server answers a Hello."""
+    """A test of the connection. With ``json`` the server answers a Hello."""
 
     json: bool = False
     probe: bool = False  # with json: see probe.py for what follows
@@ -138,7 +138,7 @@ def new_push() -> str:
 def format_push_program(
     push: str | None = None, base: str | None = None, machine: str | None = None
 ) -> str:
-    """What a new client gives rsync as --rsync-path for one transfer.
+    """The --rsync-path with which a new client makes one transfer.
 
     ``push`` is a number of its own, ``base`` what it takes ``current`` to be, where it
     sends only changes, and ``machine`` is Push's. Older servers know none of them.
@@ -149,7 +149,7 @@ def format_push_program(
 
 
 def format_pull_program(snapshot: str) -> str:
-    """What a new client gives rsync as --rsync-path to read from one snapshot."""
+    """The --rsync-path with which a new client reads from one snapshot."""
     return f"byteback-restore --fake-super --snapshot {check_snapshot(snapshot)}"
 
 

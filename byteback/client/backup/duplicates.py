@@ -1,4 +1,4 @@
-"""What a backup would send twice: bind mounts, and read-only snapshots (D39).
+"""Finds what a backup would send twice: bind mounts, read-only snapshots (D39).
 
 Several mounts can show the same directory of one file system. And on btrfs, snapshots
 of what is sent stand in directories that are sent, each as large as the original.
@@ -74,7 +74,7 @@ def read_subvolumes(table: Sequence[Mount]) -> list[Subvolumes]:
 
 
 def find_nested(view: View, subvolumes: Sequence[Subvolumes]) -> list[str]:
-    """Where subvolumes begin that are not mounted there."""
+    """The paths at which subvolumes begin that are not mounted there."""
     points = {mount.point for mount in view.table}
     return [
         path
@@ -86,7 +86,7 @@ def find_nested(view: View, subvolumes: Sequence[Subvolumes]) -> list[str]:
 
 
 def find(view: View, subvolumes: Sequence[Subvolumes]) -> list[Duplicate]:
-    """What is sent from elsewhere already, sorted by path."""
+    """The directories that are sent from elsewhere already, sorted by path."""
     binds = _find_binds(view)
     rest = View(
         view.table,
@@ -168,7 +168,7 @@ def _shown_elsewhere(
 
 
 def _place_in(mount: Mount, other: Mount) -> str | None:
-    """Where ``mount`` shows the directory that is the root of ``other``, if it does."""
+    """The path at which ``mount`` shows the root of ``other``, if it does."""
     if mount.device != other.device or not is_below(other.root, mount.root):
         return None
     rest = other.root[len(mount.root.rstrip("/")) :].strip("/")
@@ -219,7 +219,7 @@ def _is_frozen(subvolume: Nested) -> bool:
 
 
 def _places(one: Nested, device: str, view: View) -> Iterator[str]:
-    """Where a subvolume can be seen, and is sent."""
+    """The path at which a subvolume can be seen, and is sent."""
     for mount in view.table:
         if mount.device == device and is_below(one.path, mount.root):
             rest = one.path[len(mount.root.rstrip("/")) :].strip("/")

@@ -1,4 +1,4 @@
-"""What a backup leaves out by itself, mount points aside: caches, its own store."""
+"""The automatic excludes, mount points aside: caches, the machine's own store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIMIT_S = 10.0
 
 
 def find() -> dict[str, bool]:
-    """What this machine has of all that, and whether it is a directory.
+    """The automatic excludes that exist here, and whether each is a directory.
 
     All of it where a file system does not answer: a rule too many does no harm.
     """

@@ -1,4 +1,4 @@
-"""What is mounted on this machine, and what of that a backup sends (D35).
+"""Decides which mounts of this machine a backup sends (D35).
 
 Types and places come from the mount table. Of file systems that another machine or
 program answers for, only those are looked at that rsync would meet, with a time limit.
@@ -26,7 +26,7 @@ Trouble = time_limit.Failed | time_limit.Silent
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a backup was asked for, as far as mount points go."""
+    """The request for a backup, as far as mount points go."""
 
     sources: Sequence[str]
     is_automatic: bool = True  # whether file systems that are on no disc are left out
@@ -36,7 +36,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What follows from the mounts. Rules are filter rules of rsync's."""
+    """The consequences of the mounts. Rules are rsync's filter rules."""
 
     first: tuple[str, ...] = ()  # rules that come before all others
     automatic: tuple[str, ...] = ()  # and those that come last

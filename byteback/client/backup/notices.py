@@ -39,7 +39,7 @@ def note(left_out: Sequence[LeftOut], state: Path = STATE) -> None:
 
 
 def sentence(left_out: Sequence[LeftOut]) -> str:
-    """What is left out, and why."""
+    """A path that is left out, and the reason."""
     shown = [one.text for one in left_out[:SHOWN]]
     more = len(left_out) - SHOWN
     if more > 0:

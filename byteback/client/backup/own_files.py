@@ -14,7 +14,7 @@ _SENT = re.compile(r"\d+ (\S{11}) (.+)", re.DOTALL)
 
 
 class Sent(NamedTuple):
-    """What rsync prints of a name as it sends it."""
+    """The form in which rsync prints a name that it sends."""
 
     flags: str  # rsync(1), --itemize-changes
     name: str  # below /; a directory's ends in a slash

@@ -24,7 +24,7 @@ _MERGE = re.compile(rb"(?:merge(?=[ _,])|\.),?([^ _]*)[ _](.+)", re.DOTALL)
 
 
 class _Dialect(NamedTuple):
-    """How rsync reads the rules of a file."""
+    """The way in which rsync reads the rules of a file."""
 
     clears: tuple[bytes, ...]  # the rules that empty all
     merges: bool = False  # whether a rule can name another file
@@ -91,7 +91,7 @@ class RuleFiles:
 
 
 def _merged(modifiers: bytes) -> _Dialect:
-    """How a file that another one merges is read."""
+    """The way in which a file that another one merges is read."""
     if b"C" in modifiers:
         return _PATTERNS._replace(by_words=True)
     if b"-" in modifiers or b"+" in modifiers:
@@ -108,7 +108,7 @@ def _rules(data: bytes, dialect: _Dialect) -> Iterator[tuple[int, bytes]]:
 
 
 def _read(path: Path) -> bytes:
-    """What a file of rules holds. It may be in any encoding, as file names are."""
+    """The contents of a file of rules, in any encoding, as file names are."""
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE + 1)

@@ -1,4 +1,4 @@
-"""What a backup sends: one immutable value, made anew for each backup (D35).
+"""The selection of a backup: one immutable value, made for each backup (D35).
 
 The first rule that matches a name decides. In their order:
 
@@ -37,7 +37,7 @@ ONE_FILE_SYSTEM = ("", "-x", "-xx")
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for: the sources as given, and what to leave out."""
+    """The request of a command line: the sources as given, and what to leave out."""
 
     sources: Sequence[str] = ("/",)
     excludes: Sequence[str] | None = None  # None: what byteback leaves out by itself
@@ -55,7 +55,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is sent, as rsync is told it. Equal selections send the same names."""
+    """The selection as rsync is told it. Equal selections send the same names."""
 
     sources: tuple[str, ...] = ()  # absolute, without links above them
     bounds: tuple[str, ...] = ()  # filter rules: 1. in the order above
@@ -166,7 +166,7 @@ class _Machine:
         return mount_points.boundaries([*points, *inner], self._sources)
 
     def duplicates(self, crossed: Sequence[str]) -> list[Duplicate]:
-        """What is sent from another place, too; nothing is behind ``crossed``."""
+        """The paths that are sent from another place too; not beyond ``crossed``."""
         return duplicates.find(self._view(crossed), self._subvolumes)
 
     def _view(self, crossed: Sequence[str]) -> View:
@@ -226,7 +226,7 @@ def _let_through(selection: Selection, directories: Collection[str]) -> frozense
 
 
 def _told_of(one: Duplicate) -> LeftOut:
-    """What is told: once for all snapshots of an original, for others will follow."""
+    """The notices: one for all snapshots of an original, for others will follow."""
     if one.is_snapshot:
         text = f"read-only snapshots of {quote(one.original)}"
         return LeftOut(text, text)

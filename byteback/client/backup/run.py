@@ -64,7 +64,7 @@ BY_THEMSELVES = 1  # what even a first backup finds there: the top of the tree
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line said; None where a file or default decides."""
+    """The options of the command line; None where a file or default decides."""
 
     destination: str | None = None
     sources: Sequence[str] = ("/",)
@@ -79,7 +79,8 @@ class Options:
     record: Place = field(default_factory=Place)
     on_progress: Callable[[Progress], None] | None = None
     on_line: Callable[[str], None] | None = None
-    on_notice: Callable[[str], None] = logger.warning  # what somebody should read once
+    # A notice that a person should read once.
+    on_notice: Callable[[str], None] = logger.warning
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was done."""
+    """The result of a backup."""
 
     outcome: Outcome
     duration_s: float
@@ -104,7 +105,7 @@ class Summary:
     missing: Shortfall | None = None
 
     def sentence(self) -> str:
-        """One line for the log and for whoever watches."""
+        """One line for the log and for a person who watches."""
         sent = f"{self.outcome.files_sent} of {self.outcome.files} files sent"
         size = format_size(self.outcome.bytes_sent)
         took = format_count(round(self.duration_s), "second")

@@ -81,7 +81,7 @@ class _Transfer:
             outcome = self._run()
         is_too_large = outcome.status == command.NO_MEMORY
         if is_too_large or outcome.status < 0:
-            # The server may have more of a new file than anybody knew of, and each of
+            # The server may have more of a new file than was known, and each of
             # its blocks takes memory here: rsync's own size takes least.
             fewer = [word for word in self.words if not word.startswith(BLOCK_SIZE)]
             is_too_large = is_too_large and fewer != self.words

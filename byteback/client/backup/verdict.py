@@ -1,4 +1,4 @@
-"""What the end of a transfer means: done, done in part, or which failure."""
+"""Interprets the end of a transfer: done, done in part, or which failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HINTS = {
     "excludes in /etc/byteback, and the command line",
 }
 # At the end of a line of "rsync: ...", which always ends in the system's reason: what
-# stands before it, and at the end of other lines, may be anybody's file name.
+# stands before it, and at the end of other lines, may be any file name.
 _FULL_DISC = re.compile(r": (?:No space left on device|Disk quota exceeded) \(\d+\)$")
 # A backup writes nothing on the client.
 _READ_ONLY = re.compile(r": Read-only file system \(\d+\)$")
@@ -108,7 +108,7 @@ def _as_rsync_explains(
 
 
 def _said_by_rsync(outcome: Outcome) -> tuple[str, ...]:
-    """What both rsyncs wrote to standard error, without the server's own words."""
+    """Both rsyncs' standard error, without the server's own words."""
     lines = [f"rsync: {problem}" for problem in outcome.problems]
     lines += [
         line

@@ -149,7 +149,7 @@ def _whole(data: bytes, size: int) -> bytes:
 
 
 def _read_about(file: IO[bytes]) -> dict[str, Any]:
-    """What a record says at its end; ``file`` is at its start again."""
+    """Read the end of a record; ``file`` is at its start again afterwards."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _LENGTH.size))
     try:

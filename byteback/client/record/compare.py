@@ -41,7 +41,7 @@ class Change(NamedTuple):
 
 
 class Void:
-    """Names of which, with all below them, nobody knows what the server has."""
+    """Names of which, with all below them, the server's copy is unknown."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = frozenset(paths)
@@ -64,7 +64,7 @@ class Void:
 
 
 class Comparison:
-    """What has changed since the record ``old`` was made.
+    """Find the changes since the record ``old`` was made.
 
     ``take`` gets each block of the walk, in order; then comes ``close``. ``changes`` is
     cut off after ``limit``, which ``is_cut`` tells.

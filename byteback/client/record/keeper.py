@@ -52,7 +52,7 @@ DAY_NS = 86_400_000_000_000
 
 @dataclass(frozen=True)
 class Selected:
-    """What a backup is made of, as far as the record goes by it."""
+    """The selection of a backup, as far as the record depends on it."""
 
     rules: Sequence[str]  # rsync's words
     fingerprint: str
@@ -61,7 +61,7 @@ class Selected:
 
 @dataclass(frozen=True)
 class Rhythm:
-    """How often everything is compared, on days that are a client's own."""
+    """The rhythm of full comparisons, on days that are a client's own."""
 
     name: str  # the client's
     days: int  # 0: never
@@ -80,7 +80,7 @@ NO_RHYTHM = Rhythm("", 0)
 
 @dataclass(frozen=True)
 class Place:
-    """Where things are. Only tests use others."""
+    """The paths of the record's files. Only tests use others."""
 
     record: Path = PLACE
     run: Path = RUN_DIRECTORY
@@ -122,7 +122,7 @@ class Round:
 
     @property
     def walked_names(self) -> int:
-        """How many names the walk looked at."""
+        """The number of names that the walk looked at."""
         return self._walked.names
 
     @classmethod
@@ -156,7 +156,7 @@ class Round:
         self.changes = None  # the server may have a part of them already
 
     def watch_full(self) -> Missed | None:
-        """What judges a full push by the record; None if the record does not count."""
+        """The check of a full push by the record; None if the record does not count."""
         if self.changes is None or self.partial is not None:
             return None
         return Missed(self.changes, self._old_void)

@@ -101,7 +101,7 @@ def _state(root: str, path: str) -> tuple[int, int] | None:
 
 
 def has_mark(mark: Path = MARK) -> bool:
-    """True if an earlier comparison found changes that nobody has looked at yet."""
+    """True if an earlier comparison found changes that still need a look."""
     return mark.exists()
 
 

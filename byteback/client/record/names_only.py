@@ -62,7 +62,7 @@ def is_rule(word: str) -> bool:
 def fingerprint(
     words: Sequence[str], foreign: Collection[str], others: Sequence[str]
 ) -> str:
-    """What tells a selection from any other one: rules, their files, ``others``.
+    """A text that tells a selection from any other: rules, their files, ``others``.
 
     Rules about ``foreign`` mount points are no part of it: such mounts come and go, and
     the walk leaves their contents out by itself.

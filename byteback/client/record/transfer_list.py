@@ -20,7 +20,7 @@ MAX_RULES = 20_000  # each name on either side is held against each of them
 
 @dataclass(frozen=True)
 class TransferList:
-    """What one partial push brings."""
+    """The names that one partial push brings."""
 
     names: tuple[str, ...]  # below "/", a slash at the end for contents
     rules: tuple[str, ...]

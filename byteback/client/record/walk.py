@@ -32,7 +32,7 @@ class UnfitError(Exception):
 
 
 class Domain(NamedTuple):
-    """Where a walk goes: the sources, but for what is mounted from elsewhere."""
+    """The limits of a walk: the sources, but for what is mounted from elsewhere."""
 
     sources: Collection[str]  # absolute, none of them a link or below one
     foreign: Collection[str]  # absolute mount points

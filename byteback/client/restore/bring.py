@@ -37,7 +37,7 @@ class Task:
 
     @property
     def names(self) -> list[str]:
-        """What to ask rsync for."""
+        """The names to ask rsync for."""
         return [name for name in self.batch.names if name not in self.obstructed]
 
     @property
@@ -48,7 +48,7 @@ class Task:
 
 @dataclass
 class Result:
-    """What became of it."""
+    """The result of a transfer."""
 
     missing: list[str] = field(default_factory=list)  # sentences, one for each name
     problems: list[str] = field(default_factory=list)  # rsync's, with single files
@@ -68,7 +68,7 @@ def prepare(job: Pull, batch: Batch, *, keeps_newer: bool) -> Task:
 
 
 def cannot_come(task: Task) -> list[str]:
-    """What is known beforehand not to be there in the end: a sentence for each name."""
+    """A sentence for each name that is known beforehand to be missing at the end."""
     directory = task.batch.directory
     sentences = [
         outlook.describe_obstructed(directory, name, above)

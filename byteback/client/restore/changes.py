@@ -1,4 +1,4 @@
-"""What rsync says of single files: the lines of a dry run, and what it keeps."""
+"""rsync's words about single files: the lines of a dry run, and what it keeps."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Change:
 
 @dataclass
 class RsyncOutput:
-    """What rsync said about single files."""
+    """rsync's words about single files."""
 
     kept: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
@@ -76,7 +76,7 @@ class RsyncOutput:
             self.kept.append(plain_name(kept[1]))
 
     def count(self) -> tuple[int, int]:
-        """How much was heard, for forget."""
+        """The number of lines that were heard, for forget."""
         return len(self.kept), len(self.changes)
 
     def forget(self, kept: int, changes: int) -> None:

@@ -1,4 +1,4 @@
-"""What changed between two snapshots, or between one and this machine as it is now."""
+"""Shows the changes between two snapshots, or between one and this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: two snapshots, or one and NOW."""
+    """The two sides of a comparison: two snapshots, or one and NOW."""
 
     older: str
     newer: str
@@ -109,7 +109,7 @@ def _from_server(difference: Difference) -> Changed:
 def _with_now(
     connection: Connection, server: Server, comparison: Comparison
 ) -> tuple[list[Changed], Sequence[str]]:
-    """What a restore in place would change, and what backups would find new.
+    """List what a restore in place would change, and what backups would find new.
 
     And what rsync complained about.
     """

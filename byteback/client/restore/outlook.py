@@ -32,7 +32,7 @@ State = Mapping[str, os.stat_result]
 
 @dataclass(frozen=True)
 class Outlook:
-    """What one transfer would do; all names are below its destination."""
+    """The effects of one transfer; all names are below its destination."""
 
     changes: tuple[Change, ...] = ()  # that it makes
     kept: tuple[Change, ...] = ()  # that it does not: what is there is newer
@@ -54,7 +54,7 @@ class Outlook:
 
     @property
     def files(self) -> list[str]:
-        """What to ask for with all that is in it: no directory that is there now."""
+        """Names to ask for with their contents: no directory that is there now."""
         made = {one.name for one in self.changes if one.is_directory and one.is_new}
         return [
             one.name
@@ -63,7 +63,7 @@ class Outlook:
         ]
 
     def directories(self, asked: Collection[str]) -> list[str]:
-        """What to ask for without what is in it: directories that are there now.
+        """Names to ask for without their contents: directories that are there now.
 
         Those above each of ``files`` get their times again.
         """
@@ -206,7 +206,7 @@ def _is_asked(name: str, asked: Collection[str]) -> bool:
 
 
 def _state(directory: Path, changes: Iterable[Change]) -> dict[str, os.stat_result]:
-    """What is there now, by name."""
+    """The files that are there now, by name."""
     found = {}
     for change in changes:
         try:

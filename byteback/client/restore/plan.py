@@ -1,4 +1,4 @@
-"""Where restored files go, and which of them one rsync can fetch together."""
+"""Plans the targets of restored files, and which of them one rsync can fetch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteback.model.listing import Entry, rank_trees
 
 @dataclass(frozen=True)
 class Layout:
-    """Where to restore to."""
+    """The target of a restore."""
 
     directory: Path
     by_snapshot: bool  # below a directory named after each snapshot
@@ -25,7 +25,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Batch:
-    """What comes out of one snapshot into one directory."""
+    """The files of one snapshot that go into one directory."""
 
     snapshot: str
     directory: Path
@@ -74,7 +74,7 @@ def choose_layout(
 def plan_batches(
     entries: Iterable[Entry], layout: Layout, *, current_is_whole: bool
 ) -> list[Batch]:
-    """What to fetch, snapshot by snapshot, the newest last.
+    """Plan the files to fetch, snapshot by snapshot, the newest last.
 
     Where all goes to one directory, the newest snapshot so has the last word on the
     directories' times. What lies in a directory that is restored anyway is left out.

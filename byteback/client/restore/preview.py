@@ -24,7 +24,7 @@ def replaces_anything(tasks: Sequence[Task]) -> bool:
 
 
 def describe(tasks: Sequence[Task]) -> str:
-    """What will be restored, what that replaces, and what stays."""
+    """The files that will be restored, that are replaced, and that stay."""
     lines = [_describe_names(task) for task in tasks]
     replaced = [line for task in tasks for line in _describe_replaced(task)]
     lines += replaced[:REPLACED_SHOWN]

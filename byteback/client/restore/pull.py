@@ -94,7 +94,7 @@ class Pull:
 
     @property
     def patience_s(self) -> float:
-        """How long rsync may do nothing before it counts as standing still."""
+        """The time that rsync may do nothing before it counts as standing still."""
         return STANDSTILL * self.io_timeout_s + self.silent_bytes / SLOWEST_READ
 
 
@@ -156,7 +156,7 @@ def run_pull(
 
 
 def problems_of(outcome: Outcome) -> tuple[str, ...]:
-    """What could not be brought, or not as it was, in rsync's words.
+    """The files that could not be brought, or not as they were, in rsync's words.
 
     A file that vanished from the backup meanwhile is one: it was asked for.
     """
@@ -180,7 +180,7 @@ def _other_list(pull: Pull, outcome: Outcome) -> Pull | None:
 
 
 def _confinement(pull: Pull) -> Callable[[], None] | None:
-    """What keeps a server in other hands from files outside of the destination.
+    """The limits that keep a hostile server from files outside the destination.
 
     A dry run can write nowhere. Where everything is the destination, or rsync_flags
     may name files of their own, there is nothing to hold on to. ssh makes its socket.

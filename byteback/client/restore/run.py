@@ -36,7 +36,7 @@ BELOW_ROOT = ("/*", "/.*")
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """How to restore what was found."""
+    """The options of a restore."""
 
     layout: Layout
     is_dry_run: bool = False
@@ -49,7 +49,7 @@ class RestoreOptions:
 
 @dataclass(frozen=True)
 class Restored:
-    """What was done, or would be."""
+    """The result of a restore, or of a dry run."""
 
     found: Found
     changes: tuple[Change, ...] = ()  # of a dry run
@@ -104,7 +104,7 @@ def restore_files(server: Server, query: Query, options: RestoreOptions) -> Rest
 
 
 def _job(connection: Connection, server: Server, options: RestoreOptions) -> pull.Pull:
-    """What all transfers have in common."""
+    """The common part of all transfers."""
     layout = options.layout
     return pull.Pull(
         connection,

@@ -38,7 +38,7 @@ OPTIONS = ("--checksum", "--no-hard-links")
 
 @dataclass(frozen=True)
 class Verified:
-    """How it went, if all was well."""
+    """The result in words, if all was well."""
 
     snapshot: str
     files: int
@@ -127,7 +127,7 @@ def _newest_snapshot(connection: Connection) -> str:
 def _differing(
     connection: Connection, server: Server, snapshot: str, entries: Sequence[Entry]
 ) -> list[str]:
-    """Those whose contents differ, and that nobody has written to meanwhile."""
+    """Those whose contents differ, and that were not written to meanwhile."""
     job = pull.Pull(
         connection,
         snapshot,

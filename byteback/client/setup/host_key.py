@@ -29,7 +29,7 @@ class KnownKeys:
     """The keys that a server was seen with before."""
 
     pinned: tuple[HostKeyLine, ...]  # by byteback's own set-up
-    seen: tuple[HostKeyLine, ...]  # by the ssh of whoever runs the set-up
+    seen: tuple[HostKeyLine, ...]  # by the ssh of the user who runs the set-up
     seen_elsewhere: tuple[HostKeyLine, ...] = ()  # same host, standard port
 
     @property

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """What the administrator decided beforehand."""
+    """The administrator's decisions beforehand."""
 
     key: Path
     hostname: str | None = None  # None: this machine's own name
@@ -124,7 +124,7 @@ class Introduction:
     def make(self) -> Reply:
         """Log in, and have the server bind our key to our name.
 
-        Where nobody can log in, yet the server knows us already, there is nothing
+        Where no login works, yet the server knows us already, there is nothing
         to do. Raises RefusedError, UnreachableError or another BytebackError.
         """
         ignored = {self._applicant.key.blob}

@@ -28,7 +28,7 @@ _LETTER = re.compile(r"-(?:(?![BTMef])[A-Za-z0468])*z")
 
 @dataclass(frozen=True)
 class Greeting:
-    """Who answered the ping, and what follows for the transfer."""
+    """The answer to the ping, and its consequence for the transfer."""
 
     hello: Hello
     compresses: bool
@@ -67,7 +67,7 @@ def is_said(flags: Sequence[str]) -> bool:
 
 
 def sentence(rate: float | None) -> str:
-    """What is done at ``rate`` bytes a second, and why."""
+    """The choice at ``rate`` bytes a second, and its reason."""
     if rate is None:
         return "not compressing: the line could not be measured"
     if rate < FAST:

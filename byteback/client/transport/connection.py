@@ -42,7 +42,7 @@ _SERVER_STATUSES = frozenset(
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach the server. The first request really connects."""
+    """The way to the server. The first request really connects."""
 
     destination: Destination
     key: Path

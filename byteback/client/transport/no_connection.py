@@ -134,7 +134,7 @@ def forget_host_key_command(connection: Connection) -> str:
 def _host_key_failure(connection: Connection, text: str) -> RefusedError | None:
     is_changed = "IDENTIFICATION HAS CHANGED" in text
     is_refused = "Host key verification failed" in text
-    # Where nothing is pinned, ssh says no more than that it may ask nobody.
+    # Where nothing is pinned, ssh says only that it may not ask.
     is_unknown = is_refused and connection.known_hosts is None and not is_changed
     set_up = setup_command(connection.files, connection.destination)
     if is_unknown or "host key is known for" in text:
@@ -205,7 +205,7 @@ def _hint(connection: Connection, text: str) -> str:
 
 
 def _ask_for_reason(connection: Connection) -> tuple[str, ...]:
-    """What ssh says of a connection that fails, with the level at which it says why."""
+    """ssh's words about a connection that fails, with the level that gives a reason."""
     argv = openssh.ssh_argv(
         connection.destination,
         connection.key,

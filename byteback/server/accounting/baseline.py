@@ -53,7 +53,7 @@ def measure_needed(store: Store) -> bool:
 
 
 def measure_new(store: Store) -> None:
-    """Look into all hosts that nobody has looked into for a month, at leisure.
+    """Measure all hosts that were not measured for a month, at leisure.
 
     So that the measure is there before it is needed.
     """
@@ -107,7 +107,7 @@ def _look_into(store: Store, host: str, *, is_new: bool) -> None:
 
 
 def _measure(store: Store, host: str, before: float) -> tuple[Taken, Taken]:
-    """What a backup took at most, and what ``current`` holds beyond all snapshots.
+    """Measure the most that a backup took, and what only ``current`` holds.
 
     By snapshots from before that time alone: no client sets its own measure.
     """
@@ -143,7 +143,7 @@ class _State(NamedTuple):
 def _by_transactions(
     store: Store, host: str, snapshots: Sequence[Snapshot], deadline: float
 ) -> tuple[list[Step], Taken]:
-    """What was written between snapshots, and since the newest, as btrfs has it.
+    """Measure, by btrfs, what was written between snapshots and since the newest.
 
     Raises OSError for all users but root.
     """

@@ -29,7 +29,7 @@ from byteback.system.btrfs import commands
 
 
 def verdicts(store: Store, free: FreeSpace, now: float) -> dict[str, Verdict]:
-    """What stands out among each host's recent backups, for those with anything."""
+    """Judge each host's recent backups; hosts with nothing special are left out."""
     found = {}
     for host in suspects(store, free, now):
         verdict = judge_host(store, host, record_of(store, host), free, now)
@@ -62,7 +62,7 @@ def blamed(verdicts_: Mapping[str, Verdict]) -> Taken:
 
 
 def describe_blame(host: str, verdict: Verdict) -> str:
-    """Who is to blame for a shortage, and what an administrator can do."""
+    """Tell which host caused a shortage, and what an administrator can do."""
     amount = format_size(verdict.blamed.data + verdict.blamed.metadata)
     larger = "by a backup that is suddenly larger than its earlier ones"
     if verdict.is_guess:
@@ -75,7 +75,7 @@ def describe_blame(host: str, verdict: Verdict) -> str:
 
 
 def describe_shrinkage(host: str, verdict: Verdict) -> str:
-    """What a host has lost, and what an administrator can do."""
+    """Tell what a host has lost, and what an administrator can do."""
     lost = verdict.shrinkage
     if lost is None:
         return ""
@@ -124,7 +124,7 @@ def check_client(store: Store, host: str) -> str:
 def judge_host(
     store: Store, host: str, record: HostRecord, free: FreeSpace, now: float
 ) -> Verdict:
-    """What stands out among one host's recent backups."""
+    """Judge one host's recent backups."""
     limits = ServerSettings()
     with contextlib.suppress(UsageError):
         limits = settings.load(host)
@@ -138,7 +138,7 @@ def judge_host(
 
 
 def record_of(store: Store, host: str) -> HostRecord:
-    """What the ledger has of one host."""
+    """The ledger's record of one host."""
     return ledger.host_records(store, host).get(host, HostRecord())
 
 
@@ -148,7 +148,7 @@ def group_backups(record: HostRecord) -> list[Backup]:
 
 
 def rules_of(limits: ServerSettings) -> Rules:
-    """What the settings say is sudden."""
+    """The rules for growth in the settings."""
     return Rules(limits.growth_factor, limits.growth_percent, limits.shrink_factor)
 
 
@@ -159,7 +159,7 @@ def size_of(free: FreeSpace) -> Taken:
 
 
 def origin_of(store: Store, host: str, record: HostRecord) -> Origin:
-    """What the earliest backups in a record are judged by."""
+    """The measure for the earliest backups in a record."""
     return Origin(oldest_snapshot(store, host), record.baseline)
 
 

@@ -75,7 +75,7 @@ WHERE (:host IS NULL OR host = :host) AND data_taken IS NOT NULL
 
 
 class TransferEnd(NamedTuple):
-    """What is known of a transfer once it has ended."""
+    """The end of a transfer."""
 
     result: str
     exit_status: int
@@ -84,7 +84,7 @@ class TransferEnd(NamedTuple):
 
 
 class HostRecord:
-    """What growth is judged by."""
+    """The record by which growth is judged."""
 
     def __init__(self) -> None:
         self.pushes: list[Push] = []
@@ -193,7 +193,7 @@ def note_names(store: Store, number: int, names: int | None) -> None:
 
 
 def approve(store: Store, host: str) -> bool:
-    """Record that somebody has looked at a host's backups; False if that failed."""
+    """Record an administrator's approval of a host's backups; False if that failed."""
     with opened(store) as ledger:
         ledger.execute(
             "INSERT INTO approval (host, time) VALUES (?, ?)", (host, time.time())
@@ -240,7 +240,7 @@ def looked_into(store: Store, since: float) -> set[str]:
 
 
 def note_unrecorded(store: Store, host: str, taken: Taken) -> None:
-    """Record a push that nobody recorded, by what it has left in ``current``."""
+    """Record a push afterwards, by what it has left in ``current``."""
     now = time.time()
     with opened(store) as ledger:
         ledger.execute(

@@ -1,8 +1,8 @@
 """Reads off a tree when its files were changed, for a run that is not root's.
 
-Nobody can set a ctime, so that what backups changed can be told from each other. But a
-file counts whole where a part of it was changed, and not at all where a later backup
-changed it again: root has something better (baseline.py).
+No program can set a ctime, so that what backups changed can be told from each other.
+But a file counts whole where a part of it was changed, and not at all where a later
+backup changed it again: root has something better (baseline.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_WAITING = 1 << 24  # characters: paths of directories still to be looked int
 def measure(
     current: Path, snapshots: Sequence[float], timeout_s: float
 ) -> tuple[list[Step], Taken]:
-    """What was changed between snapshots, the newest first, and what since the last.
+    """The changes between snapshots, the newest first, and those since the last.
 
     ``snapshots`` are their times, oldest first. What is not reached in time is left
     out.

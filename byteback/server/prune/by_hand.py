@@ -1,4 +1,4 @@
-"""What an administrator does on the server by hand, as root or as the byteback user."""
+"""Work that an administrator does on the server by hand, as root or as byteback."""
 
 from __future__ import annotations
 

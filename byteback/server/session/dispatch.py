@@ -120,7 +120,7 @@ def for_client(error: BytebackError) -> BytebackError:
         return error
     is_ended = isinstance(error, ToolError) and (error.status or 0) < 0
     if is_ended or error.retryable:
-        # Somebody ended the program, in a shutdown, say; or there was want of memory.
+        # The program was ended, in a shutdown, say; or there was want of memory.
         return BusyError("the server was interrupted", hint="try again")
     if isinstance(error, LockedError):
         kind: type[BytebackError] = LockedError
@@ -136,14 +136,14 @@ def for_client(error: BytebackError) -> BytebackError:
 
 
 def trouble_for_client(error: Exception) -> BytebackError:
-    """What a client is told of an exception that means trouble with the machine."""
+    """The client's words for an exception that means trouble with the machine."""
     if isinstance(error, OSError) and error.errno in DISC_FAILURES:
         return for_client(StoreError(str(error), reason=Reason.STORE_FAILED))
     return BusyError("the server is short of something")
 
 
 def _store_error_for_client(error: StoreError) -> BytebackError:
-    """What a client is told of a store that only the administrator can mend."""
+    """The client's words for a store that only the administrator can mend."""
     message = "the server's store is not there: its disc is not mounted"
     if error.reason == Reason.STORE_FAILED:
         message = "the server's store cannot be written to: its disc may have failed"
@@ -326,7 +326,7 @@ def _confine_search(store: Store, host: str) -> None:
 
 
 def original_command() -> bytes:
-    """What the client asked sshd to run."""
+    """The command that the client asked sshd to run."""
     return os.environb.get(b"SSH_ORIGINAL_COMMAND", b"")
 
 

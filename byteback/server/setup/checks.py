@@ -1,4 +1,4 @@
-"""What set-up looks at and leaves alone: the programs, sshd, the kernel."""
+"""Checks of what set-up leaves alone: the programs, sshd, the kernel."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def check_reach(program: Path) -> Iterator[Outcome]:
         yield warning(
             f"the user '{USER}' cannot run {quote(str(program))}, because "
             f"{quote(str(closed[-1]))} is closed to him: no client will get in; put "
-            "byteback where everybody can read it"
+            "byteback where every user can read it"
         )
 
 
@@ -82,7 +82,7 @@ def sshd_port(lines: Iterable[str] | None = None) -> int:
 
 
 def find_obstacles(lines: Iterable[str], groups: Collection[str]) -> list[str]:
-    """What in sshd_config(5) plainly excludes byteback from logging in by key.
+    """Find lines of sshd_config(5) that keep byteback from logging in by key.
 
     Only what stands before any Match is looked at: a warning must be right.
     """

@@ -1,4 +1,4 @@
-"""What the Ruby byteback left: its snapshots, key lines, files and schedule."""
+"""Takes over what the Ruby byteback left: snapshots, key lines, files, schedule."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _look(store: Store, host: str, name: str) -> bool:
 def _with_snapshot(
     store: Store, host: str, name: str, act: Callable[[int], Result]
 ) -> Result:
-    """Act on a snapshot by its descriptor: the way there belongs to somebody else."""
+    """Act on a snapshot by its descriptor: the way there belongs to another user."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.ExitStack() as stack:
         fd = os.open(store.root, flags)

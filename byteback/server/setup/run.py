@@ -23,7 +23,7 @@ LOCK = Path("/run/byteback/setup-server.lock")
 
 @dataclass(frozen=True)
 class SetupRequest:
-    """What the administrator asked for."""
+    """The administrator's request."""
 
     choice: Choice | None = None  # None: check and repair what is there
     mount_point: Path | None = None

@@ -44,7 +44,7 @@ def provide(choice: Choice | None, home: Path, runner: StepRunner) -> Iterator[O
 
 
 def mounted_at(mount_point: Path) -> host.Mount | None:
-    """What is mounted exactly there, on top."""
+    """The mount that is exactly there, on top."""
     here = [each for each in host.mounts() if each.mount_point == str(mount_point)]
     return here[-1] if here else None
 
@@ -58,7 +58,7 @@ def is_there(home: Path) -> bool:
 def is_store_like(directory: Path, uid: int | None) -> bool:
     """True if a directory may become the store: empty, or one already.
 
-    It is given to the byteback user, so that it must not be anybody else's.
+    It is given to the byteback user, so that it must not be another user's.
     """
     if uid is not None and directory.stat().st_uid == uid:
         return True
@@ -201,7 +201,7 @@ def _reload_systemd() -> None:
 def missing_options(
     wanted: tuple[str, ...], present: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """What is wanted and not there; any compression an administrator chose is fine."""
+    """The options that are missing; any compression an administrator chose is fine."""
     keys = {option.partition("=")[0] for option in present}
     compressed = bool(keys & {"compress", "compress-force"})
     return tuple(
@@ -260,7 +260,7 @@ def _repair(home: Path, runner: StepRunner) -> Iterator[Outcome]:
         yield from _mount_again(home, entry, runner)
         return
     above = mounting.find_unmounted(home)
-    if above is not None:  # of a directory in a file system of somebody else's
+    if above is not None:  # of a directory in another file system
         yield runner.do(
             f"mount {quote(above.spec)} on {quote(above.mount_point)}",
             lambda: filesystem.mount_from_fstab(Path(above.mount_point)),

@@ -52,7 +52,7 @@ def look(
 
 
 def fault(store: Store, now: float, also: Iterable[float] = ()) -> str | None:
-    """What is wrong with the clock, for byteback-status; nothing is recorded."""
+    """Describe a clock that is wrong, for byteback-status; nothing is recorded."""
     record, reading = _read_record(store), _reading(now)
     if reading is None:
         return None

@@ -26,7 +26,7 @@ _COMMENT = (
 
 
 class Condition(enum.Enum):
-    """What can be done with the store."""
+    """The condition of the store."""
 
     READY = "ready"
     READ_ONLY = "read-only"  # mounted so, or by btrfs itself after errors of the disc

@@ -1,6 +1,6 @@
 """/etc/byteback/server.toml: every key optional, each checked by itself.
 
-A key that is unknown or has a value of no use keeps nobody from making backups: its
+A key that is unknown or has a value of no use keeps no client from making backups: its
 default holds instead, and every program says so. Only where safety depends on a key, a
 misspelt one included, nothing is served (D44).
 """
@@ -82,14 +82,14 @@ class Fault(NamedTuple):
 
 
 class Interpretation(NamedTuple):
-    """What a server.toml means."""
+    """The meaning of a server.toml."""
 
     common: ServerSettings
     hosts: dict[str, ServerSettings]  # by names in lower case
     faults: list[Fault]
 
     def of(self, host: str | None) -> ServerSettings:
-        """What is in force for a host, or for none."""
+        """The settings in force for a host, or for none."""
         return self.hosts.get((host or "").lower(), self.common)
 
 
@@ -152,7 +152,7 @@ def parse(table: Mapping[str, Any], host: str | None = None) -> ServerSettings:
 
 
 def interpret(table: Mapping[str, Any]) -> Interpretation:
-    """What a TOML table means, with the default for each key that has a fault."""
+    """Read a TOML table, with the default for each key that has a fault."""
     own = {key: value for key, value in table.items() if key not in {"host", "status"}}
     common, faults_ = _apply(ServerSettings(), own, None)
     tables = table.get("host", {})

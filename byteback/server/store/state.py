@@ -1,4 +1,4 @@
-"""What the server remembers of a client's last transfer: one word in a file.
+"""The server's memory of a client's last transfer: one word in a file.
 
 It is kept apart from the ledger, which may be lost at any time, because it decides
 whether ``current`` may become a snapshot. Beside the word stands in which start of the
@@ -30,7 +30,7 @@ class Transfer(enum.Enum):
     """How the last transfer into ``current`` ended."""
 
     UNKNOWN = "unknown"  # adopted from the old tool, or the file was lost
-    RUNNING = "running"  # or cut off by a crash, when nobody holds the lock
+    RUNNING = "running"  # or cut off by a crash, when no process holds the lock
     FAILED = "failed"
     PARTIAL = "partial"  # finished, but the client could not read some files
     WHOLE = "whole"
@@ -82,7 +82,7 @@ def finished_since(store: Store, host: str) -> int | None:
     """When the last transfer came to its end, in nanoseconds by the server's clock.
 
     None if there is one under way, or was one that did not. While this number stays,
-    nobody has transferred anything.
+    nothing has been transferred.
     """
     with contextlib.suppress(FileNotFoundError):
         time = _path(store, host).stat().st_mtime_ns

@@ -1,6 +1,6 @@
 """A random name for what ``current`` holds, new with every change of it (D40).
 
-A client that remembers it knows that nobody has changed its tree meanwhile, and sends
+A client that remembers it knows that its tree has not changed meanwhile, and sends
 only what has changed on its own side. It is not trusted to be told of changes: with the
 name it is kept which subvolume it was and what btrfs counted as its last change. So a
 tree that was put back, made anew or written to by hand has no name any more.
@@ -23,7 +23,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TreeName(NamedTuple):
-    """What is kept of one whole transfer."""
+    """The record of one whole transfer."""
 
     token: str
     push: str  # by which the client knows its own transfer; "-" for none
@@ -86,7 +86,7 @@ def _identity(store: Store, host: str) -> tuple[str, str] | None:
 
 
 def _rsync() -> str:
-    """What changes with this machine's rsync."""
+    """A text that changes with this machine's rsync."""
     for directory in PLACES:
         with contextlib.suppress(OSError):
             found = Path(directory, "rsync").stat()

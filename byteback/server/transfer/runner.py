@@ -112,7 +112,7 @@ def own_lock(store: Store, host: str) -> Iterator[locking.Lock]:
     """The host's lock, taken over from a transfer of the same host if need be.
 
     A client runs one backup at a time, so that an older transfer of the same client
-    belongs to a connection that died without anybody noticing.
+    belongs to a connection that died unnoticed.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -152,7 +152,7 @@ def run(
     is anybody's. It inherits ``lock``, so that the lock is held for as long as any
     process of the transfer lives, whatever becomes of this one. ``watch`` is told
     every few seconds what it has written until then, and stops it by returning false,
-    or by raising. What it changes it logs to ``log_fifo``, which somebody must read.
+    or by raising. rsync logs each change to ``log_fifo``; the caller must read it.
     """
     program = which(argv[0], path=process.SEARCH_PATH)
     if program is None:
@@ -169,10 +169,10 @@ def run(
         rights,
         sandbox.Limits(NICENESS, MAX_OPEN_FILES, _memory_limit()),
         pass_fds=[lock.fd] if lock is not None else [],
-        # Where links could lead to anybody's files, rsync 3.5 is told to stay inside.
-        # Where there is nobody else's file, it is spared the walk to each file from
-        # the top, component by component, that looks out for such links: two thirds
-        # of its system calls (D26).
+        # Where links could lead to other clients' files, rsync 3.5 is told to stay
+        # inside. Where there is no other client's file, it is spared the walk to each
+        # file from the top, component by component, that looks out for such links: two
+        # thirds of its system calls (D26).
         tree_options=["--confine-root="] if is_new else [],
         alone_options=["--insecure-links"] if is_new else [],
         fifo=log_fifo,

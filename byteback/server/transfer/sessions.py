@@ -52,7 +52,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
         machines.remember(store, host, request.machine)
         disc = stack.enter_context(durability.watched(store, host))
         _make_sure_of_current(store, host, disc)
-        # From here on until the end is known, current is nobody's newest copy.
+        # From here on until the end is known, current counts as no newest copy.
         state.write(store, host, Transfer.RUNNING)
         number = ledger.begin_transfer(
             store, host, address, "push", is_full=command.base is None

@@ -18,7 +18,7 @@ LABEL = "byteback"
 
 @dataclass(frozen=True)
 class Signature:
-    """What a device or file says that it holds: a file system, partitions, LVM …"""
+    """The signature on a device or file: a file system, partitions, LVM …"""
 
     kind: str  # as libblkid names it: "btrfs", "ext4", "gpt", "LVM2_member", "swap"
     uuid: str
@@ -161,7 +161,7 @@ def _mount_hint(details: Sequence[str], *, loop: bool) -> str | None:
 
 
 def _stop_copying_on_write(path: Path) -> None:
-    """Where an image itself lies on btrfs, copy on write twice would shred it."""
+    """Switch off copy on write for an image on btrfs: twice would shred it."""
     if process.has_program("chattr"):
         process.run(["chattr", "+C", path], tolerate=(0, 1))
 

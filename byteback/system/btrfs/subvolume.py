@@ -1,4 +1,4 @@
-"""What btrfs knows of a subvolume: whose snapshot it is, and of when."""
+"""Reads the facts that btrfs has of a subvolume: its origin and its times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a subvolume was written after a given transaction, by its tree of items.
+"""Measures what was written to a subvolume after a transaction, by its tree of items.
 
 btrfs numbers its transactions, and each leaf of a tree and each extent of a file has
 the number of the one that wrote it. A search that asks for later ones skips all
@@ -13,7 +13,7 @@ import time
 from typing import NamedTuple
 
 # BTRFS_IOC_TREE_SEARCH_V2 of linux/btrfs.h (Linux 3.14): a key to search by, then the
-# size of the buffer, then the buffer. The kernel serves nobody but root.
+# size of the buffer, then the buffer. The kernel serves only root.
 _TREE_SEARCH = 0xC0709411
 _KEY = struct.Struct("=QQQQQQQIIII32xQ")
 _BUFFER = 1 << 16
@@ -37,7 +37,7 @@ class Written(NamedTuple):
 
 
 def written_since(fd: int, transaction: int, timeout_s: float) -> Written:
-    """What was written to the subvolume of ``fd`` after that transaction.
+    """Measure what was written to the subvolume of ``fd`` after that transaction.
 
     What was written over or deleted since then does not count. Raises OSError, with
     EPERM for all users but root.
@@ -89,7 +89,7 @@ def _next_key(number: int, kind: int, offset: int) -> tuple[int, int, int] | Non
 
 
 def _new_bytes(extent: tuple[int, ...], transaction: int) -> float:
-    """What a file's piece takes, if it is younger: its share of a compressed extent."""
+    """The size of a file's piece, if it is younger: its share of an extent."""
     made, whole, *_, kind, start, size, _, length = extent
     if kind == _INLINE or start == 0 or made <= transaction or not whole:
         return 0.0  # in metadata, a hole, or from before

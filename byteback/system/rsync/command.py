@@ -29,7 +29,7 @@ SIGNALLED = 128  # plus a signal: how a shell tells that a program was ended by 
 
 # What can pass by itself (rsync(1), EXIT VALUES; 255 is ssh's, 35 a connection that
 # timed out). 1 to 4 are usage and protocol: those stay. 14 to 16, 19 and 20 are of an
-# rsync that somebody ended on this side or, in a reboot, on the other; a user's
+# rsync that was ended on this side or, in a reboot, on the other; a user's
 # interrupt is none of them, for it ends this program before it looks at a status.
 RETRYABLE = frozenset({5, 10, 11, 12, 14, 15, 16, 19, 20, 21, 22, 30, 35, 255})
 
@@ -102,7 +102,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a transfer ended. The counts are rsync's own --stats; 0 if it died first."""
+    """The end of a transfer. The counts are rsync's --stats; 0 if it died first."""
 
     status: int  # exit status, or minus the signal that ended it
     files: int = 0  # all that were looked at, directories and links too
@@ -204,7 +204,7 @@ def transfer(
         finally:
             process.stop_group(running)
         # Not after a signal: a shared connection keeps rsync's standard error open
-        # until all is through that is on its way, and nobody asks for complaints then.
+        # until all is through that is on its way, and its messages are not needed then.
         reader.join(timeout=5)
     count = said.statistics.get
     return Outcome(

@@ -21,7 +21,7 @@ _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Work(NamedTuple):
-    """What the processes of one rsync have done so far."""
+    """The work that the processes of one rsync have done so far."""
 
     transferred: int  # bytes that went through read(2), write(2) and their kin
     blocks: int  # bytes that a disc had to deliver or take

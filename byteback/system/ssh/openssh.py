@@ -50,7 +50,7 @@ def ssh_argv(
     ciphers: str | None = None,
     log_level: str = "ERROR",
 ) -> list[str]:
-    """``ssh`` and its options, without the host, for a run that nobody watches.
+    """``ssh`` and its options, without the host, for an unattended run.
 
     ssh_config stays in force, so that aliases, ports and jump hosts work; what is set
     here beats it. With ``known_hosts`` only the keys pinned there are believed, under
@@ -161,7 +161,7 @@ def _login(destination: Destination) -> list[str]:
 
 
 def _ciphers(arguments: Sequence[str] | None) -> list[str]:
-    """What ssh would offer to a host, best first; nothing if it does not say.
+    """The algorithms that ssh would offer to a host, best first.
 
     None as ``arguments`` is for an ssh without any configuration.
     """
