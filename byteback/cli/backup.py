@@ -23,6 +23,7 @@ from byteback.cli._options import (
     version_option,
 )
 from byteback.cli._progress import ProgressLine
+from byteback.cli._questions import TerminalQuestions
 from byteback.client.backup import hook_words, last_run
 from byteback.client.backup.run import DEFAULT_IO_TIMEOUT_S, Options, run_backup
 from byteback.client.transport.retry import RetryPolicy
@@ -121,6 +122,9 @@ def describe_hooks() -> str:
     help="Compare everything, rather than what has changed by the record.",
 )
 @compress_option
+@click.option(
+    "--yes", is_flag=True, help="Do not ask before less is backed up than last time."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be sent.")
 @click.option("--last", is_flag=True, help="Tell when the last good backup was.")
 @click.option("--check", is_flag=True, help="The same for a monitoring system.")
@@ -137,6 +141,7 @@ def command(
     ssh_key: Path | None,
     full: bool,
     compress: str | None,
+    yes: bool,
     dry_run: bool,
     last: bool,
     check: bool,
@@ -167,6 +172,7 @@ def command(
             on_progress=stack.enter_context(line) if line else None,
             on_line=click.echo if dry_run else None,
             on_notice=partial(_notify, verbose=verbose),
+            confirm=None if yes or not TerminalQuestions().can_confirm() else _confirm,
         )
         run_backup(options)
 
@@ -182,6 +188,11 @@ def _tell(*, check: bool, mail_failure: bool) -> None:
         raise click.exceptions.Exit(status)
     else:
         click.echo("\n".join(last_run.describe(notes, now)))
+
+
+def _confirm(text: str) -> bool:
+    """Ask the person at the terminal."""
+    return TerminalQuestions().confirm(f"{text}. Go on?")
 
 
 def _notify(text: str, *, verbose: bool) -> None:

@@ -96,7 +96,8 @@ def test_cron_hears_one_message_of_a_failure(
         "byteback-backup: error: cannot reach 'ssh://byteback@127.0.0.1:1/' "
         "(after 3 attempts)"
     )
-    assert rest == ["  ssh: connect to host 127.0.0.1 port 1: Connection refused"]
+    assert rest[0].startswith("  hint: ")
+    assert rest[1:] == ["  ssh: connect to host 127.0.0.1 port 1: Connection refused"]
 
 
 def test_verbose_tells_what_is_run(
@@ -316,6 +317,7 @@ def test_a_failing_pre_hook_stops_the_backup_before_anything_is_sent(
             "byteback-backup: error: hook '/etc/byteback/pre-backup.d/dump' "
             "failed with status 7"
         ),
+        "  hint: mend it, or take it out of /etc/byteback/pre-backup.d",
         "  no database",
     ]
     assert told.read_text() == "finally failure 13\n"
@@ -616,3 +618,26 @@ def test_a_clock_that_was_a_year_ahead_keeps_no_snapshot_away(
     (enrolled_client.store / f".byteback/hosts/{enrolled_client.host}.state").unlink()
     backup(enrolled_client, "--source", source)
     assert copy_of(enrolled_client, source / "new").exists()
+
+
+def test_a_narrower_backup_is_announced_and_its_snapshots_are_marked(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    wide = backup(enrolled_client, "--source", source)
+    assert "covers less" not in wide.stderr
+    make_due(enrolled_client)
+    narrow = source / "etc"
+    told = backup(enrolled_client, "--source", narrow)
+    assert "this backup covers less than the last one" in told.stderr
+    assert f"'{source}', all but '{narrow}' goes" in told.stderr
+    assert not copy_of(enrolled_client, source / "home").exists()
+    again = backup(enrolled_client, "--source", narrow)
+    assert "covers less" not in again.stderr, "told once"
+    listing = run_program(
+        [enrolled_client.bin / "byteback-restore", "--all", narrow / "hosts"]
+    )
+    newest = snapshots(enrolled_client)[-1]
+    assert f"current holds '{narrow}' only" in listing.stderr
+    shown = run_program([enrolled_client.bin / "byteback-prune", "--list"]).stdout
+    lines = {line.split()[0].split("/")[1]: line for line in shown.splitlines()}
+    assert f"of '{narrow}' only" in lines[newest]
