@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -23,7 +23,6 @@ from byteback.cli._options import (
     version_option,
 )
 from byteback.cli._progress import ProgressLine
-from byteback.cli._questions import TerminalQuestions
 from byteback.client.backup import hook_words, last_run
 from byteback.client.backup.run import DEFAULT_IO_TIMEOUT_S, Options, run_backup
 from byteback.client.transport.retry import RetryPolicy
@@ -172,7 +171,7 @@ def command(
             on_progress=stack.enter_context(line) if line else None,
             on_line=click.echo if dry_run else None,
             on_notice=partial(_notify, verbose=verbose),
-            confirm=None if yes or not TerminalQuestions().can_confirm() else _confirm,
+            confirm=None if yes else _question(),
         )
         run_backup(options)
 
@@ -190,9 +189,17 @@ def _tell(*, check: bool, mail_failure: bool) -> None:
         click.echo("\n".join(last_run.describe(notes, now)))
 
 
-def _confirm(text: str) -> bool:
-    """Ask the person at the terminal."""
-    return TerminalQuestions().confirm(f"{text}. Go on?")
+def _question() -> Callable[[str], bool] | None:
+    """Asks the person at the terminal; None where there is no terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
+    # Late: cron's backups need no memory for it.
+    from byteback.cli._questions import TerminalQuestions
+
+    questions = TerminalQuestions()
+    if not questions.can_confirm():
+        return None
+    return lambda text: questions.confirm(f"{text}. Go on?")
 
 
 def _notify(text: str, *, verbose: bool) -> None:

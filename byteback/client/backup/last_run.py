@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from byteback.errors import BytebackError, IncompleteBackupError, escape
-from byteback.model.alarms import REMEMBERED, format_age, stale_at
-from byteback.model.status import DAY_S, Client, Snapshots
 from byteback.system import host, mail
 from byteback.system.files import write_atomically
 
 NOTES = Path("/var/lib/byteback/last-backup")
 MAX_SIZE = 1 << 20  # bytes
-REMIND_S = 7 * DAY_S
+REMIND_S = 7 * 86400.0
+REMEMBERED = 10  # intervals between good backups, as byteback-status goes by
 OK, WARNING, CRITICAL, UNKNOWN = range(4)  # statuses of monitoring plugins
 
 
@@ -86,6 +85,9 @@ def _write(path: Path, notes: Notes) -> None:
 
 def describe(notes: Notes, now: float) -> list[str]:
     """The lines of --last."""
+    # Late, here and below: a backup that only takes notes needs less memory.
+    from byteback.model.alarms import format_age
+
     if not notes.good:
         lines = ["no backup of this machine has succeeded yet, as far as it remembers"]
     else:
@@ -107,6 +109,9 @@ def check(notes: Notes, now: float) -> tuple[str, int]:
 
     Stale means what it means to byteback-status on the server.
     """
+    from byteback.model.alarms import format_age, stale_at
+    from byteback.model.status import Client, Snapshots
+
     if not notes.good:
         return "BYTEBACK CRITICAL - no backup has succeeded yet", CRITICAL
     age_s = now - notes.good[-1]
