@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from byteback.errors import RefusedError, quote
-from byteback.wire import coverage
 
 MAX_REQUEST = 128 * 1024  # bytes; Linux itself allows no longer environment string
 MAX_WORDS = 20_000
@@ -48,8 +47,7 @@ class Complete(NamedTuple):
 
     ``incomplete`` tells that some files could not be read; ``files`` is how many the
     client says it sent, for the record only. ``push`` is what it called its transfer;
-    ``missed`` how many changes a full comparison found that its record had not told;
-    ``sources`` what was backed up.
+    ``missed`` how many changes a full comparison found that its record had not told.
     """
 
     json: bool = False
@@ -57,7 +55,6 @@ class Complete(NamedTuple):
     files: int | None = None
     push: str | None = None
     missed: int | None = None
-    sources: tuple[str, ...] | None = None
 
 
 class List(NamedTuple):
@@ -123,8 +120,6 @@ def format_request(request: Ping | Claim | Complete | Find) -> str:
             words += [f"--push={request.push}"] if request.push else []
             if request.missed is not None:
                 words.append(f"--missed={request.missed}")
-            if request.sources:
-                words.append(f"--sources={coverage.format_sources(request.sources)}")
         case Find():
             words += ["--find", f"--snapshot={request.snapshot}"]
             words.append(f"--scope={request.scope}")
@@ -254,7 +249,7 @@ def _machine(word: str) -> str:
 
 
 def _parse_complete(words: list[str]) -> Complete:
-    files = push = missed = sources = None
+    files = push = missed = None
     flags = []
     for word in words:
         name, equals, value = word.partition("=")
@@ -264,12 +259,10 @@ def _parse_complete(words: list[str]) -> Complete:
             missed = _number(name, value)
         elif name == "--push" and _PUSH.fullmatch(value):
             push = value
-        elif name == "--sources" and equals:
-            sources = coverage.parse_sources(value)
         else:
             flags.append(word)
     json, incomplete, _ = _flags(flags, "--json", "--incomplete", "--verbose")
-    return Complete(json, incomplete, files, push, missed, sources)
+    return Complete(json, incomplete, files, push, missed)
 
 
 def _parse_find(words: list[str]) -> Find:

@@ -618,26 +618,3 @@ def test_a_clock_that_was_a_year_ahead_keeps_no_snapshot_away(
     (enrolled_client.store / f".byteback/hosts/{enrolled_client.host}.state").unlink()
     backup(enrolled_client, "--source", source)
     assert copy_of(enrolled_client, source / "new").exists()
-
-
-def test_a_narrower_backup_is_announced_and_its_snapshots_are_marked(
-    enrolled_client: EnrolledClient, source: Path
-) -> None:
-    wide = backup(enrolled_client, "--source", source)
-    assert "covers less" not in wide.stderr
-    make_due(enrolled_client)
-    narrow = source / "etc"
-    told = backup(enrolled_client, "--source", narrow)
-    assert "this backup covers less than the last one" in told.stderr
-    assert f"'{source}', all but '{narrow}' goes" in told.stderr
-    assert not copy_of(enrolled_client, source / "home").exists()
-    again = backup(enrolled_client, "--source", narrow)
-    assert "covers less" not in again.stderr, "told once"
-    listing = run_program(
-        [enrolled_client.bin / "byteback-restore", "--all", narrow / "hosts"]
-    )
-    newest = snapshots(enrolled_client)[-1]
-    assert f"current holds '{narrow}' only" in listing.stderr
-    shown = run_program([enrolled_client.bin / "byteback-prune", "--list"]).stdout
-    lines = {line.split()[0].split("/")[1]: line for line in shown.splitlines()}
-    assert f"of '{narrow}' only" in lines[newest]

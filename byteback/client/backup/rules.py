@@ -67,8 +67,6 @@ class Selection:
     hidden: tuple[str, ...] = ()  # mount points that rsync must not see
     foreign: frozenset[str] = frozenset()  # mount points our own walks do not enter
     left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
-    # Mount points of discs whose contents are sent.
-    discs: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def words(self) -> list[str]:
@@ -98,13 +96,13 @@ class Selection:
         return [f"--filter={rule}" for rule in self.bounds]
 
 
-def check(files: Files, request: Request) -> list[str]:
+def check(files: Files, request: Request) -> None:
     """Find what select would not take, without a look at what is mounted.
 
-    Returns the sources as select has them. Raises UsageError as select.
+    Raises UsageError as select.
     """
+    sources.resolve(request.sources)
     _own_rules(files, request, read_rsync_flags(files))
-    return sources.resolve(request.sources)
 
 
 def select(files: Files, request: Request, *, may_be_gone: bool = False) -> Selection:
@@ -144,7 +142,6 @@ def select(files: Files, request: Request, *, may_be_gone: bool = False) -> Sele
         found.hidden,
         found.foreign,
         tuple(_unusable(path, why) for path, why in found.unusable.items()),
-        machine.discs(crossed),
     )
     if request.excludes is not None:
         return selection
@@ -171,12 +168,6 @@ class _Machine:
     def duplicates(self, crossed: Sequence[str]) -> list[Duplicate]:
         """The paths that are sent from another place too; not beyond ``crossed``."""
         return duplicates.find(self._view(crossed), self._subvolumes)
-
-    def discs(self, crossed: Sequence[str]) -> tuple[str, ...]:
-        """Where discs are mounted that are sent."""
-        view = self._view(crossed)
-        points = (m.point for m in self._table if m.is_disc and m.point != "/")
-        return tuple(point for point in points if view.is_sent(point))
 
     def _view(self, crossed: Sequence[str]) -> View:
         covers = self._found.left_out.union(crossed)
@@ -219,7 +210,6 @@ def _without_duplicates(selection: Selection, found: Sequence[Duplicate]) -> Sel
         selection,
         automatic=(*(f"--filter={rule}" for rule in rules), *selection.automatic),
         left_out=(*selection.left_out, *told),
-        discs=tuple(set(selection.discs).difference(one.path for one in found)),
     )
 
 

@@ -16,7 +16,6 @@ from byteback.client.backup import (
     hook_words,
     last_run,
     many_links,
-    narrowing,
     notices,
     push,
     rules,
@@ -55,7 +54,7 @@ from byteback.model.size import format_count, format_size
 from byteback.system import files, hooks, privilege, signals
 from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire import requests
-from byteback.wire.replies import Completion, Hello, parse_completion
+from byteback.wire.replies import Completion, parse_completion
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +81,6 @@ class Options:
     on_line: Callable[[str], None] | None = None
     # A notice that a person should read once.
     on_notice: Callable[[str], None] = logger.warning
-    confirm: Callable[[str], bool] | None = None  # None: nobody is there to ask
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,6 @@ class Job:
     io_timeout_s: int
     compress: str
     options: Options
-    sources: Sequence[str]  # absolute, without links above them
     selection: Selection = field(default_factory=Selection)  # made when hooks have run
 
 
@@ -136,7 +133,6 @@ def run_backup(options: Options) -> Summary:
         job = _with_selection(prepare(options))
         with connect(job.destination, job.key, options.files.known_hosts) as there:
             greeting = _greet(job, there)
-            _check_coverage(job, greeting.hello)
             return _transfer(job, there, greeting, time.monotonic())
 
 
@@ -147,17 +143,8 @@ def prepare(options: Options) -> Job:
     key = check_key(options.key or files.key)
     io_timeout_s = read_io_timeout(files, options.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
     compress = read_compression(files, options.compress)
-    sources = rules.check(files, Request(options.sources, options.excludes))
-    return Job(destination, key, io_timeout_s, compress, options, sources)
-
-
-def _check_coverage(job: Job, hello: Hello) -> None:
-    """Tell, or ask, before the server's copy loses what this run does not cover."""
-    options = job.options
-    noted = selections.last() if options.destination is None else None
-    before = hello.sources or (noted.sources if noted is not None else None)
-    ask = None if options.dry_run else options.confirm
-    narrowing.check(before, job.sources, ask, options.on_notice)
+    rules.check(files, Request(options.sources, options.excludes))
+    return Job(destination, key, io_timeout_s, compress, options)
 
 
 def _with_selection(job: Job) -> Job:
@@ -171,9 +158,6 @@ def _with_selection(job: Job) -> Job:
     news = notices.news(selection.left_out)
     if news:
         options.on_notice(notices.sentence(news))
-    unmounted = narrowing.unmounted(selection.sources)
-    if unmounted is not None:
-        options.on_notice(unmounted)
     if not options.dry_run:
         notices.note(selection.left_out)
     return replace(job, selection=selection)
@@ -220,7 +204,6 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
         greeting = _greet(job, connection)
         hello = greeting.hello
         logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
-        _check_coverage(job, hello)
         hooks.run_hooks(directory / hook_words.PRE, told)
         job = _with_selection(job)
         summary = _transfer(job, connection, greeting, started)
@@ -274,10 +257,7 @@ def _transfer(
         _send_lost_acls(job, connection, names, round_)
         own.look_at_all(selection)
         missing = Shortfall(outcome, own.paths)
-        completion = _complete(
-            *(job, connection, missing, round_, sender.missed),
-            takes_sources=greeting.hello.takes_sources,
-        )
+        completion = _complete(job, connection, missing, round_, sender.missed)
     own.end()
     return Summary(outcome, time.monotonic() - started, completion, missing)
 
@@ -328,8 +308,6 @@ def _complete(
     missing: Shortfall,
     round_: Round,
     missed: int | None,
-    *,
-    takes_sources: bool,
 ) -> Completion:
     """Tell the server that all is sent, and remember what that was."""
     options = job.options
@@ -340,7 +318,6 @@ def _complete(
         files=missing.outcome.files_sent,
         push=round_.number,
         missed=missed if is_looked_at else None,
-        sources=job.selection.sources if takes_sources else None,
     )
     answer = retrying(
         lambda: connection.request(request), options.retry, renew=connection.renew
@@ -348,7 +325,6 @@ def _complete(
     completion = parse_completion(answer.text)
     chosen = selections.choose(options.sources, options.excludes)
     selections.note(chosen, completion.snapshot)
-    narrowing.note_discs(job.selection.discs)
     if completion.tree and not missing:
         round_.finish(completion.tree)
         if options.full and not missed:

@@ -71,12 +71,6 @@ def add(notes: Sequence[Note], selected: Selected, snapshot: str | None) -> list
     return [*kept[1 - MAX_NOTES :], Note(selected, snapshot)]
 
 
-def last(state: Path = STATE) -> Selected | None:
-    """What the last backup was made of, or None if that is not known."""
-    notes = _read(state)
-    return notes[-1].selected if notes else None
-
-
 def look_up(snapshot: str, state: Path = STATE) -> Selected | None:
     """The selection of a snapshot, or None if that is not known."""
     return find(_read(state), snapshot)

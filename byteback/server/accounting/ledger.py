@@ -11,10 +11,8 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from byteback.errors import RefusedError
 from byteback.server.accounting.ledger_file import opened, path
 from byteback.server.store.layout import Store
-from byteback.wire import coverage
 
 if TYPE_CHECKING:
     from byteback.model.growth import Push, Taken
@@ -63,11 +61,6 @@ HAVING SUM(CASE WHEN started > COALESCE(ended.made, 0) THEN data_taken END) > :d
     OR MAX(stopped)
     OR MIN(CASE WHEN started >= :recent THEN NULLIF(names, -1) END) * :factor
         < MAX(names)
-"""
-_SOURCES = """
-SELECT host, name, sources FROM snapshot
-WHERE sources IS NOT NULL AND (:host IS NULL OR host = :host)
-ORDER BY made
 """
 _APPROVALS = """
 SELECT host, time FROM approval
@@ -339,21 +332,14 @@ def last_times(store: Store) -> list[float]:
 
 
 def add_snapshot(
-    store: Store,
-    host: str,
-    name: str,
-    *,
-    incomplete: bool,
-    files: int | None,
-    sources: tuple[str, ...] | None = None,
+    store: Store, host: str, name: str, *, incomplete: bool, files: int | None
 ) -> None:
-    """Record a snapshot that was made, and of which sources, if that is known."""
-    word = None if sources is None else coverage.format_sources(sources)
+    """Record a snapshot that was made."""
     with opened(store) as ledger:
         ledger.execute(
-            "INSERT INTO snapshot (host, name, made, incomplete, files, sources)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (host, name, time.time(), incomplete, files, word),
+            "INSERT INTO snapshot (host, name, made, incomplete, files)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (host, name, time.time(), incomplete, files),
         )
         ledger.execute(
             "DELETE FROM snapshot WHERE made < ?", (time.time() - KEPT_DAYS * _DAY_S,)
@@ -368,20 +354,6 @@ def incomplete_snapshots(store: Store, host: str) -> frozenset[str]:
         )
         return frozenset(str(row[0]) for row in rows)
     return frozenset()
-
-
-def sources_of_snapshots(
-    store: Store, host: str | None = None
-) -> dict[tuple[str, str], tuple[str, ...]]:
-    """What snapshots were made of, by client and name, as far as that is known."""
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
-    if not path(store).exists():
-        return found
-    with opened(store, short_timeout=True) as ledger:
-        for client, name, word in ledger.execute(_SOURCES, {"host": host}):
-            with contextlib.suppress(RefusedError):
-                found[client, name] = coverage.parse_sources(str(word))
-    return found
 
 
 def note_deletion(

@@ -18,7 +18,7 @@ SHORT_WAIT_S = 2.0
 
 # Raised with each change below. A later version only adds tables and columns, so that
 # every version can use the ledger of every other one.
-VERSION = 4
+VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS transfer (
     id INTEGER PRIMARY KEY,
@@ -79,7 +79,6 @@ ADDED_COLUMNS = (
     # Changes that a full comparison found and the client's record had not told; 0: none
     # by an administrator's own comparison.
     ("transfer", "missed", "INTEGER"),
-    ("snapshot", "sources", "TEXT"),  # as wire/coverage.py writes them
 )
 
 

@@ -125,10 +125,7 @@ class Pruner:
         found = self._find_obstacles()
         places = self._places()
         sizes_ = sizes.expected_from_all(self.store, [p.snapshot for p in places])
-        return report.listing(
-            *(places, self._verdicts(), found, self.now(), sizes_),
-            ledger.sources_of_snapshots(self.store),
-        )
+        return report.listing(places, self._verdicts(), found, self.now(), sizes_)
 
     def prune(self, limits: Limits) -> int:
         """Put right what was left behind; if space is short, delete until it is not.

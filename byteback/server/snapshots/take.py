@@ -25,7 +25,6 @@ from byteback.model.snapshot import (
 )
 from byteback.server.accounting import ledger
 from byteback.server.snapshots import seal
-from byteback.server.store import coverage
 from byteback.server.store import state as host_state
 from byteback.server.store.layout import DISCARDED, Store
 from byteback.server.store.settings import ServerSettings
@@ -84,7 +83,6 @@ def take_snapshot(
                 name,
                 incomplete=incomplete or state is host_state.Transfer.PARTIAL,
                 files=files,
-                sources=coverage.read(store, host),
             )
             _take(current, target)
         except BaseException:
