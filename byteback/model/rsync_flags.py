@@ -63,6 +63,7 @@ WITH_VALUE = frozenset(
         *VALUE_LETTERS.values(),
         *("address", "backup-dir", "bwlimit", "cc", "checksum-choice", "checksum-seed"),
         *("chmod", "chown", "compare-dest", "compress-choice", "compress-level"),
+        *("compress-threads", "confine-root"),  # rsync 3.5
         *("contimeout", "copy-as", "copy-dest", "debug", "early-input", "exclude"),
         *("exclude-from", "files-from", "groupmap", "iconv", "include", "include-from"),
         *("info", "link-dest", "log-file", "log-file-format", "log-format"),

@@ -67,12 +67,20 @@ def test_one_file_system_is_taken_out(words: str, level: int) -> None:
     assert not [flag for flag in parse_flags(kept) if flag.name == "one-file-system"]
 
 
+def test_values_of_rsync_3_5_are_no_options() -> None:
+    words = shlex.split("--compress-threads --exclude=a --confine-root -x")
+    assert rsync_flags.filters(words) == []
+    kept = ["--compress-threads=--exclude=a", "--confine-root=-x"]
+    assert rsync_flags.take_one_file_system(words) == (kept, 0)
+
+
 def test_filters_are_found_in_their_order() -> None:
     words = shlex.split("-zF --include=a -f '- b' --bwlimit=5 --exclude c -C")
     found = [" ".join(flag.words) for flag in rsync_flags.filters(words)]
     assert found == ["-F", "--include=a", "--filter=- b", "--exclude=c", "-C"]
 
 
+@pytest.mark.needs("rsync")
 def test_every_option_with_a_value_is_known() -> None:
     """rsync's own help has them as --option=VALUE."""
     shown = subprocess.run(
