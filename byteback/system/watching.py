@@ -37,7 +37,7 @@ def bytes_written(pid: int) -> int | None:
         written = _own_bytes(one)
         if written is not None:
             found = written + (found or 0)
-        waiting += _children(one)
+        waiting += children(one)
     return found
 
 
@@ -52,7 +52,8 @@ def _own_bytes(pid: int) -> int | None:
         return None
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The processes that ``pid`` has started and not waited for; none if it is gone."""
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     except OSError:

@@ -20,7 +20,7 @@ NOTES = Path("/var/lib/byteback/last-backup")
 MAX_SIZE = 1 << 20  # bytes
 REMIND_S = 7 * 86400.0
 REMEMBERED = 10  # intervals between good backups, as byteback-status goes by
-OK, WARNING, CRITICAL, UNKNOWN = range(4)  # statuses of monitoring plugins
+OK, WARNING, CRITICAL = range(3)  # statuses of monitoring plugins
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from byteback.system import watching
+
 # Whatever is at work takes more than this in all the time that it is given; two
 # processes that do nothing but keep their connection alive take some 16 bytes for each
 # half of a --timeout, and no processor time that could be counted.
@@ -63,7 +65,10 @@ def work_of(pid: int) -> Work | None:
     does not tell.
     """
     program = _program(pid)
-    same = [pid, *(child for child in _children(pid) if _program(child) == program)]
+    same = [
+        pid,
+        *(child for child in watching.children(pid) if _program(child) == program),
+    ]
     found = [work for work in map(_own_work, same) if work is not None]
     if program is None or not found:
         return None
@@ -104,11 +109,3 @@ def _program(pid: int) -> str | None:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace")
     except OSError:
         return None
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    except OSError:
-        return []
-    return [int(word) for word in text.split()]
