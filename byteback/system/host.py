@@ -1,4 +1,4 @@
-"""This machine: its name, its mounts, its free space, its programs."""
+"""This machine: its name, its time zone, its processes, its programs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 import shutil
 import socket
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import NamedTuple
 
 from byteback.errors import NotSetUpError
-from byteback.system import process
+from byteback.system import mounts, process
 
 MACHINE_ID = Path("/etc/machine-id")
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -24,14 +24,12 @@ SERVER_PROGRAMS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Mount:
-    """One line of the mount table."""
+class Work(NamedTuple):
+    """The work that processes have done so far."""
 
-    device: str
-    mount_point: str  # octal escapes undone; bytes that are no UTF-8 as surrogates
-    fs_type: str
-    options: tuple[str, ...]
+    transferred: int  # bytes that went through read(2), write(2) and their kin
+    blocks: int  # bytes that a disc had to deliver or take
+    processor_s: float
 
 
 class LocalZone(tzinfo):
@@ -59,28 +57,6 @@ class LocalZone(tzinfo):
         """The local time of ``when``, which is in UTC and has this zone on it."""
         local = when.replace(tzinfo=UTC).astimezone()
         return local.replace(tzinfo=self)
-
-
-def mounts() -> list[Mount]:
-    """All mounts, in the order of mounting; later ones hide earlier ones."""
-    import psutil
-
-    return [
-        Mount(part.device, part.mountpoint, part.fstype, tuple(part.opts.split(",")))
-        for part in psutil.disk_partitions(all=True)
-    ]
-
-
-def mount_of(path: Path) -> Mount | None:
-    """The mount that holds ``path``: the longest mount point above it, the last one."""
-    resolved = os.path.realpath(path)
-    best = None
-    for mount in mounts():
-        point = mount.mount_point
-        above = point == "/" or resolved == point or resolved.startswith(point + "/")
-        if above and (best is None or len(point) >= len(best.mount_point)):
-            best = mount
-    return best
 
 
 def full_host_name() -> str:
@@ -112,8 +88,27 @@ def machine_id(path: Path = MACHINE_ID) -> str | None:
     except (OSError, ValueError):
         return None
     is_known = _MACHINE_ID.fullmatch(text) and text.strip("0")
-    is_mounted = any(mount.mount_point == str(path) for mount in mounts())
+    is_mounted = any(mount.point == str(path) for mount in mounts.read())
     return text if is_known and not is_mounted else None
+
+
+def work_of(pid: int) -> tuple[str, Work] | None:
+    """The name of a process's program, and its work; None if the kernel tells neither.
+
+    Only root is told of other users' processes (proc_pid_io(5)).
+    """
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        counters, times = process.io_counters(), process.cpu_times()
+        return process.name(), Work(
+            counters.read_chars + counters.write_chars,
+            counters.read_bytes + counters.write_bytes,
+            times.user + times.system,
+        )
+    except (psutil.Error, OSError, NotImplementedError, RuntimeError):
+        return None
 
 
 def program_path(name: str) -> Path:

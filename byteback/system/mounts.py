@@ -60,6 +60,12 @@ class Mount:
     fs_type: str
     source: str
     super_options: frozenset[str] = frozenset()
+    own_options: frozenset[str] = frozenset()  # of this mount alone
+
+    @property
+    def options(self) -> frozenset[str]:
+        """All options, those of the file system and those of this mount."""
+        return self.super_options | self.own_options
 
     @property
     def is_kernel(self) -> bool:
@@ -140,6 +146,11 @@ def at(path: str, mounts: Iterable[Mount]) -> Mount | None:
     return max(found, key=lambda mount: len(mount.point), default=None)
 
 
+def holding(path: str | os.PathLike[str]) -> Mount | None:
+    """The mount that holds ``path``, with all links resolved."""
+    return at(os.path.realpath(path), read())
+
+
 def hiding(points: Sequence[str]) -> Callable[[], None]:
     """For a child, before it becomes the program: take mounts out of its sight.
 
@@ -176,6 +187,7 @@ def _parse(line: bytes) -> Iterator[Mount]:
         _text(rest[0]),
         _text(rest[1]) if len(rest) > 1 else "",
         frozenset(_text(rest[2]).split(",")) if len(rest) > 2 else frozenset(),
+        frozenset(_text(words[5]).split(",")),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from byteback.client.backup.many_links import ALL_AT_ONCE
 from byteback.client.backup.rules import Selection
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection
@@ -89,4 +90,5 @@ def again_argv(
     argv = push_argv(connection, flags, io_timeout_s, number=number, base=base)
     kept = [word for word in argv if not word.startswith(("--del", "--recursive"))]
     words = [f"--files-from={list_file}", "--from0"]
-    return [kept[0], *words, *([] if with_new else ["--existing"]), *kept[1:]]
+    words.append(ALL_AT_ONCE if with_new else "--existing")
+    return [kept[0], *words, *kept[1:]]

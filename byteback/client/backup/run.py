@@ -47,13 +47,14 @@ from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection, connect
 from byteback.client.transport.identity import introduce
 from byteback.client.transport.retry import RetryPolicy, retrying
-from byteback.errors import BytebackError
+from byteback.errors import BytebackError, RefusedError
 from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
 from byteback.system import files, hooks, privilege, signals
 from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire import requests
+from byteback.wire.failures import Reason
 from byteback.wire.replies import Completion, parse_completion
 
 logger = logging.getLogger(__name__)
@@ -369,22 +370,28 @@ def _send_again(
             # rsync takes a line that starts with "#" or ";" for a comment.
             file.write(b"./" + os.fsencode(name.removeprefix("./")) + b"\0")
         file.flush()
-        options = job.options
+        stdin = file.fileno()
+
+        def attempt(number: str | None, base: str | None) -> Outcome:
+            argv = push.again_argv(
+                *(connection, job.selection, job.io_timeout_s, "-"),
+                with_new=with_new,
+                number=number,
+                base=base,
+            )
+            retry, hidden = job.options.retry, job.selection.hidden
+            return send(argv, connection, retry, stdin=stdin, hidden=hidden)
+
         number = round_.number and requests.new_push()
-        argv = push.again_argv(
-            *(connection, job.selection, job.io_timeout_s, "-"),
-            with_new=with_new,
-            number=number,
-            base=round_.number,
-        )
-        outcome = send(
-            argv,
-            connection,
-            options.retry,
-            stdin=file.fileno(),
-            hidden=job.selection.hidden,
-        )
-        round_.number = number
+        try:
+            outcome = attempt(number, round_.number)
+            round_.number = number
+        except RefusedError as error:
+            if error.reason != Reason.STALE_TREE:
+                raise
+            # An attempt that was cut off has changed it, or another machine has.
+            round_.number = None
+            outcome = attempt(None, None)
         return outcome
 
 

@@ -21,7 +21,7 @@ from byteback.model.snapshot import CURRENT
 from byteback.server.access import authorized_keys
 from byteback.server.access.authorized_keys import KeyFile
 from byteback.server.store.layout import Store
-from byteback.system import host
+from byteback.system import mounts
 from byteback.system.btrfs import commands
 from byteback.wire.failures import Reason
 
@@ -243,7 +243,7 @@ def _make_place(store: Store, name: str) -> None:
 
 
 def _explain_no_subvolume(store: Store, error: ToolError) -> NotSetUpError | ToolError:
-    mount = host.mount_of(store.root)
+    mount = mounts.holding(store.root)
     if mount is None or mount.fs_type == "btrfs":
         return error
     return NotSetUpError(

@@ -21,8 +21,9 @@ from byteback.server.setup.steps import (
 )
 from byteback.server.store import mounting, presence
 from byteback.server.store.layout import STATE, Store
-from byteback.system import fstab, host, process
+from byteback.system import fstab, host, mounts, process
 from byteback.system.btrfs import filesystem
+from byteback.system.mounts import Mount
 
 NEEDED = "user_subvol_rm_allowed"  # without it the byteback user cannot prune
 HARMFUL = ("autodefrag", "clear_cache")
@@ -43,15 +44,15 @@ def provide(choice: Choice | None, home: Path, runner: StepRunner) -> Iterator[O
         yield from _provide_volume(choice, home, runner)
 
 
-def mounted_at(mount_point: Path) -> host.Mount | None:
+def mounted_at(mount_point: Path) -> Mount | None:
     """The mount that is exactly there, on top."""
-    here = [each for each in host.mounts() if each.mount_point == str(mount_point)]
+    here = [each for each in mounts.read() if each.point == str(mount_point)]
     return here[-1] if here else None
 
 
 def is_there(home: Path) -> bool:
     """True if the home is on a mounted btrfs, so that one can look into the store."""
-    mounted = host.mount_of(home) if home.is_dir() else None
+    mounted = mounts.holding(home) if home.is_dir() else None
     return mounted is not None and mounted.fs_type == "btrfs"
 
 
@@ -107,15 +108,15 @@ def _check_mount_point(home: Path) -> None:
         )
 
 
-def _check_mounted(volume: Volume, mounted: host.Mount) -> None:
-    if not setup_volume.is_on(volume, mounted.device):
+def _check_mounted(volume: Volume, mounted: Mount) -> None:
+    if not setup_volume.is_on(volume, mounted.source):
         raise UsageError(
-            f"{quote(mounted.mount_point)} is in use: "
-            f"{quote(mounted.device)} ({mounted.fs_type}) is mounted there",
+            f"{quote(mounted.point)} is in use: "
+            f"{quote(mounted.source)} ({mounted.fs_type}) is mounted there",
             hint="unmount it, or choose another place with --mount-point",
         )
     if mounted.fs_type != "btrfs":
-        raise UsageError(f"{quote(mounted.mount_point)} is no btrfs")
+        raise UsageError(f"{quote(mounted.point)} is no btrfs")
 
 
 def _check_fstab(volume: Volume, home: Path) -> None:
@@ -133,8 +134,8 @@ def _check_fstab(volume: Volume, home: Path) -> None:
         )
 
 
-def _ensure_option(mounted: host.Mount, runner: StepRunner) -> Iterator[Outcome]:
-    point = Path(mounted.mount_point)
+def _ensure_option(mounted: Mount, runner: StepRunner) -> Iterator[Outcome]:
+    point = Path(mounted.point)
     if NEEDED not in mounted.options:
         yield runner.do(
             f"remount {quote(str(point))} with {NEEDED}",
@@ -143,11 +144,11 @@ def _ensure_option(mounted: host.Mount, runner: StepRunner) -> Iterator[Outcome]
     yield from _warn_of_harmful(mounted)
 
 
-def _warn_of_harmful(mounted: host.Mount) -> Iterator[Outcome]:
+def _warn_of_harmful(mounted: Mount) -> Iterator[Outcome]:
     for option in HARMFUL:
         if option in mounted.options:
             yield warning(
-                f"{quote(mounted.mount_point)} is mounted with {option}, which "
+                f"{quote(mounted.point)} is mounted with {option}, which "
                 "slows a store down and wastes space: take it out of /etc/fstab"
             )
 
@@ -215,7 +216,7 @@ def _check_directory(home: Path, runner: StepRunner) -> Iterator[Outcome]:
     name = quote(str(home))
     if not home.is_dir():
         raise UsageError(f"there is no directory {name}", hint="make it first")
-    mounted = host.mount_of(home)
+    mounted = mounts.holding(home)
     if mounted is None or mounted.fs_type != "btrfs":
         kind = mounted.fs_type if mounted else "nothing known"
         raise UsageError(f"{name} is on {kind}, not on btrfs", hint=THREE_WAYS)
@@ -225,8 +226,8 @@ def _check_directory(home: Path, runner: StepRunner) -> Iterator[Outcome]:
     yield from _check_entry(mounted, runner)
 
 
-def _check_options(name: str, mounted: host.Mount) -> None:
-    point = mounted.mount_point
+def _check_options(name: str, mounted: Mount) -> None:
+    point = mounted.point
     if NEEDED not in mounted.options:
         raise UsageError(
             f"the file system of {name} is mounted without {NEEDED}, so that the "
@@ -241,13 +242,13 @@ def _check_options(name: str, mounted: host.Mount) -> None:
         )
 
 
-def _check_entry(mounted: host.Mount, runner: StepRunner) -> Iterator[Outcome]:
-    entry = fstab.find(mounted.mount_point)
+def _check_entry(mounted: Mount, runner: StepRunner) -> Iterator[Outcome]:
+    entry = fstab.find(mounted.point)
     if entry is not None:
         yield from _ensure_entry(entry, (NEEDED,), runner)
         return
     yield warning(
-        f"{quote(str(fstab.PATH))} has no line for {quote(mounted.mount_point)}: make "
+        f"{quote(str(fstab.PATH))} has no line for {quote(mounted.point)}: make "
         f"sure that it is mounted at boot, with {NEEDED}; for a store's own device or "
         "image, naming it again adds the line"
     )
@@ -267,10 +268,10 @@ def _repair(home: Path, runner: StepRunner) -> Iterator[Outcome]:
         )
         if runner.dry_run:
             return
-    mounted = host.mount_of(home) if home.is_dir() else None
+    mounted = mounts.holding(home) if home.is_dir() else None
     if mounted is not None and mounted.fs_type == "btrfs":
         if entry is not None and entry.is_ours:
-            yield found(f"{quote(mounted.device)} is mounted on {quote(str(home))}")
+            yield found(f"{quote(mounted.source)} is mounted on {quote(str(home))}")
             yield from _ensure_option(mounted, runner)
             yield from _ensure_entry(entry, setup_volume.OPTIONS, runner)
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from byteback.errors import StoreError, ToolError
 from byteback.server.store import presence
 from byteback.server.store.layout import STATE, Store
-from byteback.system import fstab, host, systemd
+from byteback.system import fstab, host, mounts, systemd
 from byteback.system.btrfs import filesystem
 from byteback.system.btrfs.identity import identify
 
@@ -51,7 +51,7 @@ def check(store: Store) -> None:
 def find_unmounted(directory: Path) -> fstab.Entry | None:
     """The line of fstab that should be mounted for ``directory``, and is not."""
     path = Path(os.path.realpath(directory))
-    mounted = {mount.mount_point for mount in host.mounts()}
+    mounted = {mount.point for mount in mounts.read()}
     for point in (path, *path.parents):
         if str(point) in mounted:
             return None

@@ -7,27 +7,16 @@ the processes decide: bytes read and written, disc blocks, and processor time.
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
-from typing import NamedTuple
 
-from byteback.system import watching
+from byteback.system import host, watching
+from byteback.system.host import Work
 
 # Whatever is at work takes more than this in all the time that it is given; two
 # processes that do nothing but keep their connection alive take some 16 bytes for each
 # half of a --timeout, and no processor time that could be counted.
 LEAST_BYTES = 1000
 LEAST_PROCESSOR_S = 0.1
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-
-
-class Work(NamedTuple):
-    """The work that the processes of one rsync have done so far."""
-
-    transferred: int  # bytes that went through read(2), write(2) and their kin
-    blocks: int  # bytes that a disc had to deliver or take
-    ticks: int  # of processor time
 
 
 class Watch:
@@ -64,15 +53,20 @@ def work_of(pid: int) -> Work | None:
     ssh is another one: its packets come whatever becomes of rsync. None if the kernel
     does not tell.
     """
-    program = _program(pid)
-    same = [
-        pid,
-        *(child for child in watching.children(pid) if _program(child) == program),
-    ]
-    found = [work for work in map(_own_work, same) if work is not None]
-    if program is None or not found:
+    own = host.work_of(pid)
+    if own is None:
         return None
-    return Work(*(sum(numbers) for numbers in zip(*found, strict=True)))
+    program, work = own
+    found = [work]
+    for child in watching.children(pid):
+        its = host.work_of(child)
+        if its is not None and its[0] == program:
+            found.append(its[1])
+    return Work(
+        sum(one.transferred for one in found),
+        sum(one.blocks for one in found),
+        sum(one.processor_s for one in found),
+    )
 
 
 def _is_progress(before: Work, now: Work) -> bool:
@@ -80,32 +74,5 @@ def _is_progress(before: Work, now: Work) -> bool:
     return (
         abs(now.transferred - before.transferred) >= LEAST_BYTES
         or now.blocks != before.blocks
-        or abs(now.ticks - before.ticks) >= LEAST_PROCESSOR_S * _TICKS_A_SECOND
+        or abs(now.processor_s - before.processor_s) >= LEAST_PROCESSOR_S
     )
-
-
-def _own_work(pid: int) -> Work | None:
-    try:
-        text = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
-        counters = {name: int(value) for name, value in _pairs(text)}
-        # Behind the name, which may hold spaces and parentheses (proc(5)).
-        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        fields = status.rpartition(")")[2].split()
-        return Work(
-            counters["rchar"] + counters["wchar"],
-            counters["read_bytes"] + counters["write_bytes"],
-            int(fields[11]) + int(fields[12]),
-        )
-    except (OSError, ValueError, KeyError, IndexError):
-        return None
-
-
-def _pairs(text: str) -> list[list[str]]:
-    return [line.split(": ") for line in text.splitlines()]
-
-
-def _program(pid: int) -> str | None:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace")
-    except OSError:
-        return None
