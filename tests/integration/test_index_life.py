@@ -63,7 +63,7 @@ class Life:
             change(self.store.current(HOST), self.chance)
 
     def _push(self, status: int, fault: type[BaseException] | None = None) -> None:
-        def run(*_: object) -> runner.Measured:
+        def run(*_: object, **__: object) -> runner.Measured:
             if fault is not None and self.chance.random() < 0.5:
                 raise fault
             self._change()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byteback.errors import RefusedError
-from byteback.server.transfer.rsync_args import build_pull, build_push
+from byteback.server.transfer.rsync_args import ServerCommand, build_pull, build_push
+from byteback.system.confinement.sandbox import View
 from byteback.wire.requests import Pull, Push, parse_request
 
 CAP = "e.iLsfxCIvu"
@@ -25,13 +27,13 @@ RECORDED = [
 def test_what_real_rsyncs_send_is_served(command: str) -> None:
     request = parse_request(command.encode())
     if isinstance(request, Push):
-        argv = build_push(request.words, TIMEOUT).argv
-        assert argv[:2] == ("rsync", "--server")
+        argv = build_push(request.words, TIMEOUT).words
+        assert argv[0] == "--server"
         assert argv[-3:] == ("--fake-super", ".", "./")
     else:
         assert isinstance(request, Pull)
-        argv = build_pull(request.words, TIMEOUT, ["./x"], is_confined=True).argv
-        assert argv[:3] == ("rsync", "--server", "--sender")
+        argv = build_pull(request.words, TIMEOUT, ["./x"], is_confined=True).words
+        assert argv[:2] == ("--server", "--sender")
         assert argv[-3:] == ("--fake-super", ".", "./x")
 
 
@@ -106,7 +108,7 @@ def test_other_words_are_refused_by_name(word: str) -> None:
 
 
 def test_a_push_cannot_name_its_path() -> None:
-    argv = build_push([*BASE.split(), ".", "/etc", "../other", "--daemon"], 9).argv
+    argv = build_push([*BASE.split(), ".", "/etc", "../other", "--daemon"], 9).words
     assert argv[-2:] == (".", "./")
     assert not {"/etc", "../other", "--daemon"} & set(argv)
 
@@ -114,8 +116,8 @@ def test_a_push_cannot_name_its_path() -> None:
 def test_what_a_client_says_twice_counts_once() -> None:
     """Clients whose rsync_flags repeat our options; rsync refuses XX."""
     words = f"--server -vvlHHogDtpAAXXXrRxx{CAP} --numeric-ids --numeric-ids --inplace"
-    argv = build_push([*words.split(), "-AXHXX", "--inplace", ".", "."], TIMEOUT).argv
-    assert argv[2] == f"-vvlHogDtpAXrRx{CAP}"
+    argv = build_push([*words.split(), "-AXHXX", "--inplace", ".", "."], TIMEOUT).words
+    assert argv[1] == f"-vvlHogDtpAXrRx{CAP}"
     assert argv.count("--numeric-ids") == argv.count("--inplace") == 1
 
 
@@ -130,10 +132,10 @@ def test_a_list_of_changes_is_taken_with_what_it_is_based_on() -> None:
     words = [f"--tree-push={push}", f"--tree-base={base}", *CHANGES.split(), ".", "."]
     command = build_push(["--fake-super", *words], TIMEOUT)
     assert (command.push, command.base) == (push, base)
-    assert not any("tree" in word for word in command.argv)
+    assert not any("tree" in word for word in command.words)
     assert command.deletes
-    assert "--no-r" in command.argv
-    assert "--force" in command.argv
+    assert "--no-r" in command.words
+    assert "--force" in command.words
     plain = build_push([*BASE.split(), ".", "."], TIMEOUT)
     assert (plain.push, plain.base) == (None, None)
 
@@ -161,9 +163,9 @@ def test_a_restore_has_no_tree() -> None:
 
 def test_sparse_goes_where_inplace_is() -> None:
     words = [*f"--server -lrS{CAP}".split(), "--inplace", ".", "."]
-    assert f"-lr{CAP}" in build_push(words, TIMEOUT).argv
+    assert f"-lr{CAP}" in build_push(words, TIMEOUT).words
     words.remove("--inplace")
-    assert f"-lrS{CAP}" in build_push(words, TIMEOUT).argv
+    assert f"-lrS{CAP}" in build_push(words, TIMEOUT).words
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_sparse_goes_where_inplace_is() -> None:
 )
 def test_the_server_caps_the_time_out(asked: str, given_: int) -> None:
     words = [*BASE.split(), f"--timeout={asked}", ".", "."]
-    assert f"--timeout={given_}" in build_push(words, 600).argv
+    assert f"--timeout={given_}" in build_push(words, 600).words
 
 
 def test_a_push_must_be_a_server() -> None:
@@ -195,7 +197,7 @@ def test_a_pull_has_nothing_that_writes(word: str) -> None:
 
 def test_names_inside_the_protocol_need_confinement() -> None:
     words = ["--server", "--sender", "-lr", "--files-from=-", "--from0"]
-    assert "--files-from=-" in build_pull(words, 9, ["./"], is_confined=True).argv
+    assert "--files-from=-" in build_pull(words, 9, ["./"], is_confined=True).words
     with pytest.raises(RefusedError, match="confine"):
         build_pull(words, 9, ["./"], is_confined=False)
 
@@ -214,14 +216,83 @@ WORD = st.one_of(
 @given(st.lists(WORD, max_size=8))
 def test_whatever_is_accepted_stays_inside_the_table(words: list[str]) -> None:
     try:
-        argv = build_push([*words, "--server", ".", "x"], TIMEOUT).argv
+        argv = build_push([*words, "--server", ".", "x"], TIMEOUT).words
     except RefusedError:
         return
-    assert argv[:2] == ("rsync", "--server")
+    assert argv[0] == "--server"
     assert argv[-3:] == ("--fake-super", ".", "./")
     assert argv.count("--fake-super") == 1
-    for word in argv[2:-3]:
+    for word in argv[1:-3]:
         assert word.startswith("-")
         assert "/" not in word
         if not word.startswith("--"):
             assert not word.endswith("e"), "takes the next word for its value"
+
+
+# --- The whole command line, for each kind of request ------------------------------
+
+ALONE = View(Path("/backup"), is_alone=True, fifo=Path("/log"))
+AMONG_OTHERS = View(Path("/srv/c/current"), is_alone=False, fifo=Path("/srv/c.log"))
+READING = View(Path("/srv/c"), is_alone=False)
+OLD_RSYNC = frozenset({"--fake-super"})
+RSYNC_3_5 = frozenset({"--fake-super", "--confine-root", "--insecure-links"})
+END = "--timeout=10800 --fake-super ."
+PUSHED = f"{BASE} --delete-during --numeric-ids --inplace {END} ./"
+LOGGED = "--log-file-format=%i %n|--log-file="
+
+
+def push() -> ServerCommand:
+    words = f"{BASE} --delete-during --numeric-ids --inplace . .".split()
+    return build_push(words, TIMEOUT)
+
+
+def pull() -> ServerCommand:
+    words = f"--server --sender -lHogDtpr{CAP} --numeric-ids".split()
+    return build_pull(words, TIMEOUT, ["2026/etc", "2026/srv"], is_confined=True)
+
+
+def pull_of_a_list() -> ServerCommand:
+    words = f"--server --sender -lHogDtpr{CAP} --files-from=- --from0".split()
+    return build_pull(words, TIMEOUT, ["./"], is_confined=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "view", "known", "expected"),
+    [
+        (push, AMONG_OTHERS, OLD_RSYNC, f"{LOGGED}/srv/c.log {PUSHED}"),
+        (push, ALONE, OLD_RSYNC, f"{LOGGED}/log {PUSHED}"),
+        (push, ALONE, RSYNC_3_5, f"--insecure-links {LOGGED}/log {PUSHED}"),
+        (
+            *(push, AMONG_OTHERS, RSYNC_3_5),
+            f"--confine-root=/srv/c/current {LOGGED}/srv/c.log {PUSHED}",
+        ),
+        (
+            *(pull, READING, OLD_RSYNC),
+            (
+                f"--server --sender -lHogDtpr{CAP} --numeric-ids --exclude=. {END} "
+                "2026/etc 2026/srv"
+            ),
+        ),
+        (
+            *(pull_of_a_list, READING, RSYNC_3_5),
+            (
+                f"--confine-root=/srv/c --server --sender -lHogDtpr{CAP} --from0 "
+                f"--files-from=- {END} ./"
+            ),
+        ),
+    ],
+)
+def test_the_whole_command_line(
+    command: Callable[[], ServerCommand],
+    view: View,
+    known: frozenset[str],
+    expected: str,
+) -> None:
+    words = expected.replace("%i %n|", "%i_%n ").split()
+    wanted = [word.replace("%i_%n", "%i %n") for word in words]
+    assert command().finish(view, known) == wanted
+
+
+def test_a_second_pass_reads_all_names_first() -> None:
+    finished = push().finish(READING, OLD_RSYNC, knows_names_first=True)
+    assert finished == ["--no-inc-recursive", *PUSHED.split()]

@@ -33,7 +33,7 @@ if sys.argv[2] == "landlock":
     bubblewrap.program = lambda: None
 rights = sandbox.WRITE if sys.argv[3] == "w" else sandbox.READ
 program, *words = sys.argv[4:]
-job = sandbox.Job(Path(program), words, Path(sys.argv[1]), rights)
+job = sandbox.Job(Path(program), lambda _: words, Path(sys.argv[1]), rights)
 if sys.argv[2] == "none":
     running = sandbox.start_unconfined(job)
 else:
@@ -304,7 +304,8 @@ if sys.argv[2] == "landlock":
     bubblewrap.program = lambda: None
 place = Path(sys.argv[1]).parent / "private" / "lock"
 with locking.hold(place) as lock:
-    job = sandbox.Job(Path("/usr/bin/perl"), ["-e", "print 1; close STDOUT; sleep 60"],
+    words = ["-e", "print 1; close STDOUT; sleep 60"]
+    job = sandbox.Job(Path("/usr/bin/perl"), lambda _: words,
                       Path(sys.argv[1]), sandbox.WRITE, pass_fds=[lock.fd])
     running = sandbox.start(job)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -15,7 +15,7 @@ from byteback.errors import BusyError
 from byteback.server.store.layout import Store
 from byteback.server.transfer import change_log as changes_module
 from byteback.server.transfer import hard_links
-from byteback.server.transfer.change_log import CAREFUL, Changes
+from byteback.server.transfer.change_log import Changes
 from byteback.server.transfer.recheck import INVALID_MTIME_NS
 from byteback.system import fifo, files
 from byteback.system.btrfs import subvolume
@@ -94,17 +94,17 @@ def test_where_they_are_few_all_are_made_one_name(store: Store) -> None:
 def test_a_first_transfer_ends_there_and_a_second_goes_on(store: Store) -> None:
     make_names(store, "a", "b")
     with hard_links.heard(store, HOST) as changes:
-        assert changes.options == ()
+        assert not changes.is_second
         assert changes.may_go_on
         changes.numbers.add(1)
         assert not changes.may_go_on
     hard_links.separate(store, HOST, changes)
     with hard_links.heard(store, HOST) as changes:
-        assert changes.options == CAREFUL
+        assert changes.is_second
         changes.numbers.add(1)
         assert changes.may_go_on
     with hard_links.heard(store, HOST) as changes:
-        assert changes.options == ()
+        assert not changes.is_second
 
 
 @pytest.mark.parametrize(

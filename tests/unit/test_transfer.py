@@ -17,11 +17,12 @@ from byteback.errors import BusyError, InterruptedBySignalError, PolicyError
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
 from byteback.server.transfer import runner
-from byteback.server.transfer.rsync_args import FILES_FROM
+from byteback.server.transfer.rsync_args import ServerCommand
 from byteback.system import process, signals
 from byteback.system.confinement import sandbox
 from byteback.system.rsync import options
 
+COMMAND = ServerCommand(("--server",), is_dry_run=False, deletes=False)
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -39,22 +40,26 @@ def unconfined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "start_unconfined", go_on)
 
 
-def job(*words: str) -> sandbox.Job:
-    return sandbox.Job(Path("/usr/bin/rsync"), words, Path("/srv"), sandbox.READ)
+def start(*, reads_names: bool, confinement: str) -> tuple[process.Process, str]:
+    job = sandbox.Job(
+        Path("/usr/bin/rsync"), lambda _: ["--server"], Path("/srv"), sandbox.READ
+    )
+    settings = ServerSettings(confinement=confinement)
+    return runner._start(job, settings, reads_names=reads_names)
 
 
 @pytest.mark.usefixtures("unconfined")
 def test_names_inside_the_protocol_are_never_read_unconfined() -> None:
-    settings = ServerSettings(confinement="auto")
     with pytest.raises(PolicyError, match="cannot confine"):
-        runner._start(job("--server", "--sender", FILES_FROM), settings)
-    assert runner._start(job("--server"), settings) == (sentinel.process, "none")
+        start(reads_names=True, confinement="auto")
+    started = start(reads_names=False, confinement="auto")
+    assert started == (sentinel.process, "none")
 
 
 @pytest.mark.usefixtures("unconfined")
 def test_a_policy_that_requires_confinement_is_kept() -> None:
     with pytest.raises(PolicyError, match="cannot confine"):
-        runner._start(job("--server"), ServerSettings(confinement="require"))
+        start(reads_names=False, confinement="require")
 
 
 DEAF = """
@@ -77,7 +82,7 @@ def test_a_signal_while_rsync_is_ended_saves_it_from_nothing(
     quick = partial(process.stop_group, grace_s=1.0)
     monkeypatch.setattr(process, "stop_group", quick)
     deaf = process.start([sys.executable, "-c", DEAF], new_session=True)
-    monkeypatch.setattr(runner, "_start", lambda *_: (deaf, "none"))
+    monkeypatch.setattr(runner, "_start", lambda *_, **__: (deaf, "none"))
     assert deaf.stdout is not None
     assert deaf.stdout.readline() == b"deaf\n"
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
@@ -89,7 +94,7 @@ def test_a_signal_while_rsync_is_ended_saves_it_from_nothing(
 
     try:
         with pytest.raises(InterruptedBySignalError):
-            runner.run(["rsync"], tmp_path, sandbox.WRITE, ServerSettings(), None, look)
+            runner.run(COMMAND, tmp_path, sandbox.WRITE, ServerSettings(), None, look)
         assert deaf.poll() == -signal.SIGKILL
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -106,9 +111,9 @@ def test_one_that_is_stopped_is_measured_too(
     monkeypatch.setattr(runner, "WATCH_S", 0.01)
     monkeypatch.setattr(options, "options", lambda *_: frozenset())
     monkeypatch.setattr(runner, "own_store", lambda: Store(tmp_path))
-    monkeypatch.setattr(runner, "_start", lambda *_: (running, "none"))
+    monkeypatch.setattr(runner, "_start", lambda *_, **__: (running, "none"))
     measured = runner.run(
-        ["rsync"], tmp_path, sandbox.WRITE, ServerSettings(), None, lambda _: False
+        COMMAND, tmp_path, sandbox.WRITE, ServerSettings(), None, lambda _: False
     )
     assert measured.status < 0
     assert measured.bytes_written is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from byteback.model.rsync_names import plain_name
@@ -13,9 +13,6 @@ from byteback.server.store import tree
 MAX_SHARED = 1 << 20  # files with several names that one transfer changes
 MAX_PATHS = 1 << 24  # characters, of the names that they were changed under
 MAX_BEGINNINGS = 100
-# With hard links and files that change under other names rsync 3.5 comes to a
-# standstill that no time-out ends, unless it knows all names from the start.
-CAREFUL = ("--no-inc-recursive",)
 
 # rsync cuts a long line, after 2047 bytes, and writes the next one right behind it.
 _NEVER_CUT = 1000  # bytes
@@ -51,9 +48,9 @@ class Changes:
         self._rest = b""  # the beginning of a line
 
     @property
-    def options(self) -> Sequence[str]:
-        """Further options for rsync."""
-        return () if self._separated is None else CAREFUL
+    def is_second(self) -> bool:
+        """True if an earlier transfer has had names separated for this one."""
+        return self._separated is not None
 
     @property
     def may_go_on(self) -> bool:

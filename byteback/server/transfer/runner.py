@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import which
 
@@ -22,7 +23,7 @@ from byteback.server.store import presence
 from byteback.server.store.layout import Store, lock_name, own_store
 from byteback.server.store.presence import Condition
 from byteback.server.store.settings import ServerSettings
-from byteback.server.transfer.rsync_args import FILES_FROM
+from byteback.server.transfer.rsync_args import ServerCommand
 from byteback.system import process, signals, watching
 from byteback.system.confinement import sandbox
 from byteback.system.rsync import options
@@ -34,8 +35,8 @@ WATCH_S = 2.0
 MAX_TRANSFERS_OF_ONE = 4  # of one client: a push, one that takes over, two pulls
 NICENESS = 10
 MAX_OPEN_FILES = 1024
+PROGRAM = "rsync"
 OPTIONS_CACHE = "rsync-options"  # in the store's state
-LOG_OPTIONS = ("--log-file-format=%i %n", "--log-file=")
 MIN_MEMORY = 2 << 30  # bytes of address space, on however small a machine
 
 
@@ -138,13 +139,15 @@ def _lock_after_take_over(
 
 
 def run(
-    argv: Sequence[str],
+    command: ServerCommand,
     directory: Path,
     rights: int,
     settings: ServerSettings,
     lock: locking.Lock | None,
     watch: Callable[[int | None], bool] | None = None,
     log_fifo: Path | None = None,
+    *,
+    knows_names_first: bool = False,
 ) -> Measured:
     """Run the server's rsync in ``directory`` on the session's own descriptors.
 
@@ -153,34 +156,27 @@ def run(
     process of the transfer lives, whatever becomes of this one. ``watch`` is told
     every few seconds what it has written until then, and stops it by returning false,
     or by raising. rsync logs each change to ``log_fifo``; the caller must read it.
+    ``knows_names_first`` is ServerCommand.finish's.
     """
-    program = which(argv[0], path=process.SEARCH_PATH)
+    program = which(PROGRAM, path=process.SEARCH_PATH)
     if program is None:
         raise NotSetUpError(
             "the server has no rsync", hint="install rsync on the server"
         )
     place = Path(program).resolve()
     known = options.options(place, own_store().state / OPTIONS_CACHE)
-    is_new = "--confine-root" in known
     job = sandbox.Job(
         place,
-        argv[1:],
+        partial(command.finish, known=known, knows_names_first=knows_names_first),
         directory,
         rights,
         sandbox.Limits(NICENESS, MAX_OPEN_FILES, _memory_limit()),
         pass_fds=[lock.fd] if lock is not None else [],
-        # Where links could lead to other clients' files, rsync 3.5 is told to stay
-        # inside. Where there is no other client's file, it is spared the walk to each
-        # file from the top, component by component, that looks out for such links: two
-        # thirds of its system calls (D26).
-        tree_options=["--confine-root="] if is_new else [],
-        alone_options=["--insecure-links"] if is_new else [],
         fifo=log_fifo,
-        fifo_options=LOG_OPTIONS if log_fifo is not None else [],
     )
     process.adopt_orphans()
     before = _io_counters()
-    running, layers = _start(job, settings)
+    running, layers = _start(job, settings, reads_names=command.reads_names)
     status = -signal.SIGTERM
     try:
         while watch and not watching.has_ended(running.pid, WATCH_S):
@@ -202,7 +198,9 @@ def run(
     return measured
 
 
-def _start(job: sandbox.Job, settings: ServerSettings) -> tuple[process.Process, str]:
+def _start(
+    job: sandbox.Job, settings: ServerSettings, *, reads_names: bool
+) -> tuple[process.Process, str]:
     if settings.confinement == "off":
         running = sandbox.start_unconfined(job)
         return running.process, running.layers
@@ -213,7 +211,7 @@ def _start(job: sandbox.Job, settings: ServerSettings) -> tuple[process.Process,
             raise
         # is_confined has refused what cannot be had; this is what broke since. Names
         # inside the protocol are never read by an rsync that could go anywhere (D4).
-        if settings.confinement == "require" or FILES_FROM in job.arguments:
+        if settings.confinement == "require" or reads_names:
             raise _cannot_confine() from None
         running = sandbox.start_unconfined(job)
     return running.process, running.layers

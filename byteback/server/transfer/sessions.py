@@ -45,7 +45,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
         take.ensure_current(store, host)
         if command.is_dry_run:
             measured = runner.run(
-                command.argv, store.current(host), sandbox.READ, limits, lock
+                command, store.current(host), sandbox.READ, limits, lock
             )
             return _exit_status(measured.status)
         _check_base(store, host, command)
@@ -106,18 +106,18 @@ def _receive(
 
     if not command.deletes:
         hard_links.forget(store, host)
-        argv = command.argv
-        return runner.run(argv, current, sandbox.WRITE, limits, lock, look), None
+        return runner.run(command, current, sandbox.WRITE, limits, lock, look), None
     with hard_links.heard(store, host) as changes:
         changes.on_damage = partial(attributes.note, store, host)
         measured = runner.run(
-            [command.argv[0], *changes.options, *command.argv[1:]],
+            command,
             current,
             sandbox.WRITE,
             limits,
             lock,
             partial(look, changes=changes),
             changes.fifo,
+            knows_names_first=changes.is_second,
         )
     return measured, changes
 
@@ -208,7 +208,7 @@ def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:
         number = ledger.begin_transfer(store, host, address, "pull")
         measured = runner.Measured(status=-1)
         try:
-            measured = runner.run(command.argv, directory, sandbox.READ, limits, None)
+            measured = runner.run(command, directory, sandbox.READ, limits, None)
         finally:
             done = measured.status in _RESULTS
             _end(store, number, "whole" if done else "failed", measured)

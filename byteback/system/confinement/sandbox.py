@@ -9,7 +9,7 @@ covers.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,39 +38,37 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class View:
+    """What a program sees from where it runs."""
+
+    tree: Path
+    is_alone: bool  # whether there is no other file than the tree's
+    fifo: Path | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """A program that root installed, to run in one tree and nowhere else."""
 
     program: Path
-    arguments: Sequence[str]
+    arguments: Callable[[View], Sequence[str]]  # for the place where it will run
     tree: Path
     rights: int  # READ or WRITE
     limits: Limits = Limits()
     pass_fds: Collection[int] = ()
-    # Options for a place where other files exist, each ending in the tree's path as
-    # the program will see it; and for one where there is nothing but the tree.
-    tree_options: Sequence[str] = ()
-    alone_options: Sequence[str] = ()
-    # A fifo outside the tree that it may write to, and options the last of which ends
-    # in the path that it has there.
-    fifo: Path | None = None
-    fifo_options: Sequence[str] = ()
+    fifo: Path | None = None  # outside the tree, and it may write to it
 
     def command(self) -> list[str]:
         """The program's command line among the files of this machine."""
-        own = [f"{option}{self.tree}" for option in self.tree_options]
-        return self._command(own, self.fifo)
+        return self._command(View(self.tree, is_alone=False, fifo=self.fifo))
 
     def command_alone(self) -> list[str]:
         """The same where it sees nothing but its tree, by bubblewrap's names."""
         fifo = None if self.fifo is None else bubblewrap.FIFO
-        return self._command(self.alone_options, fifo)
+        return self._command(View(bubblewrap.TREE, is_alone=True, fifo=fifo))
 
-    def _command(self, options: Sequence[str], fifo: Path | None) -> list[str]:
-        logs = list(self.fifo_options)
-        if logs:
-            logs[-1] += str(fifo)
-        return [str(self.program), *options, *logs, *self.arguments]
+    def _command(self, view: View) -> list[str]:
+        return [str(self.program), *self.arguments(view)]
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ sys.path.insert(0, {library!r})
 from byteback.server.store import settings
 from byteback.server.store.layout import own_store
 from byteback.server.transfer import runner
+from byteback.server.transfer.rsync_args import ServerCommand
 from byteback.system.confinement import bubblewrap, sandbox
 kind = os.environ["DEFENCE"]
 if kind == "landlock alone":
@@ -56,7 +57,8 @@ store, sends = own_store(), "--sender" in words
 directory = store.host_directory({host!r}) if sends else store.current({host!r})
 policy = settings.ServerSettings(confinement="off" if kind == "none" else "require")
 rights = sandbox.READ if sends else sandbox.WRITE
-sys.exit(runner.run(["rsync", *words], directory, rights, policy, None).status % 256)
+command = ServerCommand(tuple(words), is_dry_run=False, deletes=False)
+sys.exit(runner.run(command, directory, rights, policy, None).status % 256)
 """
 
 
