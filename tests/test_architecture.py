@@ -54,6 +54,7 @@ ALLOWED = {
     "server.snapshots": STORE | {"server.accounting"},
     "server.search": STORE | {"server.snapshots"},
     "server.transfer": RECORDED | {"server.search"},
+    "server.fleet": RECORDED | {"server.access", "server.search", "server.transfer"},
     "server.prune": RECORDED | {"server.access", "server.search", "server.transfer"},
     "server.status": RECORDED,
     "server.session": RECORDED | {"server.search", "server.transfer"},

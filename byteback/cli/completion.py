@@ -12,6 +12,7 @@ from pathlib import Path
 # What people type: sshd alone runs byteback-receive.
 PROGRAMS = (
     "byteback-backup",
+    "byteback-clients",
     "byteback-prune",
     "byteback-restore",
     "byteback-setup-client",

@@ -18,8 +18,9 @@ MACHINE_ID = Path("/etc/machine-id")
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 SERVER_PROGRAMS = frozenset(
     {
-        *("byteback-prune", "byteback-receive", "byteback-setup-client-receive"),
-        *("byteback-setup-server", "byteback-snapshot", "byteback-status"),
+        *("byteback-clients", "byteback-prune", "byteback-receive"),
+        *("byteback-setup-client-receive", "byteback-setup-server"),
+        *("byteback-snapshot", "byteback-status"),
     }
 )
 

@@ -18,6 +18,7 @@ def test_one_status_where_root_is_needed(enrolled_client: EnrolledClient) -> Non
             "byteback-prune --list",
             "byteback-prune --prune",
             "byteback-status",
+            "byteback-clients list",
             f"byteback-snapshot --root {enrolled_client.host}",
             "byteback-restore /etc/hostname",
         ):
@@ -47,6 +48,7 @@ def test_a_removed_working_directory(enrolled_client: EnrolledClient) -> None:
         "byteback-prune --list",
         "byteback-prune --prune",
         "byteback-status",
+        "byteback-clients list",
         "byteback-setup-client",
         "byteback-setup-server --no-schedule",
     ):

@@ -56,6 +56,25 @@ def command_of(program: str, monkeypatch: pytest.MonkeyPatch) -> click.Command:
     return found
 
 
+def parameters_of(command: click.Command) -> list[click.Parameter]:
+    """Its own, and those of its subcommands; one that several have counts once."""
+    found = list(command.params)
+    for subcommand in getattr(command, "commands", {}).values():
+        names = {parameter.name for parameter in found}
+        found += [one for one in subcommand.params if one.name not in names]
+    return found
+
+
+def parse(command: click.Command, name: str, arguments: list[str]) -> None:
+    """Parse a command line, a subcommand's too; raises click.UsageError."""
+    context = command.make_context(name, list(arguments))
+    if isinstance(command, click.Group):
+        word, subcommand, rest = command.resolve_command(context, arguments)
+        assert word is not None
+        assert subcommand is not None
+        subcommand.make_context(word, rest, parent=context)
+
+
 def page_of(program: str) -> str:
     return (PAGES / f"{program}.1").read_text()
 
@@ -132,7 +151,7 @@ def test_options_are_the_programs_own(
 ) -> None:
     command = command_of(program, monkeypatch)
     real = {"-h", "--help"}
-    for parameter in command.params:
+    for parameter in parameters_of(command):
         if isinstance(parameter, click.Option):
             real |= {*parameter.opts, *parameter.secondary_opts}
     assert set(options_of(program)) == real
@@ -143,7 +162,7 @@ def test_defaults_are_the_programs_own(
     program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     described = options_of(program)
-    for parameter in command_of(program, monkeypatch).params:
+    for parameter in parameters_of(command_of(program, monkeypatch)):
         if not isinstance(parameter, click.Option) or parameter.is_flag:
             continue
         shown = re.search(r"\[default: ([^\]]*)\]", parameter.help or "")
@@ -206,7 +225,7 @@ def test_examples_are_command_lines_that_parse(
         arguments = words[words.index(name) + 1 :]
         command = command_of(name, monkeypatch)
         if not {"--help", "--version"} & set(arguments):
-            command.make_context(name, arguments)
+            parse(command, name, arguments)
         seen.add(name)
     # sshd alone runs it: its example is of a request.
     assert program in seen or program == "byteback-receive"

@@ -1,0 +1,79 @@
+"""Lists the clients: by their directories, and by the keys that are let in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+
+from byteback.errors import NotSetUpError, quote
+from byteback.model.fleet import ClientKey, ListedClient, Standing, describe_key
+from byteback.model.hostname import is_same_host
+from byteback.model.snapshot import parse_snapshot_name
+from byteback.server.access import authorized_keys
+from byteback.server.store.layout import Store
+
+ENDS = 3  # names at either end of a sorted list, among which are the first and last
+
+
+def collect(store: Store, names: Sequence[str] = ()) -> list[ListedClient]:
+    """All clients of the store, sorted, or those that are named.
+
+    Raises NotSetUpError for a name that is no client's.
+    """
+    keys = keys_by_client(store)
+    directories = store.hosts()
+    known = {*directories, *keys}
+    chosen = [find_name(known, name) for name in names] or sorted(known)
+    return [
+        _describe(store, name, keys.get(name, ()), has_place=name in set(directories))
+        for name in chosen
+    ]
+
+
+def keys_by_client(store: Store) -> dict[str, tuple[ClientKey, ...]]:
+    """The keys of each client that has any."""
+    found: dict[str, tuple[ClientKey, ...]] = {}
+    for line in authorized_keys.read(store).key_lines().values():
+        if line.host is not None:
+            found[line.host] = (*found.get(line.host, ()), describe_key(line))
+    return found
+
+
+def client_named(store: Store, name: str) -> str:
+    """A client's name as the store writes it. Raises NotSetUpError if there is none."""
+    return find_name({*store.hosts(), *keys_by_client(store)}, name)
+
+
+def find_name(known: Iterable[str], name: str) -> str:
+    """``name`` as it is written in ``known``; the case of its letters is no matter.
+
+    Raises NotSetUpError.
+    """
+    names = set(known)
+    if name in names:
+        return name
+    same = sorted(one for one in names if is_same_host(one, name))
+    if not same:
+        raise NotSetUpError(
+            f"{quote(name)} is no client of this server",
+            hint="byteback-clients list shows them all",
+        )
+    return same[0]
+
+
+def _describe(
+    store: Store, name: str, keys: tuple[ClientKey, ...], *, has_place: bool
+) -> ListedClient:
+    standing = Standing.ACTIVE if keys else Standing.NO_KEY
+    if not has_place:
+        return ListedClient(name, Standing.NO_DIRECTORY, keys)
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # taken away while we look
+        names = [tree for tree in store.trees(name) if parse_snapshot_name(tree)]
+    # Names sort nearly as their times do: within hours, where zones differ.
+    ends = store.dated(name, names[:ENDS] + names[-ENDS:])
+    if not ends:
+        return ListedClient(name, standing, keys)
+    return ListedClient(
+        *(name, standing, keys, len(names)), ends[0].name, ends[-1].name
+    )

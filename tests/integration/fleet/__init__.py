@@ -1,0 +1,1 @@
+"""byteback-clients on a real store, with a real client of it."""
