@@ -81,12 +81,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def is_on_a_copy() -> bool:
-    """Whether this process runs on a copy of the machine already."""
+    """True if this process runs on a copy of the machine already."""
     return os.environ.get("BYTEBACK_TEST_MACHINE") == "1"
 
 
 def asks_for_integration(config: pytest.Config) -> bool:
-    """Whether the paths on the command line lead to integration tests."""
+    """True if the paths on the command line lead to integration tests."""
     for argument in config.args:
         path = Path(config.invocation_params.dir, argument.partition("::")[0]).resolve()
         if INTEGRATION.is_relative_to(path) or path.is_relative_to(INTEGRATION):
@@ -145,7 +145,7 @@ def pytest_collection_modifyitems(
 
 
 def is_asked_for(kind: str, config: pytest.Config) -> bool:
-    """Whether the command line asks for one of the kinds of ON_REQUEST."""
+    """True if the command line asks for one of the kinds of ON_REQUEST."""
     if kind == "nightly" and config.option.nightly is not None:
         return True
     return kind in config.option.markexpr

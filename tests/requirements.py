@@ -1,4 +1,4 @@
-"""What a test does when the machine lacks something: skip with the reason, or fail."""
+"""A test whose machine lacks something skips with the reason, or fails."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def newest(snapshots: dict[Snapshot, float]) -> dict[str, datetime]:
 
 
 def summary(simulation: Simulation) -> list[str]:
-    """What is left at the end, for people."""
+    """Show what is left at the end."""
     ages = sorted(simulation.ages().values())
     per_host = sorted(
         sum(s.host == host for s in simulation.sizes) for host in simulation.ages()

@@ -272,7 +272,7 @@ def test_size_exceptions_are_still_needed() -> None:
     ],
 )
 def test_forced_command_starts_fast(modules: str) -> None:
-    """What importing the program, and a search, pulls in, in a Python of its own."""
+    """The modules that the program and a search import, in a Python of their own."""
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-S", "-E", "-c", code],
@@ -315,7 +315,7 @@ def test_programs_in_tests_import_what_there_is() -> None:
 
 
 def is_there(module: str, name: str) -> bool:
-    """Whether ``from module import name`` works."""
+    """True if ``from module import name`` works."""
     place = CHECKOUT.joinpath(*module.split("."))
     if (place / f"{name}.py").exists() or (place / name / "__init__.py").exists():
         return True

@@ -35,7 +35,7 @@ class Contestant:
         self.place.mkdir(parents=True)
 
     def prepare(self) -> None:
-        """What has to be done before each backup and is no part of it."""
+        """Prepare what is no part of the backup itself."""
 
     def backup(self) -> None:
         """Back up the tree."""
@@ -126,7 +126,7 @@ class Btrfs(Contestant):
         self.count = 0
 
     def backup(self) -> None:
-        """What differs from the snapshot before."""
+        """The differences from the snapshot before."""
         there = self.tree.parent
         parent = f"-p {there}/.sent-{self.count}" if self.count else ""
         self.count += 1

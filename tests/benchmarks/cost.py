@@ -95,7 +95,7 @@ class Sides:
 
     @property
     def are_apart(self) -> bool:
-        """Whether this machine has control groups to tell them apart."""
+        """True if this machine has control groups to tell them apart."""
         return self.client.directory is not None
 
     def measured(self, action: Callable[[], object]) -> Sample:

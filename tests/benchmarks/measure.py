@@ -57,7 +57,7 @@ class Table:
         return [*found, *self._own_memory()]
 
     def _own_memory(self) -> list[str]:
-        """What byteback's own processes take while rsync runs."""
+        """The memory of byteback's own processes while rsync runs."""
         found = []
         for (step, who), samples in self.samples.items():
             if who == Byteback.name:

@@ -130,7 +130,7 @@ def settle(there: Scene) -> None:
 
 
 def ping_lines(there: Scene) -> list[str]:
-    """What the forced command costs beyond Python itself, without the ssh."""
+    """The forced command's cost beyond Python itself, without the ssh."""
     environment = {
         "SSH_ORIGINAL_COMMAND": "byteback-receive --ping --json",
         "SSH_CONNECTION": "127.0.0.1 1 127.0.0.1 2",

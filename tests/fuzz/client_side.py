@@ -1,4 +1,4 @@
-"""What a client reads of the server's, which may be in other hands.
+"""The client's readers of what the server says, which may be in other hands.
 
 Each function reads ``data`` as the client would and fails if it answers by anything but
 a typed error, or accepts what leads to where the user did not send it.
@@ -82,7 +82,7 @@ def read_differences(data: bytes) -> None:
 
 
 def read_rsync_output(data: bytes) -> None:
-    """What rsync prints, into which the far end can put lines of its own."""
+    """rsync's output, into which the far end can put lines of its own."""
     heard, largest = RsyncOutput(), LargestSeen()
     said = [command._Said(on, heard.take) for on in (None, check_progress)]
     for raw in data.splitlines():
@@ -111,7 +111,7 @@ def read_complaints(data: bytes) -> None:
 
 
 def read_enrol_reply(data: bytes) -> None:
-    """What the server says when a client is enrolled."""
+    """The server's answer when a client is enrolled."""
     stdout, _, stderr = data[1:].decode("utf-8", "replace").partition("\0")
     with checked_errors():
         status = data[0] if data else 0
@@ -146,7 +146,7 @@ def checked_errors() -> Iterator[None]:
 
 
 def check_error(error: BytebackError) -> None:
-    """What a terminal gets to see of it holds nothing that drives one."""
+    """No text for a terminal holds anything that drives one."""
     shown = io.StringIO()
     with contextlib.redirect_stderr(shown):
         _boundary.print_error("byteback-restore", error)

@@ -1,4 +1,4 @@
-"""What the server reads of a client's, or of whoever wrote into its files.
+"""The server's readers of a client's words, and of files that others may write.
 
 Each function reads ``data`` as the server would and fails if it answers by anything but
 a typed error, or accepts what leads out of the client's own tree.

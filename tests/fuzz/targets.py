@@ -86,7 +86,7 @@ EXAMPLES: dict[str, list[bytes]] = {
 
 
 def recorded_requests() -> list[bytes]:
-    """What real clients have sent."""
+    """Requests that real clients have sent."""
     return [
         line.partition("\t")[2].encode()
         for line in RECORDED.read_text().splitlines()
@@ -95,7 +95,7 @@ def recorded_requests() -> list[bytes]:
 
 
 def examples(name: str) -> list[bytes]:
-    """What the reader is meant for, whole and in pieces."""
+    """Proper input of the reader, whole and in pieces."""
     if name == "request":
         return recorded_requests()
     whole = EXAMPLES[name]

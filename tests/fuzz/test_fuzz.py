@@ -1,4 +1,4 @@
-"""What needs no fuzzer: the examples, and recorded requests with something changed."""
+"""Without a fuzzer: the examples, and recorded requests with something changed."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class EnrolledClient:
 
     @property
     def current(self) -> Path:
-        """What the client's backups are written into."""
+        """The directory that the client's backups are written into."""
         return self.store / self.host / "current"
 
 
@@ -125,7 +125,7 @@ def btrfs_volume(volume_size: int, mkfs_options: tuple[str, ...]) -> Iterator[Pa
 
 @contextlib.contextmanager
 def mounted_volume(volume_size: int, *mkfs_options: str) -> Iterator[Path]:
-    """What btrfs_volume is, for fixtures that live longer than one test."""
+    """The same as btrfs_volume, for fixtures that live longer than one test."""
     require_program("mkfs.btrfs")
     # Not pytest's tmp_path: only root may enter that.
     with tempfile.TemporaryDirectory(prefix="volume-", dir="/srv") as directory:
@@ -199,7 +199,7 @@ def enrolled_client(
 def enrolled(
     installed: Path, btrfs_volume: Path, sshd: SshServer
 ) -> Iterator[EnrolledClient]:
-    """What enrolled_client is, for fixtures that live longer than one test."""
+    """The same as enrolled_client, for fixtures that live longer than one test."""
     forget_client()
     admin_key = make_admin_key()
     try:

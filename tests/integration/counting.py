@@ -23,7 +23,7 @@ NOT_OURS = {"rsync", "ssh", "sshd"}  # plain rsync over ssh has these as well
 
 @dataclass
 class Counts:
-    """What one command cost."""
+    """The cost of one command."""
 
     connections: int = 0  # that this machine accepted
     sessions: int = 0  # forced commands that sshd started
@@ -124,7 +124,7 @@ def sample_memory(counts: Counts, client: int, server_uid: int) -> None:
 
 
 def is_below(pid: int, roots: set[int], parents: dict[int, int]) -> bool:
-    """Whether a process is one of ``roots`` or descends from one."""
+    """True if a process is one of ``roots`` or descends from one."""
     while pid in parents:
         if pid in roots:
             return True
@@ -153,7 +153,7 @@ def traced(argv: list[str]) -> Iterator[tuple[list[str], Trace]]:
 
 @contextlib.contextmanager
 def traced_server(sshd: SshServer) -> Iterator[Trace]:
-    """What sshd starts during the block; its system calls are there after it."""
+    """The programs that sshd starts in the block; after it, with their system calls."""
     trace = Trace()
     pid = (sshd.log.parent / "pid").read_text().strip()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:

@@ -1,4 +1,4 @@
-"""What changed, and whether the backup holds what it should: through a real server."""
+"""Comparisons of a machine with its backup, through a real server."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ CHANGES = {
 
 
 def states() -> dict[Path, tuple[int, int]]:
-    """What a look changes nothing of."""
+    """The state that a look must not change."""
     found = {path: path.lstat() for path in SOURCE.rglob("*")}
     return {path: (status.st_ino, status.st_ctime_ns) for path, status in found.items()}
 

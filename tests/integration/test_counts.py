@@ -1,4 +1,4 @@
-"""What a backup costs, in counts that no busy machine changes.
+"""The cost of a backup, in counts that no busy machine changes.
 
 Times say little on a machine that does other things as well (tests/benchmarks measures
 them); connections, system calls and bytes say when something is grossly worse than it
@@ -44,7 +44,7 @@ STATE = Path("/var/lib/byteback")  # what a client remembers from run to run
 
 @dataclass
 class Story:
-    """What everything cost, in the order in which it was done."""
+    """The cost of each thing, in the order in which it was done."""
 
     first: Counts
     unchanged: Counts

@@ -296,7 +296,7 @@ def test_what_a_push_takes_is_recorded(scene: Scene) -> None:
 
 
 def test_pruning_meanwhile_hides_nothing(scene: Scene) -> None:
-    """What others' history gives back is not what the client did not take."""
+    """Space that others' history gives back does not excuse the client."""
     history = scene.other_history(40, *range(10, 90, 10))
     SERVER_TOML.write_text("growth_percent = 4\n")
     flags = scene.client.configuration / "rsync_flags"

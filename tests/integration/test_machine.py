@@ -1,4 +1,4 @@
-"""What the other integration tests stand on: the machine's copy and the fixtures."""
+"""The machine's copy and the fixtures, on which the other tests stand."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_copy_vanishes_when_it_is_killed(signal_name: str) -> None:
 
 
 def is_asleep(mark: str) -> bool:
-    """Whether a process ``sleep MARK`` lives."""
+    """True if a process ``sleep MARK`` lives."""
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if line.read_bytes() == f"sleep\0{mark}\0".encode():

@@ -272,7 +272,7 @@ def pages(site: Path) -> list[Path]:
 
 
 def complaints(browser: Any) -> list[str]:
-    """What the browser says of the pages, other than remarks."""
+    """The browser's complaints about the pages."""
     entries = browser.get_log("browser")
     return [entry["message"] for entry in entries if entry["level"] != "INFO"]
 

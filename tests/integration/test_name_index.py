@@ -74,7 +74,7 @@ def find(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_finds_the_same_with_and_without(store: Store, seed: int) -> None:
-    """What a search finds without one is what a naive search finds: test_search.py."""
+    """Without an index a search finds what a naive one does: see test_search.py."""
     chance = random.Random(seed)  # noqa: S311 # dice, no secret
     for day in range(1, 9):
         for _ in range(chance.choice([2, 30])):

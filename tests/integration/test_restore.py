@@ -61,7 +61,7 @@ class Restorer:
         return run_program([program, *words], check=check, cwd=cwd or self.work)
 
     def entries(self, *words: str | Path) -> list[dict[str, Any]]:
-        """What it lists, from --json."""
+        """The names that it lists, from --json."""
         outcome = self.run("--json", *words)
         return [json.loads(line) for line in outcome.stdout.splitlines()]
 
@@ -256,7 +256,7 @@ def test_restores_single_files_of_any_name(restorer: Restorer) -> None:
 
 
 def test_to_and_in_place_leave_directories_above_alone(restorer: Restorer) -> None:
-    """What exists keeps its owner and mode; what is missing is made as it was."""
+    """An existing file keeps its owner and mode; a missing one is made as it was."""
     target = restorer.work / "target"
     (target / "home").mkdir(parents=True)
     (target / "home").chmod(0o750)
@@ -499,7 +499,7 @@ def test_dangerous_flags_of_the_backup_are_left_out(restorer: Restorer) -> None:
 
 
 def test_a_cut_off_restore_continues(restorer: Restorer) -> None:
-    """What had come of a large file is used by the next attempt."""
+    """The part of a large file that has come is used by the next attempt."""
     large = SOURCE / "large"
     with large.open("wb") as file:
         for megabyte in (0, 30):  # with a hole between
@@ -658,7 +658,7 @@ def test_old_clients_can_list(restorer: Restorer) -> None:
 
 
 def test_old_clients_can_restore(restorer: Restorer) -> None:
-    """What the Ruby tool asked of rsync still works, as far as rsync lets it."""
+    """The Ruby tool's requests still work, as far as rsync lets them."""
     target = f"{restorer.client.user.name}@127.0.0.1"
     run_program(
         [

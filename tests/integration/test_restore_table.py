@@ -69,7 +69,7 @@ CASES = [
 
 
 class Entry(NamedTuple):
-    """What can be seen of one name."""
+    """All that can be seen of one name."""
 
     mode: int
     device: int
@@ -88,7 +88,7 @@ class Entry(NamedTuple):
 
     @property
     def contents(self) -> tuple[object, ...]:
-        """What makes it another file, rather than one with another owner.
+        """The differences that make it another file, not one with another owner.
 
         A file of another time has other contents, for all that rsync knows.
         """
@@ -216,7 +216,7 @@ def kept_of(dry: Outcome) -> set[str]:
 
 
 def done(before: Tree, after: Tree) -> set[tuple[str, str]]:
-    """What has changed, in the words of a dry run."""
+    """The changes, in the words of a dry run."""
     found = set()
     for name, entry in after.items():
         if name not in before:
@@ -229,7 +229,7 @@ def done(before: Tree, after: Tree) -> set[tuple[str, str]]:
 
 
 def below(name: str, tree: Tree) -> dict[str, tuple[object, ...]]:
-    """What is in a directory."""
+    """The entries of a directory."""
     start = f"{name}/"
     return {n: entry.itself for n, entry in tree.items() if n.startswith(start)}
 

@@ -89,7 +89,7 @@ def change(top: Path, chance: random.Random) -> None:
 def naive(
     store: Store, trees: Sequence[str], patterns: Sequence[Pattern], scope: str
 ) -> list[Entry]:
-    """What a search must find, by looking at everything."""
+    """The names that a search must find, by looking at everything."""
     copies: dict[str, list[Entry]] = {}
     for name in trees:  # newest first
         for entry in everything(store.host_directory(HOST) / name, name):
@@ -188,7 +188,7 @@ def test_finds_what_a_naive_search_finds(store: Store, seed: int) -> None:
 def naive_differences(
     store: Store, newer: str, older: str, patterns: Sequence[Pattern]
 ) -> list[Difference]:
-    """What a comparison must find: everything that matches, or lies below."""
+    """The names that a comparison must find: all that match, or lie below."""
     copies: list[dict[str, Entry]] = []
     for name in (newer, older):
         entries = list(everything(store.host_directory(HOST) / name, name))

@@ -1,4 +1,4 @@
-"""What a transfer meets that it cannot send or store: told, mended, or both."""
+"""Files that a transfer cannot send or store: told, mended, or both."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def manifest(root: Path) -> dict[bytes, Entry]:
 
 
 def compare(one: Path, other: Path) -> str:
-    """What rsync would do to make ``other`` the same as ``one``."""
+    """The changes by which rsync would make ``other`` the same as ``one``."""
     argv = ["rsync", "-aAXHn", "--itemize-changes", "--delete", "--checksum"]
     argv += ["--numeric-ids", "--modify-window=-1"]
     argv += [f"--exclude=/{emptied}/*" for emptied in EMPTIED]

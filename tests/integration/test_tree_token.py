@@ -36,7 +36,7 @@ def store(btrfs_volume: Path) -> Store:
 
 
 def end_transfer(store: Store, push: str | None = PUSH) -> None:
-    """What the server does at the end of a whole transfer."""
+    """End a whole transfer as the server does."""
     run_program(["btrfs", "filesystem", "sync", store.root])
     mark = tree_token.make(store, HOST, push)
     state.write(store, HOST, Transfer.WHOLE, mark)

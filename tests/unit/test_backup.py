@@ -1,4 +1,4 @@
-"""What a backup decides before and after its transfer."""
+"""The decisions of a backup before and after its transfer."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_one_file_does_not_make_a_disc_look_full(problem: str) -> None:
 def test_a_file_of_too_many_blocks_is_compared_in_larger_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What a transfer that was cut off has left there, nobody has noted the size of."""
+    """The size of what a transfer that was cut off has left there is not noted."""
     ran: list[Sequence[str]] = []
 
     def transfer(argv: Sequence[str], **_: object) -> Outcome:

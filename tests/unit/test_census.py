@@ -1,4 +1,4 @@
-"""What is counted in new snapshots, and when."""
+"""The counting of files in new snapshots."""
 
 from __future__ import annotations
 

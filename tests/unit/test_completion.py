@@ -203,7 +203,7 @@ def test_fish_offers(
 
 
 def offer_in_fish(share: Path, directory: Path, typed: str) -> dict[str, str]:
-    """What fish lists, unquoted, with the descriptions."""
+    """The words that fish lists, unquoted, with the descriptions."""
     places = shlex.quote(str(share / "fish" / "vendor_completions.d"))
     script = f"set -p fish_complete_path {places}; complete -C {shlex.quote(typed)}"
     answer = subprocess.run(

@@ -1,4 +1,4 @@
-"""Whether what is sent is compressed: what was asked for, and what the line carries."""
+"""Compression follows what was asked for, and what the line carries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as a change, and how it is told."""
+"""The differences that count as a change, and how they are told."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_words_of_a_comparison() -> None:
 
 
 def test_lines_of_rsync() -> None:
-    """What would be deleted, and what only the time of a directory says."""
+    """Names that would be deleted, and times of directories."""
     time = "1970/01/01-00:00:05"
     assert parse_change(f"*deleting   0 {time} etc/new file//") == Change(
         "delete", "etc/new file"

@@ -1,4 +1,4 @@
-"""What the dumping hooks make of names, and of programs that fail."""
+"""The dumping hooks, with odd names and with programs that fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of the server at enrolment, and what it answers."""
+"""The request of an enrolment, and the server's answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server prints when it fails is what the client understands."""
+"""The client understands what the server prints when it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rsync --fake-super noted is read, and nothing else is believed."""
+"""The notes of rsync --fake-super are read, and nothing else is believed."""
 
 from __future__ import annotations
 

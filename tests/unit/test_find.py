@@ -1,4 +1,4 @@
-"""What a server answers to a search, and what is made of a user's patterns."""
+"""A server's answer to a search, and the reading of a user's patterns."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_what_was_asked_for_is_taken(pattern: str, path: str) -> None:
     ],
 )
 def test_numbers_that_no_file_has(field: str, number: int) -> None:
-    """What stat(2) cannot tell would fail later, where nobody expects it."""
+    """A path that stat(2) refuses is refused here, not later."""
     fields = json.loads(format_json(ENTRY)) | {field: number}
     with pytest.raises(RefusedError):
         parse_answer(answer(json.dumps(fields), END), "'server'")

@@ -1,4 +1,4 @@
-"""What counts as suddenly larger or smaller, and what follows from it."""
+"""Backups that count as suddenly larger or smaller, and the consequences."""
 
 from __future__ import annotations
 

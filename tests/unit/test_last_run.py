@@ -1,4 +1,4 @@
-"""What a machine remembers of its own backups, and tells without a network."""
+"""A machine remembers its own backups, and tells of them without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of each kind of mount, told from the mount table."""
+"""The treatment of each kind of mount, by the mount table."""
 
 from __future__ import annotations
 

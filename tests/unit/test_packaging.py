@@ -174,7 +174,7 @@ def test_one_cron_file_prunes(
 
 
 def cron_command(name: str) -> str:
-    """What cron gives to the shell: the line's rest, its percent signs unescaped."""
+    """The text that cron gives to the shell, its percent signs unescaped."""
     last = (DEBIAN / name).read_text().splitlines()[-1]
     return last.split(" root ", 1)[1].replace("\\%", "%")
 

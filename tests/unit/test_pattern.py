@@ -29,7 +29,7 @@ def components(text: str) -> tuple[Component, ...]:
 
 
 def matches(component: str, name: str) -> bool:
-    """Whether a pattern of one component matches a name."""
+    """True if a pattern of one component matches a name."""
     [compiled] = components("/" + component)
     if isinstance(compiled, Wild):
         return compiled.matches(name)

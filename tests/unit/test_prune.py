@@ -1,4 +1,4 @@
-"""What one pruning run decides, on a pretended volume where time and space obey."""
+"""The decisions of one pruning run, on a pretended volume where time and space obey."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SSH_ORIGINAL_COMMAND may say, from old clients and new ones."""
+"""The requests in SSH_ORIGINAL_COMMAND, from old clients and new ones."""
 
 from __future__ import annotations
 

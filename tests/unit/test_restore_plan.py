@@ -66,7 +66,7 @@ def test_contradictions_are_refused(options: dict[str, bool]) -> None:
 
 
 def test_nothing_is_fetched_twice() -> None:
-    """What lies in a directory comes with it, if it is of the same snapshot."""
+    """The contents of a directory come with it, if they are of the same snapshot."""
     entries = [
         entry("/etc", directory=True),
         entry("/etc/a"),

@@ -1,4 +1,4 @@
-"""What an rsync can do is asked once for each binary."""
+"""Each rsync is asked once for the options that it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a confined program cannot do, tried by one that does nothing else.
+"""A confined program tries what it must not be able to do.
 
 perl stands for an rsync that was taken over: it makes any system call and needs no
 library files of its own. Where an attempt could fail for other reasons too, it is also

@@ -1,4 +1,4 @@
-"""What starts backups after set-up: one thing at a time, as it was wished."""
+"""After set-up one schedule starts backups, the one that was asked for."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def files_in(places: Places) -> set[str]:
 
 
 def add_own_line(places: Places) -> Path:
-    """What an administrator had before byteback brought a schedule."""
+    """The schedule of an administrator from before byteback brought one."""
     path = places.cron_file.with_name("byteback")
     path.parent.mkdir(exist_ok=True)
     path.write_text("23 2 * * * root byteback-backup\n")

@@ -1,4 +1,4 @@
-"""What sealing promises where no real store shows it: coarse clocks, odd mounts."""
+"""Sealing where no real store shows it: coarse clocks, odd mounts."""
 
 from __future__ import annotations
 

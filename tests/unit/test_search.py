@@ -203,7 +203,7 @@ def test_fifos_and_huge_links_neither_block_nor_fill(store: Store) -> None:
 
 
 def test_noted_owners_and_devices_are_shown(store: Store) -> None:
-    """What rsync noted counts, unless it contradicts what is there."""
+    """rsync's note counts, unless it contradicts what is there."""
     etc = store.current(HOST) / "etc"
     try:
         os.setxattr(etc / "same", ATTRIBUTE, b"60660 8,17 123:456")

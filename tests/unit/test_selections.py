@@ -1,4 +1,4 @@
-"""What is remembered of backups' command lines, and for which snapshots it holds."""
+"""The memory of backups' command lines, and the snapshots for which it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server remembers of a transfer, and makes of it after a crash."""
+"""The server's memory of a transfer, and its use after a crash."""
 
 from __future__ import annotations
 

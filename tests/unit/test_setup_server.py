@@ -1,4 +1,4 @@
-"""What setting a server up decides without touching the machine."""
+"""The decisions of a server's set-up that do not touch the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What byteback-status says, from the ledger and the store to each of its formats."""
+"""byteback-status, from the ledger and the store to each of its formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tree tells of when its files were changed, to a run that is not root's."""
+"""A tree tells when its files were changed, also to a run that is not root's."""
 
 from __future__ import annotations
 

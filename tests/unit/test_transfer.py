@@ -1,4 +1,4 @@
-"""What becomes of a transfer that the kernel suddenly will not confine."""
+"""Transfers that the kernel suddenly will not confine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server does while a push runs, on a pretended disc."""
+"""The server's watch over a push, on a pretended disc."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ class Pruner:
         self._remover.spared |= set(self._find_obstacles())
         deleted = 0
         is_evened = False
-        # Not known at first: an earlier run may have been cut off, or somebody may
+        # Not known at first: an earlier run may have been cut off, or a person may
         # have deleted by hand, and their space be still on its way.
         is_settled: bool | None = None
         while self._wants(free := self._free(), limits, under_way=True):
@@ -304,7 +304,7 @@ class Pruner:
         return is_due
 
     def _wants(self, free: FreeSpace, limits: Limits, *, under_way: bool) -> bool:
-        """Whether to prune; what suddenly larger backups took counts as free (D16)."""
+        """True if pruning is due; what suddenly larger backups took is free (D16)."""
         if not wants_pruning(free.percent, limits, under_way=under_way):
             return False
         if wants_pruning_for_others(free.percent, limits, under_way=under_way):
@@ -355,7 +355,7 @@ class Pruner:
         logger.log(
             level,
             "free space is %s, and no snapshot may be deleted: each is younger than a "
-            "week, the newest of its host, kept until somebody has looked, or could "
+            "week, the newest of its host, kept until a person has looked, or could "
             "not be deleted",
             free,
         )

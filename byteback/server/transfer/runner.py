@@ -151,8 +151,8 @@ def run(
 ) -> Measured:
     """Run the server's rsync in ``directory`` on the session's own descriptors.
 
-    It gets ``rights`` (sandbox.READ or WRITE) on that directory and nothing else that
-    is anybody's. It inherits ``lock``, so that the lock is held for as long as any
+    It gets ``rights`` (sandbox.READ or WRITE) on that directory and on nothing else
+    of any client's. It inherits ``lock``, so that the lock is held for as long as any
     process of the transfer lives, whatever becomes of this one. ``watch`` is told
     every few seconds what it has written until then, and stops it by returning false,
     or by raising. rsync logs each change to ``log_fifo``; the caller must read it.

@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class View:
-    """What a program sees from where it runs."""
+    """The files that a program sees where it runs."""
 
     tree: Path
     is_alone: bool  # whether there is no other file than the tree's

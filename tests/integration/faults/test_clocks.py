@@ -129,7 +129,7 @@ def back_up(world: World, content: str) -> tuple[str, State]:
 
 
 def is_of(name: str, time: datetime) -> bool:
-    """Whether a snapshot's name is of that time, or of shortly before."""
+    """True if a snapshot's name is of that time, or of shortly before."""
     moment = parse_snapshot_name(name)
     assert moment is not None
     return timedelta(0) <= time - moment < timedelta(hours=1)

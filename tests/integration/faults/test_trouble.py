@@ -1,4 +1,4 @@
-"""What an administrator, an attacker or a full disc can do: one sentence each."""
+"""Trouble by an administrator, an attacker or a full disc: one sentence each."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ STAT = "user.rsync.%stat"  # rsync --fake-super: OCTAL-MODE MAJOR,MINOR UID:GID
 
 
 def read_state(top: Path) -> State:
-    """What is in ``top``: of each entry its kind, mode, owner, content and time.
+    """The entries in ``top``: the kind, mode, owner, content and time of each.
 
     Directories' times are left out: a file that rsync makes in one sets it last.
     """

@@ -73,7 +73,7 @@ class Running:
 
 @dataclass
 class World:
-    """What a test can do to the two machines."""
+    """The things that a test can do to the two machines."""
 
     bin: Path
     store: Path

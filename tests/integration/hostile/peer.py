@@ -41,7 +41,7 @@ def link(name: bytes, target: str) -> Entry:
 def speak(
     entries: Sequence[Entry], rules: Sequence[bytes] | None = None
 ) -> tuple[bytes, bytes]:
-    """What the sender says before and after the receiver has made directories.
+    """The sender's words before and after the receiver has made directories.
 
     It waits for no answer, yet a moment should pass between the two.
 

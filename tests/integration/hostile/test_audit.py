@@ -1,4 +1,4 @@
-"""What the system log gets of each request: one line, and nothing a client forged."""
+"""The system log gets one line of each request, and nothing that a client forged."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ EVIL = f"#!/bin/sh\ntouch {PROOF}\n"
 
 @dataclass(frozen=True)
 class Attack:
-    """What the server is told to run, and what the client's rsync does meanwhile."""
+    """The command that the server is told to run, and the client's own rsync."""
 
     name: str
     raw: str

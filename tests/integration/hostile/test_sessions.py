@@ -427,7 +427,7 @@ def slow_btrfs(calls: str) -> Iterator[None]:
 
 
 def data_taken(world: World) -> list[int | None]:
-    """What the ledger has of each of the client's pushes."""
+    """The ledger's line of each of the client's pushes."""
     place = world.store / ".byteback" / "ledger.sqlite"
     query = "SELECT data_taken FROM transfer WHERE host = ? AND kind = 'push'"
     with contextlib.closing(sqlite3.connect(place)) as ledger:
@@ -459,7 +459,7 @@ def ping_as(host: str) -> int:
 
 
 def processes() -> list[psutil.Process]:
-    """What runs as the byteback user."""
+    """The processes of the byteback user."""
     wanted = ["username", "name", "cmdline", "status"]
     return [
         process

@@ -190,7 +190,7 @@ class World:
 
     @property
     def rsync_confines_names(self) -> bool:
-        """Whether the server's rsync has --confine-root."""
+        """True if the server's rsync has --confine-root."""
         return b"--confine-root=" in run(["rsync", "--help"]).stdout
 
     def remote_shell(self) -> Path:
@@ -209,7 +209,7 @@ class World:
 
     @property
     def is_filtered(self) -> bool:
-        """Whether the argument filter is on the way."""
+        """True if the argument filter is on the way."""
         return self.defence in FILTERED
 
     @property

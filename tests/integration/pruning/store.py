@@ -83,7 +83,7 @@ class PruneStore:
 
     @property
     def as_user_words(self) -> list[str | Path]:
-        """What to put before a command line for the store's user to run it."""
+        """The words before a command line that make the store's user run it."""
         ids = ["--reuid", str(self.user.uid), "--regid", str(self.user.gid)]
         return ["setpriv", *ids, "--clear-groups", "env", f"HOME={self.root}"]
 

@@ -41,7 +41,7 @@ def settings() -> Iterator[Path]:
 
 
 def record_push(store: PruneStore, host: str, megabytes: float) -> None:
-    """What a session of the host's leaves in a ledger that knew nothing before."""
+    """The entries of a host's session in a ledger that knew nothing before."""
     taken = int(megabytes * MIB)
     text = PUSH.format(library=str(LIBRARY), host=host, taken=taken)
     run_program([*store.as_user_words, INTERPRETER, "-c", text])
@@ -99,7 +99,7 @@ def test_nobodys_history_goes_for_a_large_push_that_nothing_can_judge(
 
 
 def test_rubbish_from_before_the_record_costs_nobody_history(store: PruneStore) -> None:
-    """What a transfer left that went on while the server was upgraded."""
+    """The state after a transfer that went on while the server was upgraded."""
     daily_history(store, "a", 5)
     others = store.history("b", 0, 10, 20, megabytes=20)
     rubbish = store.root / "a" / "current" / "rubbish"

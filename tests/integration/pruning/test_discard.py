@@ -1,4 +1,4 @@
-"""What --discard and a tick make of current, whatever happens meanwhile."""
+"""--discard and a tick leave a good current, whatever happens meanwhile."""
 
 from __future__ import annotations
 

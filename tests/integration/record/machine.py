@@ -40,11 +40,11 @@ def mounted_disc(kind: str, *options: str) -> Iterator[Path]:
 
 
 def do_nothing() -> None:
-    """What happens while a transfer runs, mostly."""
+    """An event, mostly while a transfer runs."""
 
 
 class Machine:
-    """What byteback-backup does, without a network."""
+    """Back up as byteback-backup does, without a network."""
 
     def __init__(self, disc: Path, work: Path, rules: Sequence[str] = RULES) -> None:
         self.source, self.target = disc / "source", work / "target"
@@ -101,6 +101,6 @@ class Machine:
         return True
 
     def differences(self) -> list[str]:
-        """What is not as it should be."""
+        """The differences from what should be."""
         expected = self.work / "expected"
         return reference.compare(self.words, self.source, self.target, expected)

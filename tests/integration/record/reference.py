@@ -1,4 +1,4 @@
-"""What a backup should look like: made anew by rsync, and compared byte for byte."""
+"""The right backup: made anew by rsync, and compared byte for byte."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def linked_names(top: Path) -> frozenset[str]:
 
 
 def touches(said: str, names: frozenset[str]) -> bool:
-    """Whether rsync changed one of ``names`` that was there before."""
+    """True if rsync changed one of ``names`` that was there before."""
     for line in changed_lines(said):
         _, flags, name = line.split(" ", 2)
         is_change = flags[0] in "<>.c" and flags[1] != "d" and "+" not in flags

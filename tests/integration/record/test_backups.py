@@ -42,7 +42,7 @@ class World:
 
     @property
     def current(self) -> Path:
-        """What the server has of the source."""
+        """The server's copy of the source."""
         current = self.client.store / self.client.host / "current"
         return current / SOURCE.relative_to("/")
 
@@ -260,7 +260,7 @@ def test_everything_is_compared_after(old_world: World, event: str) -> None:
 
 
 def has_alarm(world: World) -> bool:
-    """Whether byteback-status tells of a record that missed something."""
+    """True if byteback-status tells of a record that missed something."""
     said = run_program([world.client.bin / "byteback-status", "--json"], check=False)
     alarms = json.loads(said.stdout)["alarms"]
     return "record" in {alarm["kind"] for alarm in alarms}

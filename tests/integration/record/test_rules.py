@@ -53,7 +53,7 @@ def assert_right(machine: Machine, *, in_part: bool = True) -> None:
 
 
 def names(machine: Machine) -> set[str]:
-    """What the next backup would send; nothing is sent."""
+    """The names that the next backup would send; nothing is sent."""
     with keeper.Round(
         machine.selected, machine.token, None, place=machine.place
     ) as round_:
@@ -68,7 +68,7 @@ def test_unchanged_files_are_not_sent(machine: Machine) -> None:
 
 
 def test_young_changes_are_not_trusted(machine: Machine) -> None:
-    """What is written again within the same tick of the clock has the same ctime."""
+    """A file that is written again within one tick of the clock has the same ctime."""
     (machine.source / "a").write_text("young")
     machine.back_up()
     assert names(machine) == {"./a"}
@@ -248,7 +248,7 @@ def test_a_directory_that_is_away_meanwhile_goes_later(
 def test_a_directory_that_had_another_s_name_meanwhile_goes_later(
     machine: Machine, is_first: bool
 ) -> None:
-    """What the other one had goes from the server as well."""
+    """The files that the other one had go from the server as well."""
     directory, away = machine.source / "e", machine.aside / "e"
     other = machine.aside / "other"
     other.mkdir()

@@ -1,4 +1,4 @@
-"""What a taken-over store's user may try on a sealed snapshot."""
+"""Attacks of a taken-over store's user on a sealed snapshot."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_searches_find_the_same_and_as_fast(store: SealedStore, seed: int) -> No
 def searched(
     place: Store, names: list[str], chains: lineage.Chains
 ) -> dict[str, list[Entry]]:
-    """What is found, which is also what is there."""
+    """The names that are found, which are also those that are there."""
     trees = listing.rank_trees(names, current_is_whole=True, now=datetime.now(UTC))
     answers = {}
     for texts, scope in itertools.product(test_search.PATTERNS, test_search.SCOPES):

@@ -132,7 +132,7 @@ def test_the_users_own_run_seals_nothing(store: SealedStore) -> None:
 
 
 def test_the_services_rights_are_enough(store: SealedStore) -> None:
-    """What the package's unit leaves root."""
+    """The capabilities that the package's unit leaves root."""
     unit = CHECKOUT / "debian" / "byteback-server.byteback-prune.service"
     lines = [line.partition("=") for line in unit.read_text().splitlines()]
     rights = " ".join(v for k, _, v in lines if k == "CapabilityBoundingSet").split()

@@ -1,1 +1,1 @@
-"""What a backup sends, on real trees with real mounts."""
+"""The selection of a backup, on real trees with real mounts."""

@@ -11,7 +11,7 @@ from byteback.client.backup.rules import Selection
 
 
 def dry_run(selection: Selection) -> set[str]:
-    """What rsync would send of /."""
+    """The names that rsync would send of /."""
     with tempfile.TemporaryDirectory() as empty:
         done = subprocess.run(
             [

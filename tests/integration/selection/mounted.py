@@ -34,7 +34,7 @@ def disc(point: Path, mkfs: str = "mkfs.ext4 -q -F") -> Iterator[Path]:
 
 @contextlib.contextmanager
 def mounted(point: Path, *words: str | Path) -> Iterator[Path]:
-    """What mount(8) mounts at ``point`` by ``words``."""
+    """A mount at ``point``, by mount(8) with ``words``."""
     run_program(["mount", *words, point])
     try:
         yield point

@@ -1,4 +1,4 @@
-"""What is mounted twice is sent once, and read-only snapshots are not sent at all."""
+"""A file system mounted twice is sent once, and read-only snapshots are not sent."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def snapshot(source: Path, target: Path, flag: str = "-r") -> None:
 
 
 def select_whole(top: Path) -> Selection:
-    """What is selected of a directory where nothing else is said."""
+    """The selection of a directory where nothing else is said."""
     return select(Files(top / "none"), Request([str(top)]))
 
 

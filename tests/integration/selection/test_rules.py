@@ -45,7 +45,7 @@ def tree() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Case:
-    """What is said, where it can be said."""
+    """The log's text, where there is one."""
 
     sources: tuple[str, ...]  # below the tree
     filter_file: str = ""

@@ -43,7 +43,7 @@ def snapshot_of_machine() -> list[object]:
 
 
 def is_all_found(outcome: Outcome) -> bool:
-    """Whether a run had nothing to do."""
+    """True if a run had nothing to do."""
     kinds = {line.split(":")[0] for line in outcome.stdout.splitlines()}
     return "found" in kinds and not {"done", "would"} & kinds
 

@@ -51,7 +51,7 @@ def receive(request: str) -> Outcome:
 
 
 def without_store(words: Sequence[str]) -> list[Outcome]:
-    """What a program does as root, and as the store's user, while there is none."""
+    """Run a program as root, and as the store's user, while there is none."""
     both = [run_program(words, check=False), as_user(*words, check=False)]
     assert list(HOME.iterdir()) == [], words
     return both
