@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -17,9 +19,13 @@ from byteback.cli._options import (
     verbose_option,
     version_option,
 )
+from byteback.errors import UsageError, quote
+from byteback.model.key_line import RECEIVE
+from byteback.model.public_key import MAX_LINE, PublicKey, parse_public_key
+from byteback.system import host
 
 PROGRAM = "byteback-clients"
-STATUSES = exit_status_help(0, 1, 2, 10, 11, 13)
+STATUSES = exit_status_help(0, 1, 2, 9, 10, 11, 13, 75)
 
 
 @click.group(PROGRAM, context_settings=CONTEXT, epilog=STATUSES)
@@ -44,6 +50,16 @@ def _clients_argument(function: Function) -> Function:
     )(function)
 
 
+def _client_argument(name: str) -> Callable[[Function], Function]:
+    return click.argument(name, metavar="CLIENT", shell_complete=complete_client)
+
+
+def _dry_run_option(function: Function) -> Function:
+    return click.option(
+        "-n", "--dry-run", is_flag=True, help="Show the steps, change nothing."
+    )(function)
+
+
 @_subcommand("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_clients_argument
@@ -60,6 +76,74 @@ def list_clients(clients: tuple[str, ...], *, as_json: bool, verbose: bool) -> N
         click.echo(fleet.format_json(found))
     else:
         _echo(fleet.format_list(found))
+
+
+@_subcommand("key")
+@click.option(
+    "--replace",
+    "new",
+    metavar="KEY",
+    help="Let KEY in, and no other one: a file, - for standard input, or its text.",
+)
+@click.option("--revoke", is_flag=True, help="Let no key of the client's in.")
+@_dry_run_option
+@_client_argument("client")
+def key(
+    client: str, *, new: str | None, revoke: bool, dry_run: bool, verbose: bool
+) -> None:
+    """Show the keys of a client, replace them, or take them away."""
+    log.set_up(PROGRAM, verbose=verbose)
+    if new is not None and revoke:
+        raise UsageError("give only one of --replace and --revoke")
+    if dry_run and new is None and not revoke:
+        raise UsageError("--dry-run goes with --replace or --revoke")
+    if new is not None:
+        _echo(_replace_key(client, _read_key(new), dry_run=dry_run))
+    elif revoke:
+        _echo(_revoke_key(client, dry_run=dry_run))
+    else:
+        _echo(_show_keys(client))
+
+
+def _show_keys(client: str) -> list[str]:
+    from byteback.model import fleet
+    from byteback.server.fleet import keys
+    from byteback.server.prune import run
+
+    with run.opened_store() as store:
+        return fleet.format_keys(keys.show(store, client))
+
+
+def _replace_key(client: str, new: PublicKey, *, dry_run: bool) -> list[str]:
+    from byteback.server.fleet import keys
+    from byteback.server.prune import run
+
+    program = host.program_path(RECEIVE)
+    with run.opened_store(writes=not dry_run) as store:
+        return keys.replace(store, client, new, program, dry_run=dry_run)
+
+
+def _revoke_key(client: str, *, dry_run: bool) -> list[str]:
+    from byteback.server.fleet import keys
+    from byteback.server.prune import run
+
+    with run.opened_store(writes=not dry_run) as store:
+        return keys.revoke(store, client, dry_run=dry_run)
+
+
+def _read_key(given: str) -> PublicKey:
+    if " " in given.strip():
+        return parse_public_key(given)
+    try:
+        if given == "-":
+            return parse_public_key(sys.stdin.read(MAX_LINE))
+        with Path(given).open(encoding="utf-8") as file:
+            return parse_public_key(file.read(MAX_LINE))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"cannot read the key {quote(given)}: {error}",
+            hint="give the client's key.pub, or the text in it",
+        ) from None
 
 
 def _echo(lines: list[str]) -> None:

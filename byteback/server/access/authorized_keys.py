@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +51,11 @@ class KeyFile:
             self.lines.append(line)
             return
         self.lines[places[0]] = line
-        gone = set(places[1:])
+        self.drop(places[1:])
+
+    def drop(self, places: Iterable[int]) -> None:
+        """Leave out the lines at ``places``."""
+        gone = set(places)
         self.lines = [x for at, x in enumerate(self.lines) if at not in gone]
 
 

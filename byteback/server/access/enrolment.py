@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from byteback import log
-from byteback.errors import NotSetUpError, RefusedError, ToolError, UsageError, quote
+from byteback.errors import (
+    BytebackError,
+    NotSetUpError,
+    RefusedError,
+    ToolError,
+    UsageError,
+    quote,
+)
 from byteback.model.hostname import check_host_name, is_same_host
 from byteback.model.key_line import (
     ENROL,
@@ -20,6 +27,7 @@ from byteback.model.public_key import PublicKey, parse_public_key
 from byteback.model.snapshot import CURRENT
 from byteback.server.access import authorized_keys
 from byteback.server.access.authorized_keys import KeyFile
+from byteback.server.store import key_change
 from byteback.server.store.layout import Store
 from byteback.system import mounts
 from byteback.system.btrfs import commands
@@ -137,6 +145,9 @@ def enrol(store: Store, request: EnrolRequest, program: Path) -> Enrolment:
     except RefusedError as error:
         _audit("REFUSED", request, error.message)
         raise
+    if result == REPLACED:
+        with contextlib.suppress(BytebackError):  # the disc is full: the key is in
+            key_change.note(store, request.host)
     _audit("ENROL", request, result)
     return Enrolment(result, request.host, request.key.fingerprint)
 
@@ -156,7 +167,7 @@ def _enrol_locked(
 ) -> str:
     own = key_file.lines_of_key(request.key.blob)
     others = [at for at in key_file.lines_of_host(request.host) if at not in own]
-    _check_key_is_free(request, own)
+    _check_is_free(request.host, request.key, own)
     is_taken = bool(others) or _has_history(store, request.host)
     if is_taken and not own and not request.replace_key:
         raise RefusedError(
@@ -177,18 +188,24 @@ def _enrol_locked(
     return REPLACED if is_taken else ENROLLED
 
 
-def _check_key_is_free(request: EnrolRequest, own: dict[int, KeyLine]) -> None:
+def check_key_is_free(store: Store, client: str, key: PublicKey) -> None:
+    """Raise RefusedError if ``key`` opens the account for anything but ``client``."""
+    own = authorized_keys.read(store).lines_of_key(key.blob)
+    _check_is_free(client, key, own)
+
+
+def _check_is_free(client: str, key: PublicKey, own: dict[int, KeyLine]) -> None:
     for entry in own.values():
         if entry.host is None:
             raise RefusedError(
-                f"key {request.key.fingerprint} already opens this account for "
+                f"key {key.fingerprint} already opens this account for "
                 "something other than backups",
                 hint="a client needs a key of its own: let byteback-setup-client make "
                 "one, or remove that line from authorized_keys",
             )
-        if entry.host != request.host:
+        if entry.host != client:
             raise RefusedError(
-                f"key {request.key.fingerprint} already belongs to the client "
+                f"key {key.fingerprint} already belongs to the client "
                 f"{quote(entry.host)}",
                 hint=f"go on under that name (--hostname {entry.host}), or give the "
                 "new name a new key",

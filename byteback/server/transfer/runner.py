@@ -24,11 +24,11 @@ from byteback.server.store.layout import Store, lock_name, own_store
 from byteback.server.store.presence import Condition
 from byteback.server.store.settings import ServerSettings
 from byteback.server.transfer.rsync_args import ServerCommand
-from byteback.system import process, signals, watching
+from byteback.system import open_files, process, signals, watching
 from byteback.system.confinement import sandbox
 from byteback.system.rsync import options
 
-BY_HAND = frozenset({"byteback-prune", "byteback-snapshot"})
+BY_HAND = frozenset({"byteback-clients", "byteback-prune", "byteback-snapshot"})
 TAKE_OVER_WAIT_S = 20.0
 BUSY_RETRY_S = 300
 WATCH_S = 2.0
@@ -243,21 +243,10 @@ def _holders(lock_path: Path) -> list[int]:
     An administrator may run pruning or a discard as the store's user, and a client
     that pushes again and again must not be able to end that.
     """
-    target = lock_path.stat()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):  # ended meanwhile, or not ours
-                if _has_open(entry / "fd", target) and not _is_by_hand(entry):
-                    found.append(int(entry.name))
-    return found
+    found = open_files.holders({open_files.number_of(lock_path)})
+    return [int(process.name) for process in found if not _is_by_hand(process)]
 
 
 def _is_by_hand(process_directory: Path) -> bool:
     words = (process_directory / "cmdline").read_bytes().split(b"\0")[:4]
     return any(Path(os.fsdecode(word)).name in BY_HAND for word in words)
-
-
-def _has_open(descriptors: Path, target: os.stat_result) -> bool:
-    with os.scandir(descriptors) as entries:
-        return any(os.path.samestat(entry.stat(), target) for entry in entries)

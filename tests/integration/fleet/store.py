@@ -33,12 +33,21 @@ class FleetStore(SealedStore):
 
     def enrol(self, host: str, key: str | None = None) -> str:
         """Make ``host`` a client with a new key; the public key."""
-        path = self.keys / (key or host)
-        run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path])
-        public = path.with_suffix(f"{path.suffix}.pub").read_text().strip()
+        public = self.make_key(key or host)
         program = self.programs / "byteback-setup-client-receive"
         run_program([program, host, *public.split()])
         return public
+
+    def make_key(self, name: str) -> str:
+        """A new key pair of that name; the public one."""
+        path = self.keys / name
+        run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path])
+        return Path(f"{path}.pub").read_text().strip()
+
+    @staticmethod
+    def run(argv: list[str | Path], stdin: str = "") -> Outcome:
+        """A program that may fail."""
+        return run_program(argv, check=False, stdin=stdin)
 
     def session(self, key: str, *words: str, stdin: str = "") -> Outcome:
         """One session with a key, as the real sshd serves it."""

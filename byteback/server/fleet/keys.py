@@ -1,0 +1,84 @@
+"""Shows, replaces and takes away a client's keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from byteback import log
+from byteback.model.fleet import ClientKey
+from byteback.model.hostname import check_host_name, is_same_host
+from byteback.model.public_key import PublicKey
+from byteback.model.size import format_count
+from byteback.server.access import authorized_keys, enrolment
+from byteback.server.access.enrolment import EnrolRequest
+from byteback.server.fleet import roster, sessions
+from byteback.server.store import key_change
+from byteback.server.store.layout import Store
+
+
+def show(store: Store, name: str) -> tuple[ClientKey, ...]:
+    """The keys of a client. Raises NotSetUpError if there is no such client."""
+    return roster.keys_by_client(store).get(roster.client_named(store, name), ())
+
+
+def replace(
+    store: Store, name: str, key: PublicKey, program: Path, *, dry_run: bool
+) -> list[str]:
+    """Give a client ``key`` in place of all that it has; lines about what was done.
+
+    ``program`` is byteback-receive. Raises NotSetUpError if there is no such client,
+    RefusedError if the key is in use already for something else.
+    """
+    client = roster.client_named(store, name)
+    old = [k for k in show(store, client) if k.fingerprint != key.fingerprint]
+    if dry_run:
+        enrolment.check_key_is_free(store, client, key)
+        steps = [_step(client, one) for one in old]
+        return [f"would let {key.fingerprint} in as {client}", *steps]
+    key_change.note(store, client)
+    request = EnrolRequest(client, key, replace_key=True)
+    result = enrolment.enrol(store, request, program).result
+    lines = [f"{result}: {client} has the key {key.fingerprint}"]
+    return [*lines, *_end_sessions(store, client)] if old else lines
+
+
+def revoke(store: Store, name: str, *, dry_run: bool) -> list[str]:
+    """Take all of a client's keys away; lines about what was done.
+
+    Its backups stay. Raises NotSetUpError if there is no such client.
+    """
+    client = roster.client_named(store, name)
+    keys = show(store, client)
+    if not keys:
+        return [f"{client} has no key"]
+    if dry_run:
+        return [_step(client, key) for key in keys]
+    told = take_away(store, client)
+    fingerprints = [key.fingerprint for key in keys]
+    log.audit("REVOKE", host=client, keys=" ".join(fingerprints))
+    return [*(f"took away the key {one} of {client}" for one in fingerprints), *told]
+
+
+def take_away(store: Store, client: str) -> list[str]:
+    """Let no key in as ``client``, and end its sessions; lines about these."""
+    # Before, too: a crash in between must not leave a connection that goes on.
+    key_change.note(store, client)
+    with authorized_keys.editing(store) as key_file:
+        key_file.drop(
+            at
+            for at, line in key_file.key_lines().items()
+            if line.host is not None and is_same_host(line.host, client)
+        )
+    return _end_sessions(store, client)
+
+
+def _end_sessions(store: Store, client: str) -> list[str]:
+    key_change.note(store, check_host_name(client))
+    count = sessions.end(store, client)
+    return [f"ended {format_count(count, 'session')} of {client}"] if count else []
+
+
+def _step(client: str, key: ClientKey) -> str:
+    return (
+        f"would take away the key {key.fingerprint} of {client}, and end its sessions"
+    )
