@@ -29,6 +29,7 @@ class Hello(NamedTuple):
     is_old_line: bool = False  # the key's line in authorized_keys is the old tool's
     tree: str | None = None  # current's name, empty for none; older servers: None
     machines: bool = False  # the server remembers which machine a client is
+    details: bool = False  # Complete may tell a size and a clock
 
 
 class Claimed(NamedTuple):
@@ -82,7 +83,8 @@ def parse_hello(text: str) -> Hello:
     is_old_line = fields.get("is_old_line") is True
     machines = fields.get("machines") is True
     tree = _text(fields, "tree")
-    return Hello(version, protocol, host, is_old_line, tree, machines)
+    details = fields.get("details") is True
+    return Hello(version, protocol, host, is_old_line, tree, machines, details)
 
 
 def parse_claimed(text: str) -> Claimed:

@@ -17,6 +17,8 @@ from byteback.errors import RefusedError, quote
 MAX_REQUEST = 128 * 1024  # bytes; Linux itself allows no longer environment string
 MAX_WORDS = 20_000
 MAX_WORD = 16 * 1024  # bytes: PATH_MAX, each byte as =XX, with room to spare
+MAX_NUMBER = 10**15 - 1
+MAX_SIZE = 10**18 - 1  # bytes; SQLite keeps no integer above 2**63
 MAX_PATTERN_INPUT = 64 * 1024 * 1024  # bytes of NUL-terminated patterns on stdin
 
 _SNAPSHOT = re.compile(r"[A-Za-z0-9*_][A-Za-z0-9:+*._-]{0,254}", re.ASCII)
@@ -26,6 +28,13 @@ _ESCAPED = re.compile(rb"\\([^*?\[\]])")
 _PUSH = re.compile(r"[0-9a-f]{32}", re.ASCII)
 MACHINE = "--machine="
 _MACHINE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+# The words of Complete that take a number, each with the largest one.
+_COMPLETE_NUMBERS = {
+    "--files": MAX_NUMBER,
+    "--missed": MAX_NUMBER,
+    "--size": MAX_SIZE,
+    "--clock": MAX_NUMBER,
+}
 _QUOTED_PRINTABLE = re.compile(rb"=([0-9A-Fa-f]{2})")
 
 
@@ -48,6 +57,8 @@ class Complete(NamedTuple):
     ``incomplete`` tells that some files could not be read; ``files`` is how many the
     client says it sent, for the record only. ``push`` is what it called its transfer;
     ``missed`` how many changes a full comparison found that its record had not told.
+    ``size`` is the bytes of all files and ``clock`` the client's seconds since 1970:
+    both are for a server whose Hello has ``details``, and for people to read.
     """
 
     json: bool = False
@@ -55,6 +66,8 @@ class Complete(NamedTuple):
     files: int | None = None
     push: str | None = None
     missed: int | None = None
+    size: int | None = None
+    clock: int | None = None
 
 
 class List(NamedTuple):
@@ -120,6 +133,10 @@ def format_request(request: Ping | Claim | Complete | Find) -> str:
             words += [f"--push={request.push}"] if request.push else []
             if request.missed is not None:
                 words.append(f"--missed={request.missed}")
+            if request.size is not None and 0 <= request.size <= MAX_SIZE:
+                words.append(f"--size={request.size}")
+            if request.clock is not None and 0 <= request.clock <= MAX_NUMBER:
+                words.append(f"--clock={request.clock}")
         case Find():
             words += ["--find", f"--snapshot={request.snapshot}"]
             words.append(f"--scope={request.scope}")
@@ -249,20 +266,19 @@ def _machine(word: str) -> str:
 
 
 def _parse_complete(words: list[str]) -> Complete:
-    files = push = missed = None
+    push = None
+    numbers: dict[str, int] = {}
     flags = []
     for word in words:
         name, equals, value = word.partition("=")
-        if name == "--files" and equals:
-            files = _number(name, value)
-        elif name == "--missed" and equals:
-            missed = _number(name, value)
+        if name in _COMPLETE_NUMBERS and equals:
+            numbers[name[2:]] = _number(name, value, _COMPLETE_NUMBERS[name])
         elif name == "--push" and _PUSH.fullmatch(value):
             push = value
         else:
             flags.append(word)
     json, incomplete, _ = _flags(flags, "--json", "--incomplete", "--verbose")
-    return Complete(json, incomplete, files, push, missed)
+    return Complete(json=json, incomplete=incomplete, push=push, **numbers)
 
 
 def _parse_find(words: list[str]) -> Find:
@@ -347,7 +363,8 @@ def _flags(words: Sequence[str], *known: str) -> list[bool]:
     return [name in words for name in known]
 
 
-def _number(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) < 16):
+def _number(name: str, value: str, largest: int = MAX_NUMBER) -> int:
+    is_number = value.isascii() and value.isdigit() and len(value) <= len(str(largest))
+    if not is_number:
         raise RefusedError(f"{name} takes a number, not {quote(value)}")
     return int(value)

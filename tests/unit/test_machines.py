@@ -117,9 +117,10 @@ def test_the_id_itself_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_replies_of_older_and_newer_servers() -> None:
-    hello = Hello("1", 1, "h", machines=True)
+    hello = Hello("1", 1, "h", machines=True, details=True)
     assert parse_hello(format_reply(hello)) == hello
-    assert not parse_hello('{"byteback": "1", "protocol": 1, "host": "h"}').machines
+    older = parse_hello('{"byteback": "1", "protocol": 1, "host": "h"}')
+    assert (older.machines, older.details) == (False, False)
     claimed = Claimed("h", was_other=True)
     assert parse_claimed(format_reply(claimed)) == claimed
     with pytest.raises(RefusedError):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from byteback.errors import RefusedError
 from byteback.wire.requests import (
+    MAX_NUMBER,
+    MAX_SIZE,
     Claim,
     Complete,
     Find,
@@ -105,6 +107,10 @@ def test_patterns_are_unescaped_once_then_decoded(sent: bytes, pattern: str) -> 
         b"byteback-receive --complete --root /srv",
         b"byteback-receive --complete --files=-1",
         b"byteback-receive --complete --missed=x",
+        b"byteback-receive --complete --size=-1",
+        b"byteback-receive --complete --size=1e9",
+        b"byteback-receive --complete --size=%d" % (MAX_SIZE + 1),
+        b"byteback-receive --complete --clock=%d" % (MAX_NUMBER + 1),
         b"byteback-receive --complete --push=../../../../../../../../../../x",
         b"byteback-receive --claim",
         b"byteback-receive --claim --machine=../x",
@@ -143,6 +149,7 @@ def test_everything_else_is_refused_with_a_reason(command: bytes) -> None:
         Complete(json=True, incomplete=True, files=12),
         Complete(json=True, push="0123456789abcdef" * 2, missed=0),
         Complete(json=True, missed=17),
+        Complete(json=True, size=MAX_SIZE, clock=1_795_900_000),
         Complete(),
         Find("current", "copies"),
         Find("current", "newest", since="2026-11-20*"),
@@ -152,6 +159,12 @@ def test_everything_else_is_refused_with_a_reason(command: bytes) -> None:
 )
 def test_what_is_formatted_is_read_back(request_: Ping | Complete | Find) -> None:
     assert parse_request(format_request(request_).encode()) == request_
+
+
+def test_a_size_that_the_server_would_refuse_is_not_told() -> None:
+    for size in (-1, MAX_SIZE + 1):
+        request_ = Complete(json=True, size=size, clock=MAX_NUMBER + 1)
+        assert parse_request(format_request(request_).encode()) == Complete(json=True)
 
 
 def test_pull_program_cannot_carry_anything_but_a_snapshot() -> None:

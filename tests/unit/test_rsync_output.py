@@ -20,6 +20,7 @@ sys.stdout.write("\\r      1,234  12%    1.50MB/s    0:00:07 (xfr#1, to-chk=9/10
 sys.stdout.write("\\r  5,000,000 100%   20.00kB/s    1:00:00 (xfr#2, to-chk=0/10)\\n")
 sys.stdout.write("Number of files: 1,248 (reg: 328, dir: 153)\\n")
 sys.stdout.write("Number of regular files transferred: 328\\n")
+sys.stdout.write("Total file size: 5,234,567 bytes\\n")
 sys.stdout.write("Total bytes sent: 33522312\\nTotal bytes received: 9,231\\n")
 sys.stdout.flush()
 for n in range(7):
@@ -35,6 +36,7 @@ def test_a_transfer_is_summed_up() -> None:
     assert [p.percent for p in seen] == [12, 100]
     assert seen[1] == Progress(5_000_000, 100, "20.00kB/s", "1:00:00")
     assert (outcome.status, outcome.files, outcome.files_sent) == (23, 1248, 328)
+    assert outcome.size == 5_234_567
     assert (outcome.bytes_sent, outcome.bytes_received) == (33522312, 9231)
     assert len(outcome.problems) == 7
     assert len(outcome.stderr_tail) == 5

@@ -136,6 +136,28 @@ def test_what_a_record_missed_is_an_alarm_until_a_comparison_finds_nothing(
     ]
 
 
+def test_a_clients_clock_that_is_wrong_is_an_alarm_until_it_is_right(
+    store: Store,
+) -> None:
+    add_client(store, "web", 50)
+
+    def is_alarm(*ahead_s: int) -> bool:
+        ledger.begin_transfer(store, "web", "::1", "push")
+        for seconds in ahead_s:
+            ledger.note_clock(store, "web", seconds)
+        found = collect.collect(store, time.time()).alarms_of("web")
+        return "clock" in {alarm.kind for alarm in found}
+
+    told: list[tuple[int, ...]] = [(2,), (-1000,), (), (800,), (10**15,), (3,)]
+    assert [is_alarm(*ahead_s) for ahead_s in told] == [
+        *(False, True, True, False, True, False)
+    ]
+    with ledger_file.opened(store) as opened:
+        noted = opened.execute("SELECT clock_ahead FROM transfer ORDER BY id")
+        # Two clocks that are right are not worth a word.
+        assert [row[0] for row in noted] == [None, -1000, None, 800, 10**15, 3]
+
+
 def test_without_a_ledger_the_snapshots_tell(store: Store) -> None:
     add_client(store, "web", 124, 100, 76)
     for content in (None, b"rubbish" * 1000):
@@ -277,6 +299,9 @@ def test_an_old_ledger_on_a_full_disc_is_read(
     with ledger_file.opened(store) as opened:
         opened.execute("ALTER TABLE snapshot DROP COLUMN size")
         opened.execute("ALTER TABLE transfer DROP COLUMN is_full")
+        opened.execute("DROP INDEX transfer_missed")
+        opened.execute("DROP INDEX transfer_clock")
         opened.execute("ALTER TABLE transfer DROP COLUMN missed")
+        opened.execute("ALTER TABLE transfer DROP COLUMN clock_ahead")
     record(store, "web", 2.1)
     assert collect.collect(store, time.time()).clients[0].newest_good is not None

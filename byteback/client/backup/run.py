@@ -258,7 +258,9 @@ def _transfer(
         _send_lost_acls(job, connection, names, round_)
         own.look_at_all(selection)
         missing = Shortfall(outcome, own.paths)
-        completion = _complete(job, connection, missing, round_, sender.missed)
+        told = sender.missed if options.full or sender.missed else None
+        request = _request(missing, round_, told, with_details=greeting.hello.details)
+        completion = _complete(job, connection, missing, round_, request)
     own.end()
     return Summary(outcome, time.monotonic() - started, completion, missing)
 
@@ -303,32 +305,45 @@ def _round(
     return changes.begin(job.selection, hello, reason, days, options.record)
 
 
+def _request(
+    missing: Shortfall, round_: Round, missed: int | None, *, with_details: bool
+) -> requests.Complete:
+    """The request at the end of this backup; older servers refuse the details."""
+    outcome = missing.outcome
+    size = round_.count_size(outcome.size)
+    return requests.Complete(
+        json=True,
+        incomplete=bool(missing),
+        files=outcome.files_sent,
+        push=round_.number,
+        missed=missed,
+        size=size if with_details else None,
+        clock=int(time.time()) if with_details else None,
+    )
+
+
 def _complete(
     job: Job,
     connection: Connection,
     missing: Shortfall,
     round_: Round,
-    missed: int | None,
+    request: requests.Complete,
 ) -> Completion:
     """Tell the server that all is sent, and remember what that was."""
     options = job.options
-    is_looked_at = options.full or missed
-    request = requests.Complete(
-        json=True,
-        incomplete=bool(missing),
-        files=missing.outcome.files_sent,
-        push=round_.number,
-        missed=missed if is_looked_at else None,
-    )
-    answer = retrying(
-        lambda: connection.request(request), options.retry, renew=connection.renew
-    )
-    completion = parse_completion(answer.text)
+
+    def ask() -> str:
+        # A later attempt comes at another time.
+        clock = None if request.clock is None else int(time.time())
+        return connection.request(request._replace(clock=clock)).text
+
+    answer = retrying(ask, options.retry, renew=connection.renew)
+    completion = parse_completion(answer)
     chosen = selections.choose(options.sources, options.excludes)
     selections.note(chosen, completion.snapshot)
     if completion.tree and not missing:
         round_.finish(completion.tree)
-        if options.full and not missed:
+        if options.full and not request.missed:
             changes.forget_missed()
     return completion
 

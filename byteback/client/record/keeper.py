@@ -119,6 +119,8 @@ class Round:
         self._void: frozenset[str] = frozenset()
         self._above: Mapping[str, int] = {}
         self._old_void = Void(())
+        self._sizes: Mapping[str, Any] = {}  # of the last record
+        self._size: int | None = None
 
     @property
     def walked_names(self) -> int:
@@ -168,6 +170,22 @@ class Round:
         except (OSError, DamagedError) as error:
             logger.info("cannot judge the record: %s", error)
             return []
+
+    def count_size(self, told: int) -> int | None:
+        """Bytes of all files that the server has now; None if that is not known.
+
+        ``told`` is rsync's word. After a partial push, which saw the changes alone, it
+        is the size then and what the walk has found to have come or gone since: right
+        but for files that rules leave out by name.
+        """
+        if self.partial is not None:
+            then = [self._sizes.get(key) for key in ("size", "walked_size")]
+            size, walked = (value if type(value) is int else None for value in then)
+            if size is None or walked is None:
+                return None
+            told = max(0, size + self._walked.size - walked)
+        self._size = told
+        return told
 
     def finish(self, token: str) -> None:
         """Keep the new record, of a transfer that has ended whole, under ``token``."""
@@ -220,6 +238,7 @@ class Round:
                 return None, "what is backed up has changed"
             sets = frozenset(about["excluded"]), frozenset(about["void"])
             self.last_full = int(about["full"])
+            self._sizes = about
             return _Old(file, reader, *sets, about), self._why_void(about)
         except FileNotFoundError:
             return None, "there is no record yet"
@@ -339,6 +358,8 @@ class Round:
                 "offset": self._offset,
                 "started": self._walked.started,
                 "full": self._walked.started if is_full else self.last_full,
+                "size": self._size,
+                "walked_size": self._walked.size,
                 "top": list(self._walked.top),
                 "excluded": sorted(self._excluded),
                 "void": sorted(self._void),

@@ -78,6 +78,7 @@ class Walked:
     top: Top = NOTHING
     names: int = 0
     directories: int = 0
+    size: int = 0  # bytes of all that is no directory, each name counted as rsync does
     seen_excluded: set[str] = field(default_factory=set)
 
 
@@ -203,6 +204,7 @@ class Walk:
         found: list[str] = []
         inodes, ctimes, kinds = array("Q"), array("q"), bytearray()
         below: list[tuple[str, int]] = []
+        size = 0
         for name in self._names(fd, path):
             if name in foreign:
                 found.append(name)
@@ -222,8 +224,10 @@ class Walk:
                 below.append((name, status.st_ino))
             else:
                 kinds.append(LINKED if status.st_nlink > 1 else PLAIN)
+                size += status.st_size
                 if status.st_dev != device:  # a file is mounted over it
                     ctimes[-1] = UNKNOWN
+        self.result.size += size
         joined = blocks.join_names(found)
         self._take(
             Block(

@@ -24,9 +24,14 @@ RECENT_DAYS = 60  # more than growth judges: a push may have taken days
 LOOK_BACK_DAYS = 200  # how much of it growth is judged by
 COUNTED_DAYS = 30  # how far back snapshots are still worth counting
 KEPT_DAYS = 800  # more than two years, so that a year can be compared with the last
+CLOCK_NOISE_S = 60  # between two clocks that are right
 READING_S = 3600.0  # between two readings of free space
 _DAY_S = 86400
 
+CLOCK_AHEAD = """
+SELECT clock_ahead FROM transfer
+WHERE host = ? AND clock_ahead IS NOT NULL ORDER BY started DESC LIMIT 1
+"""
 _PUSHES = """
 SELECT host, started, data_taken, metadata_taken, NULLIF(names, -1), stopped,
     COALESCE(ended, 9e999)
@@ -129,6 +134,22 @@ def note_missed(store: Store, host: str, count: int) -> None:
             "UPDATE transfer SET missed = ? WHERE id = (SELECT MAX(id) FROM transfer"
             " WHERE host = ? AND kind = 'push')",
             (count, host),
+        )
+
+
+def note_clock(store: Store, host: str, ahead_s: int) -> None:
+    """Record by how much a client's clock is ahead of this one, with its last push.
+
+    A clock that is right, and was right the last time, costs no transaction.
+    """
+    with opened(store, short_timeout=True) as ledger:
+        row = ledger.execute(CLOCK_AHEAD, (host,)).fetchone()
+        if max(abs(ahead_s), abs(row[0]) if row else 0) <= CLOCK_NOISE_S:
+            return
+        ledger.execute(
+            "UPDATE transfer SET clock_ahead = ? WHERE id = (SELECT MAX(id)"
+            " FROM transfer WHERE host = ? AND kind = 'push')",
+            (ahead_s, host),
         )
 
 
@@ -332,15 +353,27 @@ def last_times(store: Store) -> list[float]:
 
 
 def add_snapshot(
-    store: Store, host: str, name: str, *, incomplete: bool, files: int | None
+    store: Store,
+    host: str,
+    name: str,
+    *,
+    incomplete: bool,
+    files: int | None,
+    size: int | None = None,
 ) -> None:
-    """Record a snapshot that was made."""
+    """Record a snapshot that was made; ``files`` and ``size`` are the client's word."""
     with opened(store) as ledger:
-        ledger.execute(
+        cursor = ledger.execute(
             "INSERT INTO snapshot (host, name, made, incomplete, files)"
             " VALUES (?, ?, ?, ?, ?)",
             (host, name, time.time(), incomplete, files),
         )
+        if size is not None:
+            with contextlib.suppress(sqlite3.OperationalError):  # as in note_missed
+                ledger.execute(
+                    "UPDATE snapshot SET size = ? WHERE id = ?",
+                    (size, cursor.lastrowid),
+                )
         ledger.execute(
             "DELETE FROM snapshot WHERE made < ?", (time.time() - KEPT_DAYS * _DAY_S,)
         )

@@ -18,7 +18,7 @@ SHORT_WAIT_S = 2.0
 
 # Raised with each change below. A later version only adds tables and columns, so that
 # every version can use the ledger of every other one.
-VERSION = 3
+VERSION = 4
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS transfer (
     id INTEGER PRIMARY KEY,
@@ -79,6 +79,15 @@ ADDED_COLUMNS = (
     # Changes that a full comparison found and the client's record had not told; 0: none
     # by an administrator's own comparison.
     ("transfer", "missed", "INTEGER"),
+    # Seconds by which the client's clock was ahead of the server's, as the client said.
+    ("transfer", "clock_ahead", "INTEGER"),
+)
+# Few transfers tell these: without an index, all of them are read for each client.
+ADDED_INDEXES = (
+    """CREATE INDEX IF NOT EXISTS transfer_missed ON transfer (host, started)
+    WHERE missed IS NOT NULL""",
+    """CREATE INDEX IF NOT EXISTS transfer_clock ON transfer (host, started)
+    WHERE clock_ahead IS NOT NULL""",
 )
 
 
@@ -137,6 +146,8 @@ def _bring_up_to_date(ledger: sqlite3.Connection) -> None:
                 known = ledger.execute(f"PRAGMA table_info({table})")
                 if column not in {str(row[1]) for row in known}:
                     ledger.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+            for statement in ADDED_INDEXES:
+                ledger.execute(statement)
             ledger.execute(f"PRAGMA user_version = {VERSION}")
     except sqlite3.OperationalError:
         query = "SELECT COUNT(*) FROM sqlite_master WHERE name = 'transfer'"

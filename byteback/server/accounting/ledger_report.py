@@ -11,6 +11,7 @@ import sqlite3
 import time
 
 from byteback.model.status import Backup, FreeReading, Result
+from byteback.server.accounting.ledger import CLOCK_AHEAD
 from byteback.server.accounting.ledger_file import opened, path
 from byteback.server.store.layout import Store
 
@@ -84,6 +85,18 @@ def failed_records(store: Store, clients: list[str]) -> frozenset[str]:
                 if row is not None and row[0]:
                     found.add(client)
     return frozenset(found)
+
+
+def clocks_ahead(store: Store, clients: list[str]) -> dict[str, float]:
+    """Seconds by which clients' clocks were ahead when they last told a difference."""
+    found: dict[str, float] = {}
+    if path(store).exists():
+        with opened(store, short_timeout=True) as ledger:
+            for client in clients:
+                row = ledger.execute(CLOCK_AHEAD, (client,)).fetchone()
+                if row is not None:
+                    found[client] = float(row[0])
+    return found
 
 
 def _transfer_rows(

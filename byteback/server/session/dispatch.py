@@ -201,6 +201,7 @@ def _hello(store: Store, host: str) -> replies.Hello:
         is_old_line=is_old_line,
         tree=tree,
         machines=True,
+        details=True,
     )
 
 
@@ -210,6 +211,8 @@ def _complete(store: Store, host: str, request: requests.Complete) -> int:
 
     if request.missed is not None:
         _note_missed(store, host, request.missed)
+    if request.clock is not None:
+        _note_clock(store, host, request.clock)
     name: str | None = None
     # No failure: an old client would take any other status than 0 for one.
     with contextlib.suppress(PolicyError):
@@ -219,6 +222,7 @@ def _complete(store: Store, host: str, request: requests.Complete) -> int:
             settings.load(host),
             incomplete=request.incomplete,
             files=request.files,
+            size=request.size,
         )
     if request.json:
         newest = name or take.newest_name(store, host)
@@ -236,6 +240,13 @@ def _note_missed(store: Store, host: str, count: int) -> None:
     if count:
         what = "changes that the client's record had missed"
         log.audit("ERROR", host=host, what=what, names=count)
+
+
+def _note_clock(store: Store, host: str, clock: int) -> None:
+    """Keep how a client's clock differs, for byteback-status to tell of."""
+    from byteback.server.accounting import ledger
+
+    ledger.note_clock(store, host, clock - round(time.time()))
 
 
 def _find(store: Store, host: str, request: requests.Find) -> int:

@@ -48,12 +48,14 @@ def take_snapshot(
     *,
     incomplete: bool = False,
     files: int | None = None,
+    size: int | None = None,
     now: Callable[[], datetime] = local_now,
 ) -> str:
     """Snapshot a host's ``current``, read-only, and return the snapshot's name.
 
-    The ledger gets it with ``files``, the number that the client says it sent, and
-    whether it is ``incomplete``: by what the client says, or by how rsync ended here.
+    The ledger gets it with ``files``, the number that the client says it sent, the
+    ``size`` of all its files in bytes, by its word alone, and whether it is
+    ``incomplete``: by what the client says, or by how rsync ended here.
     Raises PolicyError if the newest one is too young, RefusedError if the last
     transfer is known to have been cut off, LockedError while one is running.
     """
@@ -83,6 +85,7 @@ def take_snapshot(
                 name,
                 incomplete=incomplete or state is host_state.Transfer.PARTIAL,
                 files=files,
+                size=size,
             )
             _take(current, target)
         except BaseException:

@@ -63,6 +63,7 @@ def collect(
     measured = sizes.client_sizes(store, oldest)
     expected = _expect_hours(chosen)
     failed = ledger_report.failed_records(store, chosen)
+    clocks = ledger_report.clocks_ahead(store, chosen)
     clients = tuple(
         _client(
             store,
@@ -73,6 +74,7 @@ def collect(
             measured.get(name),
             verdicts.get(name),
             record_failed=name in failed,
+            clock_ahead_s=clocks.get(name),
         )
         for name in chosen
     )
@@ -117,6 +119,7 @@ def _client(
     verdict: Verdict | None,
     *,
     record_failed: bool,
+    clock_ahead_s: float | None,
 ) -> Client:
     said = []
     if verdict is not None and verdict.blamed_since is not None:
@@ -126,6 +129,7 @@ def _client(
     return Client(
         name=name,
         record_failed=record_failed,
+        clock_ahead_s=clock_ahead_s,
         backups=backups,
         snapshots=snapshots,
         enrolled=_enrolled(store, name) if not (backups or snapshots.number) else None,

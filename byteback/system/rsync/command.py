@@ -113,6 +113,7 @@ class Outcome:
     problems: tuple[str, ...] = ()  # rsync's complaints about single files
     stderr_tail: tuple[str, ...] = ()  # its last lines on standard error
     remote_messages: tuple[str, ...] = ()  # what ssh and the other side said there
+    size: int = 0  # bytes of all files, each name counted
     size_sent: int = 0  # bytes of the files that were sent, themselves
     # What is gone here may still be there: after some errors rsync deletes nothing.
     kept_deleted: bool = False
@@ -212,6 +213,7 @@ def transfer(
         files=count("Number of files", 0),
         files_created=count("Number of created files", 0),
         files_sent=count("Number of regular files transferred", 0),
+        size=count("Total file size", 0),
         size_sent=count("Total transferred file size", 0),
         bytes_sent=count("Total bytes sent", 0),
         bytes_received=count("Total bytes received", 0),

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from byteback.client.record import blocks
+from byteback.server.accounting import sizes
 from byteback.server.store import state, tree_token
 from byteback.server.store.layout import Store
 from tests.integration import conftest as installation
@@ -136,6 +137,39 @@ def test_changes_go_in_part(old_world: World) -> None:
     assert not old_world.differences()
     time.sleep(SURE_S)
     assert sent(old_world.back_up()) == few
+
+
+def known_size(world: World) -> int | None:
+    """The size that the ledger has of the client's newest snapshot."""
+    return sizes.client_sizes(world.store, {world.client.host: None})[
+        world.client.host
+    ].current
+
+
+def test_the_server_hears_how_large_the_client_is(old_world: World) -> None:
+    def real_size() -> int:
+        found = (
+            path for path in SOURCE.rglob("*") if path.is_symlink() or path.is_file()
+        )
+        return sum(path.lstat().st_size for path in found)
+
+    assert known_size(old_world) == real_size() > 0
+    (SOURCE / "new").write_bytes(b"x" * 100_000)
+    (SOURCE / "link").symlink_to("new")
+    (SOURCE / "a").unlink()
+    time.sleep(SURE_S)
+    # Another snapshot is due now.
+    for snapshot in old_world.store.snapshots(old_world.client.host):
+        run_program(
+            ["btrfs", "subvolume", "delete", old_world.store.root / snapshot.path]
+        )
+    assert sent(old_world.back_up()) is not None
+    assert known_size(old_world) == real_size() > 100_000
+    # A record of an older version does not know: then the server keeps what it has.
+    alter_record(size=None)
+    (SOURCE / "new").unlink()
+    assert sent(old_world.back_up()) is not None
+    assert known_size(old_world) == real_size() + 100_000
 
 
 def test_full_asks_for_a_comparison_of_everything(old_world: World) -> None:
