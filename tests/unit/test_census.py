@@ -11,7 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from byteback.model.free_space import FreeSpace
-from byteback.server.accounting import file_count, ledger, ledger_file
+from byteback.server.accounting import (
+    changed_names,
+    file_count,
+    ledger,
+    ledger_file,
+)
 from byteback.server.store.layout import Store
 from byteback.system.btrfs import commands
 
@@ -142,5 +147,5 @@ def test_counting_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     current = store.current("a")
     (current / "d").mkdir()
     assert file_count.count_names(os.fspath(current), timeout_s=0) is None
-    monkeypatch.setattr(file_count, "MAX_WAITING", 0)
+    monkeypatch.setattr(changed_names, "MAX_WAITING", 0)
     assert file_count.count_names(os.fspath(current)) is None

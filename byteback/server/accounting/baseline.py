@@ -23,7 +23,7 @@ from byteback.model.growth import Step, Taken
 from byteback.model.size import format_size
 from byteback.model.snapshot import Snapshot
 from byteback.server.accounting import growth, ledger, times_of_change
-from byteback.server.accounting.file_count import count_some
+from byteback.server.accounting.changed_names import count_some
 from byteback.server.store import settings, tree
 from byteback.server.store.layout import Store
 from byteback.system import privilege

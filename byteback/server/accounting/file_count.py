@@ -2,7 +2,9 @@
 
 Counted, not weighed: who encrypts a machine's files makes them no smaller. And counted
 by pruning, not by the session that made the backup, so that no client waits for it and
-none can keep it from being done by beginning the next transfer at once.
+none can keep it from being done by beginning the next transfer at once. Where the
+directories are known that have changed since an earlier snapshot, these alone are
+looked at (D49).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import time
 
 from byteback.model.snapshot import parse_snapshot_name
 from byteback.server.accounting import growth, ledger
+from byteback.server.accounting.changed_names import count_by_changes, count_some
 from byteback.server.store.layout import Store
 from byteback.system.btrfs import commands
 
@@ -20,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 COUNT_S = 60.0  # for the names in a tree; larger ones are not judged by them
 ALL_COUNTS_S = 120.0  # of one run: pruning itself waits as long
-MAX_WAITING = 1 << 24  # characters: paths of directories still to be looked into
 
 
 def count_new(store: Store) -> None:
@@ -38,7 +40,9 @@ def count_new(store: Store) -> None:
         if parse_snapshot_name(name) is None or not commands.is_subvolume(path):
             ledger.note_names(store, push, None)  # gone meanwhile
             continue
-        names = count_names(os.fspath(path), min(COUNT_S, left))
+        names = count_by_changes(store, host, name)
+        if names is None:
+            names = count_names(os.fspath(path), min(COUNT_S, left))
         if names is None and left < COUNT_S:
             return
         ledger.note_names(store, push, names)
@@ -52,28 +56,6 @@ def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
     """
     count, is_all = count_some(directory, timeout_s)
     return count if is_all else None
-
-
-def count_some(directory: str, timeout_s: float) -> tuple[int, bool]:
-    """How many names were found in that time, and whether those are all."""
-    deadline = time.monotonic() + timeout_s
-    count = length = 0
-    waiting = [directory]
-    while waiting:
-        place = waiting.pop()
-        length -= len(place)
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    count += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                        length += len(entry.path)
-                    if length > MAX_WAITING or time.monotonic() >= deadline:
-                        return count, False
-        except OSError:  # closed to us, or a path too long
-            continue
-    return count, True
 
 
 def _tell_shrinkage(store: Store, host: str) -> None:

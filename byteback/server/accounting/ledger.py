@@ -53,6 +53,15 @@ WHERE push.names IS NULL AND push.result IN ('whole', 'partial')
     AND made BETWEEN :since AND :until
 ORDER BY made DESC
 """
+# Each snapshot of a host whose names are counted, the newest first.
+_COUNTED = """
+SELECT snapshot.name, push.names FROM snapshot
+JOIN transfer AS push ON push.id = (
+    SELECT id FROM transfer WHERE transfer.host = snapshot.host AND kind = 'push'
+        AND started <= made ORDER BY started DESC, id DESC LIMIT 1)
+WHERE snapshot.host = :host AND push.names >= 0 AND made BETWEEN :since AND :until
+ORDER BY made DESC LIMIT :most
+"""
 # A snapshot ends a backup: those before the last one that is not recent are over.
 _STANDING_OUT = """
 WITH ended AS (
@@ -201,6 +210,18 @@ def uncounted(store: Store) -> list[tuple[str, str, int]]:
             (str(host), str(name), int(push))
             for host, name, push in ledger.execute(_UNCOUNTED, values)
         ]
+    return []
+
+
+def counted(store: Store, host: str, since: float, most: int) -> list[tuple[str, int]]:
+    """Snapshots made since then of which note_names was told, and how many names.
+
+    The ``most`` newest ones, the newest first.
+    """
+    values = {"host": host, "since": since, "until": time.time() + 1, "most": most}
+    with opened(store, short_timeout=True) as ledger:
+        rows = ledger.execute(_COUNTED, values)
+        return [(str(name), int(names)) for name, names in rows]
     return []
 
 

@@ -44,6 +44,21 @@ def open_directory(parent: int, name: str) -> int | None:
     return _open(name, _DIRECTORY, parent)
 
 
+def open_beneath(top: Path, path: str) -> int | None:
+    """A descriptor of a directory beneath ``top``; None if there is none there.
+
+    No link is followed on the way, nor "..".
+    """
+    directory = open_root(top)
+    for name in path.split("/") if path else ():
+        if directory is None:
+            break
+        above = directory
+        directory = open_directory(above, name) if name != ".." else None
+        os.close(above)
+    return directory
+
+
 def status(parent: int, name: str) -> os.stat_result | None:
     """The status of a name in ``parent`` itself, links included; None if gone."""
     try:

@@ -1,4 +1,7 @@
-"""Reads in rsync's log which files of several names a transfer changes (D34)."""
+"""Reads in rsync's log which files of several names a transfer changes (D34).
+
+And, of a partial transfer, in which directories names come and go (D49).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from byteback.server.store import tree
 MAX_SHARED = 1 << 20  # files with several names that one transfer changes
 MAX_PATHS = 1 << 24  # characters, of the names that they were changed under
 MAX_BEGINNINGS = 100
+MAX_TOUCHED = 1 << 19  # characters, of directories in which names come and go
 
 # rsync cuts a long line, after 2047 bytes, and writes the next one right behind it.
 _NEVER_CUT = 1000  # bytes
@@ -21,6 +25,10 @@ _CUT_ESCAPE = re.compile(rb"\\#?[0-7]{0,3}\Z")
 _LOGGED = re.compile(rb"[0-9/]{10} [0-9:]{8} \[[0-9]+\] ")
 # rsync(1), --itemize-changes: all but directories, and but what is new ("+").
 _CHANGED = re.compile(rb"[<>.c][^d][^+ ]\S{8} (.+)", re.DOTALL)
+# What is new, any change of a directory itself, and what is deleted.
+_NEW = re.compile(rb"[<>ch.][fdLDS]\+{9} (.+)", re.DOTALL)
+_DIRECTORY = re.compile(rb"[<>ch.]d.{9} (.+)", re.DOTALL)
+_DELETED = re.compile(rb"\*deleting   (.+)", re.DOTALL)
 # get_stat_xattr in rsync's xattrs.c; the name of the file follows.
 _DAMAGED = b"Corrupt user.rsync.%stat xattr attached to "
 
@@ -39,12 +47,15 @@ class Changes:
         # Called when rsync meets an attribute that it cannot read.
         self.on_damage: Callable[[], None] = lambda: None
         self.is_damaged = False
+        # Directories in which names came or went; None where that is not known.
+        self.touched: set[str] | None = None
         # They had one name when the transfer began; None: it is no second one.
         self._separated = separated
         self._top = top
         self._parent: str | None = None
         self._directory: int | None = None
         self._length = 0  # of all paths
+        self._touched_length = 0
         self._rest = b""  # the beginning of a line
 
     @property
@@ -87,8 +98,12 @@ class Changes:
     def _take(self, line: bytes) -> None:
         prefix = _LOGGED.match(line)
         if prefix is None:
+            if line:  # the rest of a name that has a line feed in it
+                self.touched = None
             return
         self.is_heard = True
+        if self.touched is not None:
+            self._touch(line[prefix.end() :])
         if line.startswith(_DAMAGED, prefix.end()) and not self.is_damaged:
             self.is_damaged = True
             self.on_damage()
@@ -103,6 +118,30 @@ class Changes:
             if len(self.beginnings) > MAX_BEGINNINGS:
                 self.beginnings = {os.path.commonpath(list(self.beginnings))}
 
+    def _touch(self, text: bytes) -> None:
+        """Note a directory in which a name came or went; its own name if it changed."""
+        if not text.endswith(b"\n"):  # it was cut
+            self.touched = None
+            return
+        text = text.removesuffix(b"\n")
+        paths = set()
+        # Some versions of rsync escape names in their log, others do not.
+        for change, of_parent in (_NEW, True), (_DELETED, True), (_DIRECTORY, False):
+            found = change.fullmatch(text)
+            if found is not None:
+                name = os.fsdecode(found[1])
+                for path in resolve(name), resolve(plain_name(name)):
+                    paths.add(path.rpartition("/")[0] if of_parent else path)
+        for path in paths:
+            self._add_touched(path)
+
+    def _add_touched(self, path: str) -> None:
+        if self.touched is not None and path not in self.touched:
+            self.touched.add(path)
+            self._touched_length += len(path) + 1
+            if self._touched_length > MAX_TOUCHED:
+                self.touched = None
+
     def _look_at(self, path: str) -> None:
         parent, _, name = path.rpartition("/")
         is_a_name = name not in ("", "..") and "\0" not in path
@@ -111,7 +150,7 @@ class Changes:
             return
         if parent != self._parent:
             self._close()
-            self._parent, self._directory = parent, open_beneath(self._top, parent)
+            self._parent, self._directory = parent, tree.open_beneath(self._top, parent)
         if self._directory is None:
             return
         status = tree.status(self._directory, name)
@@ -132,18 +171,3 @@ class Changes:
 def resolve(path: str) -> str:
     """A path as it is told beneath a tree's top, with each directory named once."""
     return "/".join(name for name in path.split("/") if name not in ("", "."))
-
-
-def open_beneath(top: Path, path: str) -> int | None:
-    """A descriptor of a directory beneath ``top``; None if there is none there.
-
-    No link is followed on the way, nor "..".
-    """
-    directory = tree.open_root(top)
-    for name in path.split("/") if path else ():
-        if directory is None:
-            break
-        above = directory
-        directory = tree.open_directory(above, name) if name != ".." else None
-        os.close(above)
-    return directory

@@ -18,7 +18,7 @@ from byteback.errors import BusyError
 from byteback.server.store import tree
 from byteback.server.store.layout import Store
 from byteback.server.transfer import recheck
-from byteback.server.transfer.change_log import MAX_SHARED, Changes, open_beneath
+from byteback.server.transfer.change_log import MAX_SHARED, Changes
 from byteback.system import fifo, files
 from byteback.system.btrfs import subvolume
 
@@ -125,7 +125,7 @@ def _below(top: Path, changes: Changes) -> set[int]:
 def _doubt_at(top: Path, path: str, number: int) -> bool:
     """Doubt a file if that is still one of its names. Raises OSError."""
     parent, _, name = path.rpartition("/")
-    directory = open_beneath(top, parent)
+    directory = tree.open_beneath(top, parent)
     if directory is None:
         return False
     try:

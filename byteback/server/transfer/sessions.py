@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from functools import partial
 
 from byteback import locking, log
 from byteback.errors import BusyError, BytebackError, RefusedError
 from byteback.server.accounting import ledger
 from byteback.server.snapshots import take
-from byteback.server.store import machines, presence, settings, state, tree_token
+from byteback.server.store import (
+    change_journal,
+    machines,
+    presence,
+    settings,
+    state,
+    tree_token,
+)
 from byteback.server.store.layout import Store
 from byteback.server.store.state import Transfer
 from byteback.server.transfer import (
@@ -44,11 +52,10 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
         lock = stack.enter_context(runner.own_lock(store, host))
         take.ensure_current(store, host)
         if command.is_dry_run:
-            measured = runner.run(
-                command, store.current(host), sandbox.READ, limits, lock
-            )
+            current = store.current(host)
+            measured = runner.run(command, current, sandbox.READ, limits, lock)
             return _exit_status(measured.status)
-        _check_base(store, host, command)
+        journal = _read_base(store, host, command)
         machines.remember(store, host, request.machine)
         disc = stack.enter_context(durability.watched(store, host))
         _make_sure_of_current(store, host, disc)
@@ -58,16 +65,14 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
             store, host, address, "push", is_full=command.base is None
         )
         watched = space_guard.Watch(store, host, limits, number)
-        result = Transfer.FAILED
-        measured = runner.Measured(status=-1)
+        result, measured = Transfer.FAILED, runner.Measured(status=-1)
+        changes: Changes | None = None
         try:
             # Before the first byte: one that was stopped may come again at once.
             watched.look(0)
             measured, changes = _receive(store, host, command, limits, lock, watched)
             # Where it failed, too: it may have failed for that very reason.
             _separate(store, host, measured, changes)
-            if changes is not None and changes.is_damaged:
-                raise attributes.come_again()
             result = _RESULTS.get(measured.status, Transfer.FAILED)
         finally:
             # A client that takes its own transfer over sends a signal at a moment of
@@ -75,6 +80,8 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
             with signals.defer_signals():
                 try:
                     _record(store, host, result, command.push, disc)
+                    if result is Transfer.WHOLE:
+                        _note_touched(store, host, journal, command, changes)
                 except BytebackError:
                     result = Transfer.FAILED
                     raise
@@ -109,6 +116,8 @@ def _receive(
         return runner.run(command, current, sandbox.WRITE, limits, lock, look), None
     with hard_links.heard(store, host) as changes:
         changes.on_damage = partial(attributes.note, store, host)
+        if command.base is not None:
+            changes.touched = set()
         measured = runner.run(
             command,
             current,
@@ -122,13 +131,39 @@ def _receive(
     return measured, changes
 
 
-def _check_base(store: Store, host: str, command: rsync_args.ServerCommand) -> None:
-    """Refuse changes to a tree that is not the one that they are changes of.
+def _note_touched(
+    store: Store,
+    host: str,
+    journal: change_journal.Journal | None,
+    command: rsync_args.ServerCommand,
+    changes: Changes | None,
+) -> None:
+    """Note in which directories names came or went, for a client that keeps a record.
 
-    Raises RefusedError.
+    After the end was recorded: the journal tells of that.
     """
-    if command.base is None or tree_token.is_base(store, host, command.base):
+    if command.push is None:
         return
+    touched: Collection[str] | None = None
+    if changes is not None:
+        touched = changes.touched if changes.is_heard else None
+    elif not command.deletes and "--existing" in command.words:
+        # Where nothing is made and nothing deleted, no name comes or goes.
+        touched = () if "--force" not in command.words else None
+    change_journal.after_transfer(store, host, journal, touched)
+
+
+def _read_base(
+    store: Store, host: str, command: rsync_args.ServerCommand
+) -> change_journal.Journal | None:
+    """The journal that a partial transfer goes on with, if there is one.
+
+    Raises RefusedError for changes of another tree than the one that is here.
+    """
+    if command.base is None:
+        return None
+    if tree_token.is_base(store, host, command.base):
+        return change_journal.before_transfer(store, host)
     raise RefusedError(
         "the server has another tree than this client sent last",
         hint="everything has to be compared",
@@ -161,6 +196,8 @@ def _separate(
 ) -> None:
     """Have the client come again if ``current`` took several of its files for one.
 
+    And if attributes were damaged, which the next transfer mends.
+
     Raises BusyError then.
     """
     if changes is None:
@@ -180,6 +217,8 @@ def _separate(
             hint="try again at once",
             reason=failures.Reason.AT_ONCE,
         )
+    if changes.is_damaged:
+        raise attributes.come_again()
 
 
 def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:
