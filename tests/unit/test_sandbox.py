@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from byteback.system.confinement import bubblewrap, landlock, seccomp
+from byteback.system.confinement import bubblewrap, elf, landlock, seccomp
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PERL = Path("/usr/bin/perl")
@@ -28,9 +28,11 @@ CLONE_NEWUSER = 0x10000000
 START = """
 import os, sys
 from pathlib import Path
-from byteback.system.confinement import bubblewrap, sandbox
+from byteback.system.confinement import bubblewrap, elf, sandbox
 if sys.argv[2] == "landlock":
     bubblewrap.program = lambda: None
+if os.environ.get("GRANT") == "all libraries":
+    elf.libraries = lambda *_: list(elf._LIBRARY_DIRECTORIES)
 rights = sandbox.WRITE if sys.argv[3] == "w" else sandbox.READ
 program, *words = sys.argv[4:]
 job = sandbox.Job(Path(program), lambda _: words, Path(sys.argv[1]), rights)
@@ -260,6 +262,24 @@ def test_nothing_in_the_tree_can_be_run(layer: str, tree: Path) -> None:
     ).stdout == str(EACCES)
     done = run(tree, "none", attempt)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("granted", "runs"), [("those of the program", False), ("all libraries", True)]
+)
+def test_the_loader_runs_no_other_program(
+    layer: str, tree: Path, monkeypatch: pytest.MonkeyPatch, granted: str, *, runs: bool
+) -> None:
+    """It may be run, and runs what it is given; some programs are among libraries.
+
+    With every library granted it does: so each program is granted its own alone.
+    """
+    loader, other = elf.loader(PERL), Path("/usr/lib/apt/methods/store")
+    if not (landlock.is_available() and loader and other.exists()):
+        pytest.skip("needs Landlock and a program below /usr/lib")
+    monkeypatch.setenv("GRANT", granted)
+    done = run(tree, layer, f"exec '{loader}', '{other}'")
+    assert ("100 Capabilities" in done.stdout) is runs, done
 
 
 def test_other_processes_cannot_be_signalled(layer: str, tree: Path) -> None:
