@@ -14,15 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from byteback import locking
 from byteback.errors import (
     BusyError,
-    BytebackError,
-    LockedError,
     PolicyError,
     RefusedError,
     quote,
 )
+from byteback.server.store import places
 from byteback.server.store.layout import Store, lock_name
 from byteback.server.store.settings import ServerSettings
 
@@ -37,43 +35,29 @@ RETRY_S = 60
 
 @contextlib.contextmanager
 def place(store: Store, host: str) -> Iterator[None]:
-    """One of the client's places for sessions; BusyError when all are taken."""
-    words = f"{quote(host)} has {{}} sessions"
-    with _one_of(store, f"{lock_name(host)}.", MAX_SESSIONS, words):
+    """One of the client's places for sessions; BusyError when all are taken.
+
+    On a full disc sessions go uncounted: ``--complete`` and pruning must go on there.
+    """
+    words = f"{quote(host)} has {MAX_SESSIONS} sessions open here already"
+    with places.take(
+        _places(store), f"{lock_name(host)}.", MAX_SESSIONS, words, RETRY_S
+    ):
         yield
 
 
 @contextlib.contextmanager
 def search_place(store: Store, host: str) -> Iterator[None]:
     """One of the client's places for searches, which take memory and time."""
-    words = f"{quote(host)} has {{}} searches"
+    words = f"{quote(host)} has {MAX_SEARCHES} searches open here already"
     # No host's name has a plus: "a.search" may be one beside "a".
-    with _one_of(store, f"{lock_name(host)}+search.", MAX_SEARCHES, words):
+    prefix = f"{lock_name(host)}+search."
+    with places.take(_places(store), prefix, MAX_SEARCHES, words, RETRY_S):
         yield
 
 
-@contextlib.contextmanager
-def _one_of(store: Store, prefix: str, count: int, words: str) -> Iterator[None]:
-    """One of ``count`` places; ``words`` say whose when all are taken.
-
-    Where not even an empty file can be made, on a full disc, sessions go uncounted:
-    ``--complete`` and pruning must go on there.
-    """
-    directory = store.state / "sessions"
-    with contextlib.ExitStack() as stack:
-        for number in range(count):
-            try:
-                stack.enter_context(locking.hold(directory / f"{prefix}{number}.lock"))
-            except LockedError:
-                continue
-            except BytebackError:
-                pass
-            yield
-            return
-        raise BusyError(
-            f"{words.format(count)} open here already",
-            hint=f"try again in {RETRY_S} seconds",
-        )
+def _places(store: Store) -> Path:
+    return store.state / "sessions"
 
 
 @contextlib.contextmanager

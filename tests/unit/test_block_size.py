@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byteback.client.backup.largest_file import (
+    LARGEST,
+    MAX_BLOCKS,
+    SMALLEST,
     UNKNOWN,
     LargestSeen,
+    choose_block_size,
     read_largest,
     scan_largest,
     write_largest,
 )
-from byteback.model.block_size import LARGEST, MAX_BLOCKS, SMALLEST, choose_block_size
 
 GIB = 1 << 30
 

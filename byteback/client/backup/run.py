@@ -22,7 +22,9 @@ from byteback.client.backup import (
     selections,
 )
 from byteback.client.backup.largest_file import (
+    SMALLEST,
     LargestSeen,
+    choose_block_size,
     read_largest,
     scan_largest,
     write_largest,
@@ -48,7 +50,6 @@ from byteback.client.transport.connection import Connection, connect
 from byteback.client.transport.identity import introduce
 from byteback.client.transport.retry import RetryPolicy, retrying
 from byteback.errors import BytebackError, RefusedError
-from byteback.model.block_size import SMALLEST, choose_block_size
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
 from byteback.system import files, hooks, privilege, signals

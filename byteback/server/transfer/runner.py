@@ -14,12 +14,11 @@ from shutil import which
 from byteback import locking, log
 from byteback.errors import (
     BusyError,
-    BytebackError,
     LockedError,
     NotSetUpError,
     PolicyError,
 )
-from byteback.server.store import presence
+from byteback.server.store import places, presence
 from byteback.server.store.layout import Store, lock_name, own_store
 from byteback.server.store.presence import Condition
 from byteback.server.store.settings import ServerSettings
@@ -81,30 +80,23 @@ def slot(store: Store, settings: ServerSettings, host: str) -> Iterator[None]:
     """
     mine = min(MAX_TRANSFERS_OF_ONE, max(2, settings.max_transfers - 1))
     with (
-        _one_of(store, f"{lock_name(host)}.", mine, "of this machine"),
-        _one_of(store, "", settings.max_transfers, "already"),
+        _slot(store, f"{lock_name(host)}.", mine, "of this machine"),
+        _slot(store, "", settings.max_transfers, "already"),
     ):
         yield
 
 
-@contextlib.contextmanager
-def _one_of(store: Store, prefix: str, count: int, whose: str) -> Iterator[None]:
-    for number in range(count):
-        path = store.state / "slots" / f"{prefix}{number}.lock"
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(locking.hold(path))
-            except LockedError:
-                continue
-            except BytebackError:
-                # Restores are served from a read-only store, too, uncounted.
-                if presence.look(store) is not Condition.READ_ONLY:
-                    raise
-            yield
-            return
-    raise BusyError(
+def _slot(
+    store: Store, prefix: str, count: int, whose: str
+) -> contextlib.AbstractContextManager[None]:
+    return places.take(
+        store.state / "slots",
+        prefix,
+        count,
         f"the server is busy with {count} transfers {whose}",
-        hint=f"try again in {BUSY_RETRY_S} seconds",
+        BUSY_RETRY_S,
+        # Restores are served from a read-only store, too.
+        lambda: presence.look(store) is Condition.READ_ONLY,
     )
 
 
