@@ -15,6 +15,7 @@ from byteback.model.status import (
     Backup,
     Client,
     Level,
+    PruneFault,
     Result,
     StoreState,
 )
@@ -35,6 +36,45 @@ KINDS = (
     *("scrub-errors", "scrub-overdue", "no-room", "pruning-stopped"),
     *("sealing-stopped", "short-history", "settings", "server-clock"),
 )
+
+NO_ROOM = {  # after "free space is short, and"
+    PruneFault.CLOCK: (
+        "nothing is deleted by a clock that has jumped",
+        (
+            "set the clock right if it is wrong; if it is right, run byteback-prune "
+            "--prune --confirm-clock"
+        ),
+    ),
+    PruneFault.HELD: (
+        "no history is deleted for a backup that is suddenly different",
+        (
+            "see which client it is in its own alarm: then byteback-prune --approve "
+            "CLIENT, or --discard CLIENT"
+        ),
+    ),
+    PruneFault.NOTHING: (
+        "every snapshot is younger than a week or the newest of its client",
+        (
+            "make the store larger, or move a client elsewhere; byteback-prune "
+            "--prune-force deletes one all the same"
+        ),
+    ),
+    PruneFault.SEALED: (
+        "only root can delete what is left: root's pruning does not run",
+        "run byteback-setup-server, which schedules it, or sudo byteback-prune --prune",
+    ),
+    PruneFault.FAILED: (
+        "snapshots could not be deleted",
+        "run sudo byteback-prune --prune --verbose, and do what it says",
+    ),
+    PruneFault.WAITING: (
+        "what was deleted has not given back its room for an hour",
+        (
+            "btrfs cleans up in its own time: dmesg says whether it fails, and btrfs "
+            "balance status whether it is busy"
+        ),
+    ),
+}
 
 
 def usual_interval_s(good: Sequence[float]) -> float:
@@ -201,14 +241,14 @@ def store_alarms(store: StoreState, now: float) -> list[Alarm]:
             )
         ]
     found = [
-        *_disc_alarms(store),
+        *_disc_alarms(store, now),
         *_scrub_alarms(store, now),
         *_work_alarms(store, now),
     ]
     return sorted(found, key=lambda alarm: alarm.level is not Level.CRITICAL)
 
 
-def _disc_alarms(store: StoreState) -> Iterator[Alarm]:
+def _disc_alarms(store: StoreState, now: float) -> Iterator[Alarm]:
     if store.is_read_only:
         yield _of_store(
             "read-only",
@@ -224,13 +264,12 @@ def _disc_alarms(store: StoreState) -> Iterator[Alarm]:
             "check the disc and its cable, replace it with byteback-setup-server "
             "--replace-device, then reset the counters with btrfs device stats -z",
         )
-    if not store.can_prune:
+    fault, since = store.prune_fault, store.prune_fault_since
+    is_passing = fault is PruneFault.WAITING and since is not None
+    if fault is not None and not (is_passing and now - (since or 0.0) <= IDLE_S):
+        message, hint = NO_ROOM[fault]
         yield _of_store(
-            "no-room",
-            Level.CRITICAL,
-            "free space is short, and no snapshot may be deleted",
-            "see byteback-prune --list: approve or discard what is suddenly larger, "
-            "or make the store larger",
+            "no-room", Level.CRITICAL, f"free space is short, and {message}", hint
         )
     if store.settings_fault is not None:
         yield _of_store(
@@ -241,7 +280,11 @@ def _disc_alarms(store: StoreState) -> Iterator[Alarm]:
         )
     if store.clock_fault is not None:
         yield _of_store(
-            "server-clock", Level.CRITICAL, store.clock_fault, "set the clock right"
+            "server-clock",
+            Level.CRITICAL,
+            store.clock_fault,
+            "set it right if it is wrong; if it is right, say so: byteback-prune "
+            "--prune --confirm-clock. Until then no snapshot is deleted",
         )
 
 

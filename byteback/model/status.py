@@ -95,6 +95,17 @@ class Client:
         return max((time for time in known if time is not None), default=None)
 
 
+class PruneFault(StrEnum):
+    """Why room stays short, as the last run of pruning found."""
+
+    CLOCK = "clock"  # the server's has jumped, and nothing is deleted by it
+    HELD = "held"  # for a client whose backups are suddenly larger or smaller
+    NOTHING = "nothing"  # all are younger than a week, or the newest of their client
+    SEALED = "sealed"  # root alone deletes those, and the run was not root's
+    FAILED = "failed"  # a deletion failed
+    WAITING = "waiting"  # no room is back yet, or no backups are measured yet
+
+
 @dataclass(frozen=True)
 class StoreState:
     """The store itself. A field that is None could not be found out."""
@@ -111,7 +122,8 @@ class StoreState:
     pruned: float | None = None  # the last run of pruning that came to its end
     sealed: float | None = None  # the same of sealing; None where it is off
     seals: bool = False
-    can_prune: bool = True  # some snapshot may be deleted, or there is room
+    prune_fault: PruneFault | None = None  # None where there is room
+    prune_fault_since: float | None = None
     settings_fault: str | None = None
     clock_fault: str | None = None
     oldest_snapshot: float | None = None

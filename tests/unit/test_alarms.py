@@ -15,6 +15,7 @@ from byteback.model.status import (
     HOUR_S,
     Backup,
     Client,
+    PruneFault,
     Result,
     Snapshots,
     StoreState,
@@ -139,7 +140,13 @@ HEALTHY = StoreState(
         ({"is_mounted": False, "is_read_only": True}, ["not-mounted"]),
         ({"is_read_only": True}, ["read-only"]),
         ({"device_errors": ("/dev/sdb: 3 write errors",)}, ["device-errors"]),
-        ({"can_prune": False}, ["no-room"]),
+        *(({"prune_fault": fault}, ["no-room"]) for fault in PruneFault),
+        ({"prune_fault": PruneFault.WAITING, "prune_fault_since": NOW - 3000}, []),
+        (
+            {"prune_fault": PruneFault.WAITING, "prune_fault_since": NOW - 4000},
+            ["no-room"],
+        ),
+        ({"prune_fault": PruneFault.HELD, "prune_fault_since": NOW}, ["no-room"]),
         ({"settings_fault": "unknown key 'x'"}, ["settings"]),
         ({"clock_fault": "the clock jumped"}, ["server-clock"]),
         ({"scrub_errors": 2}, ["scrub-errors"]),
@@ -158,6 +165,35 @@ def test_what_is_wrong_with_the_store(
 ) -> None:
     store = replace(HEALTHY, **change)  # type: ignore[arg-type] # one of each type
     assert [alarm.kind for alarm in alarms.store_alarms(store, NOW)] == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "command"),
+    [
+        ("clock", "nothing is deleted by a clock", "byteback-prune --prune --confirm-"),
+        ("held", "suddenly different", "byteback-prune --approve CLIENT"),
+        (
+            "nothing",
+            "younger than a week or the newest",
+            "byteback-prune --prune-force",
+        ),
+        ("sealed", "only root can delete what is left", "byteback-setup-server"),
+        (
+            "failed",
+            "snapshots could not be deleted",
+            "byteback-prune --prune --verbose",
+        ),
+        ("waiting", "has not given back its room", "btrfs balance status"),
+    ],
+)
+def test_no_room_says_why_and_what_to_do(
+    fault: str, message: str, command: str
+) -> None:
+    store = replace(HEALTHY, prune_fault=PruneFault(fault))
+    (alarm,) = alarms.store_alarms(store, NOW)
+    assert alarm.message.startswith("free space is short, and ")
+    assert message in alarm.message
+    assert command in alarm.hint
 
 
 def test_a_year_with_two_changes_of_the_clock() -> None:

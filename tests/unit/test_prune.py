@@ -20,6 +20,7 @@ from byteback.errors import LockedError, ToolError, UsageError
 from byteback.model.free_space import FreeSpace, Limits, MetadataRoom
 from byteback.model.retention import RankedSnapshot
 from byteback.model.snapshot import format_snapshot_name
+from byteback.model.status import PruneFault
 from byteback.server.accounting import ledger, ledger_file, ledger_report, sizes
 from byteback.server.prune import repair, report, run
 from byteback.server.prune.removal import Remover
@@ -167,6 +168,7 @@ def test_no_second_deletion_before_the_first_gave_its_space(
     monkeypatch.setattr(commands, "wait_for_deletions", wait_in_vain_after_the_first)
     assert volume.pruner().prune(LIMITS) == 1
     assert "a later run goes on" in caplog.text
+    assert marks.read_fault(volume.store) is PruneFault.WAITING
 
 
 def test_a_later_run_waits_first_and_then_goes_on(volume: Volume) -> None:

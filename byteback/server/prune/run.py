@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pwd
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -25,6 +26,7 @@ from byteback.model.free_space import (
     wants_pruning_for_others,
 )
 from byteback.model.growth import Verdict
+from byteback.model.status import PruneFault
 from byteback.server.accounting import (
     baseline,
     file_count,
@@ -46,6 +48,7 @@ logger = logging.getLogger(__name__)
 # Root waits for a run of the store's user. Clients' transfers start those, as often as
 # they come while room is short, and there is much that only root can do (D15, D29).
 ROOT_WAIT_S = 150.0
+ROOT_ALIVE_S = 3600.0  # since root's last run: it comes every few minutes
 UNDER_WAY = "pruning"  # in the store's state: the upper limit is still to be reached
 
 
@@ -118,6 +121,7 @@ class Pruner:
         self._remover = Remover(store)
         self._known_verdicts: dict[str, Verdict] | None = None
         self._obstacles: Obstacles = {}
+        self._stuck_by = PruneFault.FAILED  # what it means if room stays short
         self._is_measured = True  # whether it is known what all hosts usually send
 
     def listing(self) -> list[str]:
@@ -144,6 +148,7 @@ class Pruner:
                 deleted = self._prune_locked(limits) if may_delete else 0
                 is_short = is_due and self._wants(self._free(), limits, under_way=False)
                 self._provide_reserve(limits)
+                self._note_fault(limits, is_due=is_due)
         except LockedError:
             logger.info("another run is pruning already")
             return 0
@@ -167,6 +172,26 @@ class Pruner:
         marks.note(self.store, marks.PRUNED)
         if privilege.is_root_within_reach():
             marks.note(self.store, marks.SEALED)
+
+    def _note_fault(self, limits: Limits, *, is_due: bool) -> None:
+        """Leave for byteback-status why room stays short, if it does.
+
+        Root's runs can do more than those of the store's user: while they go on, they
+        alone judge that.
+        """
+        age_s = time.time() - (marks.read(self.store, marks.SEALED) or 0.0)
+        if 0 <= age_s <= ROOT_ALIVE_S and not privilege.is_root_within_reach():
+            return
+        fault = None
+        if self._free().percent <= limits.min_percent:
+            fault = self._fault(is_due=is_due)
+        marks.note_fault(self.store, fault)
+
+    def _fault(self, *, is_due: bool) -> PruneFault:
+        """Why this run, which is at its end, could not make room."""
+        if not is_due:
+            return PruneFault.HELD if self._is_measured else PruneFault.WAITING
+        return PruneFault.CLOCK if self._jump_s is not None else self._stuck_by
 
     def prune_one(self) -> list[str]:
         """Delete the last snapshot in the order, whatever its age.
@@ -252,7 +277,7 @@ class Pruner:
             if self._remover.is_stuck:
                 return deleted
             if place is None:
-                self._say_stuck(free, limits)
+                self._say_stuck(free, limits, places)
                 return deleted
             if is_settled is None:
                 is_settled = self._remover.wait()
@@ -264,6 +289,7 @@ class Pruner:
                     "its space yet: a later run goes on",
                     free,
                 )
+                self._stuck_by = PruneFault.WAITING
                 return deleted
             outcome = self._remover.delete(place, free)
             if outcome is not None:
@@ -345,11 +371,20 @@ class Pruner:
             elif not mark.exists():
                 mark.touch(mode=0o600)
 
-    def _say_stuck(self, free: FreeSpace, limits: Limits) -> None:
+    def _say_stuck(
+        self,
+        free: FreeSpace,
+        limits: Limits,
+        places: Sequence[retention.RankedSnapshot],
+    ) -> None:
+        if not self._remover.failures:
+            is_held = bool(report.held(places, self._verdicts()))
+            self._stuck_by = PruneFault.HELD if is_held else PruneFault.NOTHING
         sealed = of_kind(self._obstacles, Kind.ROOTS)
         if sealed and free.percent <= limits.min_percent:
             which = f"free space is {free}, and {len(sealed)} snapshots are"
             self._remover.failures.append(sealed_error(which))
+            self._stuck_by = PruneFault.SEALED
             return
         level = logging.WARNING if free.percent <= limits.min_percent else logging.DEBUG
         logger.log(

@@ -169,6 +169,8 @@ def _store_state(store: Store, now: float) -> tuple[StoreState, dict[str, Verdic
         pruned=marks.read(store, marks.PRUNED),
         sealed=marks.read(store, marks.SEALED),
         seals=limits.sealed,
+        prune_fault=marks.read_fault(store),
+        prune_fault_since=marks.read(store, marks.PRUNE_FAULT),
         settings_fault=fault,
         clock_fault=clock.fault(store, now),
     )

@@ -1,4 +1,4 @@
-"""When work that must not stop was last done: the times of empty files.
+"""When work that must not stop was last done, and why it could not do more.
 
 They are read by byteback-status, and mean nothing to the work itself.
 """
@@ -9,10 +9,14 @@ import contextlib
 import os
 import time
 
+from byteback.model.status import PruneFault
 from byteback.server.store.layout import Store
+from byteback.system import files
 
 PRUNED = "pruned"  # a run of pruning came to its end
 SEALED = "sealed"  # the same of a run as root, which seals snapshots
+PRUNE_FAULT = "prune-fault"  # a PruneFault, in a file that is there while it lasts
+MAX_WORD = 32  # bytes
 
 
 # A run every few minutes that has nothing to do must not write to the disc each time.
@@ -29,6 +33,24 @@ def note(store: Store, mark: str) -> None:
     with contextlib.suppress(OSError):
         path.touch(mode=0o600)
         os.utime(path)
+
+
+def note_fault(store: Store, fault: PruneFault | None) -> None:
+    """Record why room stays short; the file's time is since when it is for that."""
+    path = store.state / PRUNE_FAULT
+    with contextlib.suppress(OSError):
+        if fault is None:
+            path.unlink(missing_ok=True)
+        elif read_fault(store) is not fault:
+            files.write_atomically(path, fault.encode("ascii"), mode=0o600)
+
+
+def read_fault(store: Store) -> PruneFault | None:
+    """Why room stays short, None for no such reason or one of a later version."""
+    path = store.state / PRUNE_FAULT
+    with contextlib.suppress(OSError, ValueError), path.open(encoding="ascii") as file:
+        return PruneFault(file.read(MAX_WORD))
+    return None
 
 
 def read(store: Store, mark: str) -> float | None:

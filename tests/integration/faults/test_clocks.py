@@ -6,6 +6,7 @@ started with it, and for what those start.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -146,6 +147,13 @@ def prune(clock: Clock, *options: str, expect: int = 0) -> list[str]:
     return [word.partition("/")[2] for word in words if word.startswith(f"{HOST}/")]
 
 
+def alarms(clock: Clock | None = None) -> set[str]:
+    """The alarms that byteback-status on the server tells."""
+    argv = ["nsenter", "--net=/run/netns/server", "byteback-status", "--json"]
+    shown = run_program(argv, env=clock.environment if clock else None)
+    return {alarm["kind"] for alarm in json.loads(shown.stdout)["alarms"]}
+
+
 @either_way
 def test_a_server_whose_clock_jumps_a_year_and_back(
     world: World, server_clock: Clock, wrong: timedelta
@@ -192,7 +200,9 @@ def test_a_clock_that_jumped_deletes_nothing_until_it_is_confirmed(
     for options in (FULL, ("--prune-force",)):
         prune(server_clock, *options, expect=REFUSED)
     assert len(world.snapshots()) == len(made)
+    assert {"server-clock", "no-room"} <= alarms(server_clock)
     prune(server_clock, *FULL, "--confirm-clock")
+    assert "server-clock" not in alarms(server_clock)
     assert world.snapshots() == [made[-1]]
     # And back again, which is a jump, too.
     server_clock.set(RIGHT)
@@ -235,9 +245,11 @@ def test_a_client_whose_clock_is_a_year_off(
     assert is_of(name, datetime.now(UTC))
     by_the_client = datetime.fromtimestamp(int(told.read_text()), UTC)
     assert abs(by_the_client - datetime.now(UTC) - wrong) < timedelta(hours=1)
+    assert "clock" in alarms()
     client_clock.set(RIGHT)
     world.let_time_pass()
     back_up(world, "behind")  # as many bytes
+    assert "clock" not in alarms()
 
 
 def test_a_client_whose_clock_jumps_in_the_middle(

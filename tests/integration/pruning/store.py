@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +41,13 @@ class PruneStore:
     def prune(self, *options: str, as_root: bool = True) -> Outcome:
         become = [] if as_root else self.as_user_words
         return run_program([*become, self.program, *options], check=False)
+
+    def no_room(self) -> str | None:
+        """The words of byteback-status' alarm that room stays short."""
+        program = self.program.with_name("byteback-status")
+        found = json.loads(run_program([program, "--json"]).stdout)["alarms"]
+        said = [a["message"] for a in found if a["kind"] == "no-room"]
+        return said[0] if said else None
 
     def client(self, host: str) -> Path:
         directory = self.root / host

@@ -93,6 +93,7 @@ def test_nobodys_history_goes_for_a_large_push_that_nothing_can_judge(
     record_push(store, "a", 60)
     assert "host 'a' has taken 60" in prune(store, as_root=as_root).stderr
     assert all(path.exists() for path in others)
+    assert "for a backup that is suddenly different" in (store.no_room() or "")
     assert store.prune("--approve", "a").status == 0
     assert prune(store, as_root=as_root).status == 0
     assert [path.exists() for path in others] == [True, True, False]

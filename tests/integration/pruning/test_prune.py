@@ -75,6 +75,9 @@ def test_foreign_young_newest_and_linked_stay(store: PruneStore) -> None:
     assert outcome == Outcome(0, "", "")
     for path in [*made, *dormant, outside, saved, link, plain]:
         assert path.exists(), path
+    assert "younger than a week or the newest" in (store.no_room() or "")
+    assert store.prune("--prune") == Outcome(0, "", "")
+    assert store.no_room() is None
     assert (store.root / "a" / "current").is_dir()
 
 
@@ -98,6 +101,20 @@ def test_a_snapshot_of_roots_needs_root(store: PruneStore) -> None:
     assert made[1].exists()
     assert store.prune("--prune-force").status == 0
     assert not made[1].exists()
+
+
+def test_what_is_left_to_root_is_an_alarm_only_where_root_does_not_come(
+    store: PruneStore,
+) -> None:
+    made = store.history("a", 0, 10)
+    run_program(["btrfs", "property", "set", "-t", "subvol", made[1], "ro", "false"])
+    os.chown(made[1], 0, 0)
+    assert store.prune(*FULL, as_root=False).status == 13
+    assert "only root can delete" in (store.no_room() or "")
+    assert store.prune("--prune").status == 0
+    assert store.no_room() is None
+    assert store.prune(*FULL, as_root=False).status == 13
+    assert store.no_room() is None
 
 
 def test_force_takes_a_newest_only_when_no_other_is_left(store: PruneStore) -> None:
@@ -202,6 +219,7 @@ def test_a_failed_deletion_is_told_and_stays_read_only(
     assert outcome.status == 13
     assert "no such luck" in outcome.stderr
     assert [path.exists() for path in made] == [True, False, True]
+    assert "snapshots could not be deleted" in (store.no_room() or "")
     with pytest.raises(OSError, match="Read-only") as caught:
         (made[2] / "file").touch()
     assert caught.value.errno == errno.EROFS
