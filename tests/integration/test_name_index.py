@@ -13,7 +13,7 @@ from byteback.errors import RefusedError
 from byteback.model.free_space import Limits
 from byteback.model.listing import Entry
 from byteback.server.prune.run import Pruner
-from byteback.server.search import indexing, name_index, run
+from byteback.server.search import index_part, indexing, name_index, run
 from byteback.server.store import state, tree
 from byteback.server.store.layout import Store
 from byteback.server.store.state import Transfer
@@ -248,7 +248,7 @@ def test_so_many_directories_that_it_is_of_no_help(
     indexing.index_new(store)
     for limit in ("MAX_DIRECTORIES", "MAX_CHARACTERS"):
         with monkeypatch.context() as low:
-            low.setattr(name_index, limit, 10)
+            low.setattr(index_part, limit, 10)
             assert len(find(store, ["/**/same"])) == 20
             assert len(find(store, ["/**/sam?"])) == 20
 

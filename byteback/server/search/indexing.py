@@ -13,8 +13,8 @@ from byteback import locking
 from byteback.errors import BytebackError, LockedError, RefusedError, quote
 from byteback.model.snapshot import CURRENT
 from byteback.server.limits import SEARCH_MEMORY
+from byteback.server.search import added_names, name_index, walk
 from byteback.server.search import limits as search_limits
-from byteback.server.search import name_index, walk
 from byteback.server.search.limits import Limits
 from byteback.server.snapshots import lineage
 from byteback.server.store import state
@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
 
 ONE_S = 120.0  # for one host; where that is not enough, searches do without
 ALL_S = 240.0  # of one run
+# Of all files of indexes, and of those that a killed run has not finished.
+ENDINGS = (
+    *(".names", f".names{name_index.UNFINISHED}"),
+    *(name_index.ADDED, f"{name_index.ADDED}{name_index.UNFINISHED}"),
+)
 
 
 def index_new(store: Store) -> None:
@@ -51,7 +56,7 @@ def give_up(store: Store) -> bool:
     Searches find the same without, later, and they are made again when there is room.
     """
     found = list((store.state / "hosts").glob("*.names"))
-    for path in found:
+    for path in [*found, *(store.state / "hosts").glob(f"*{name_index.ADDED}")]:
         with contextlib.suppress(OSError):
             path.unlink()
     if found:
@@ -89,15 +94,18 @@ def _index(store: Store, host: str, seconds: float) -> None:
     commands.sync(directory)
     trees = lineage.read_trees(directory, names)
     identities = name_index.identify(store, host, trees)
+    recorded = {name: identities.get(name) for name in names}
+    if added_names.add(store, host, trees, recorded):
+        return
     limits = Limits(0, seconds, is_watched=False)
     search = walk.Search(
         directory, names, lineage.chains_of(trees), [], "copies", limits
     )
     path = name_index.path_of(store, host)
-    recorded = {name: identities.get(name) for name in names}
     started = time.monotonic()
     try:
         name_index.write(path, _directories(search, trees), recorded)
+        name_index.added_path_of(store, host).unlink(missing_ok=True)
         return
     except _ChangedError:
         reason, recorded = "its trees changed meanwhile", {}
@@ -132,9 +140,10 @@ def _uuids(trees: Mapping[str, Subvolume]) -> Mapping[str, bytes]:
 
 def _clear_away(store: Store, hosts: list[str]) -> None:
     """Delete what is left of clients that are gone, and of runs that were killed."""
-    kept = {name_index.path_of(store, host).name for host in hosts}
+    paths = (name_index.path_of, name_index.added_path_of)
+    kept = {path_of(store, host).name for host in hosts for path_of in paths}
     for path in (store.state / "hosts").glob("*.names*"):
-        if path.suffix in (".names", name_index.UNFINISHED) and path.name not in kept:
+        if path.suffix in ENDINGS and path.name not in kept:
             with contextlib.suppress(OSError):
                 path.unlink()
 

@@ -5,10 +5,10 @@ are: what a search finds is looked at on disc as ever, so that an index can only
 something out. Therefore it is used for trees alone that are, by what btrfs says of
 them, what they were when it was made (D28).
 
-A file for each host, mode 0600: the path of each directory, "/" or "/etc", and the
-names in it in no order, each ended by a NUL, in UTF-8 with surrogates for other bytes.
-A directory comes before all that is below it, and that before anything else. Then JSON
-that says which trees it covers; then that text's length in four bytes.
+A file for each host, mode 0600: names as index_part.py has them, in UTF-8 with
+surrogates for other bytes. Then JSON that says which trees it covers; then that text's
+length in four bytes. A second file has the names that came later (added_names.py), and
+says which trees both cover together.
 """
 
 from __future__ import annotations
@@ -24,22 +24,20 @@ from typing import NamedTuple
 
 from byteback.errors import RefusedError
 from byteback.model.glob.pattern import Pattern
-from byteback.model.glob.sought import Sought, read_sought
+from byteback.model.glob.sought import read_sought
 from byteback.model.snapshot import CURRENT
+from byteback.server.search.index_part import Led, Part, encode
 from byteback.server.store import state
 from byteback.server.store.layout import Store
 from byteback.system.btrfs.subvolume import Subvolume
 
 MAX_SIZE = 1 << 27  # bytes; a search can map that
-MAX_DIRECTORIES = 10_000  # that a search is led to; for more it looks everywhere
-MAX_CHARACTERS = 1 << 24  # of their paths and of those above them
-MAX_SOUGHT = 8  # names, each in one go through the index; more are all sought in one
 VERSION = 1
-UNFINISHED = ".names-new"
+ADDED = ".names-added"
+UNFINISHED = "-new"
 CHEAP_S = 10.0  # what takes less to make is made after each backup
 SHARE = 20  # what takes more may take one part in so many of the time
 _LENGTH_BYTES = 4
-_STEP = 1000  # names from one look at the time to the next
 
 Identity = list[str | int]  # which tree it is, and that it is as it was
 Identities = Mapping[str, Identity]
@@ -48,6 +46,11 @@ Identities = Mapping[str, Identity]
 def path_of(store: Store, host: str) -> Path:
     """The path of the index of ``host``."""
     return store.lock_path(host).with_suffix(".names")
+
+
+def added_path_of(store: Store, host: str) -> Path:
+    """The path of the names that came after that index was made."""
+    return store.lock_path(host).with_suffix(ADDED)
 
 
 def identify(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Identities:
@@ -72,8 +75,7 @@ def identify(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Identit
 class Index(NamedTuple):
     """An index that was read, or rather mapped; ``covered`` are trees as they are."""
 
-    data: mmap.mmap
-    end: int  # of the names
+    parts: Sequence[Part]
     covered: Collection[str]
 
     def lead(
@@ -89,89 +91,9 @@ class Index(NamedTuple):
         sought = read_sought(patterns)
         if sought is None or not set(self.covered).issuperset(trees):
             return None
-        led = _Led()
-        if sought.wilds or len(sought.literals) > MAX_SOUGHT:
-            is_led = self._sift(sought, led, step)
-        else:
-            is_led = all(self._find(sought, one, led, step) for one in sought.literals)
+        led = Led()
+        is_led = all(part.lead(sought, led, step) for part in self.parts)
         return led.paths if is_led else None
-
-    def _start(self, top: bytes) -> int:
-        """The position of a directory; the end if there is none."""
-        if not top:
-            return 0
-        at = self.data.find(b"\0" + top + b"\0", 0, self.end)
-        return self.end if at < 0 else at + 1
-
-    def _find(
-        self, sought: Sought, name: str, led: _Led, step: Callable[[], None]
-    ) -> bool:
-        step()
-        top = _encode(sought.top)
-        first = self._start(top)
-        needle = b"\0" + _encode(name) + b"\0"
-        at = self.data.find(needle, first, self.end)
-        while at >= 0:
-            step()
-            # Names have no slash, and so it is a path's. The first is not after a NUL.
-            start = max(self.data.rfind(b"\0/", first, at) + 1, first)
-            path = self.data[start : self.data.find(b"\0", start, self.end)]
-            if not _is_within(path, top):
-                return True
-            if not led.add(path):
-                return False
-            at = self.data.find(needle, at + len(needle), self.end)
-        return True
-
-    def _sift(self, sought: Sought, led: _Led, step: Callable[[], None]) -> bool:
-        top = _encode(sought.top)
-        position, count = self._start(top), 0
-        path = b""
-        is_led = False
-        while position < self.end:
-            end = self.data.find(b"\0", position, self.end)
-            name = self.data[position:end]
-            position = end + 1
-            if name.startswith(b"/"):
-                path, is_led = name, False
-                if not _is_within(path, top):
-                    return True
-            elif not is_led:
-                text = _decode(name)
-                is_led = text in sought.literals or any(
-                    wild.matches(text) for wild in sought.wilds
-                )
-                if is_led and not led.add(path):
-                    return False
-            count += 1
-            if count % _STEP == 0:
-                step()
-        return True
-
-
-def _is_within(path: bytes, top: bytes) -> bool:
-    return path == top or path.startswith(top + b"/")
-
-
-class _Led:
-    """The directories that a search is led to, as walk.py writes their paths."""
-
-    def __init__(self) -> None:
-        self.paths = {""}
-        self._directories = 0
-        self._characters = 0
-
-    def add(self, raw: bytes) -> bool:
-        """Add one and all above it; False if there are too many."""
-        self._directories += 1
-        path = "" if raw == b"/" else _decode(raw)
-        while path not in self.paths:
-            self.paths.add(path)
-            self._characters += len(path)
-            if self._characters > MAX_CHARACTERS:
-                return False
-            path = path.rpartition("/")[0]
-        return self._directories <= MAX_DIRECTORIES
 
 
 def load(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Index | None:
@@ -179,12 +101,12 @@ def load(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Index | Non
 
     ``trees`` is what lineage.read_trees tells now.
     """
-    found = _read(path_of(store, host))
+    found = read(store, host)
     if found is None or not found.is_whole:
         return None
     present = identify(store, host, trees)
     covered = {n for n, one in present.items() if found.trees.get(n) == one}
-    return Index(found.data, found.end, covered)
+    return Index(found.parts, covered)
 
 
 def is_due(
@@ -195,7 +117,7 @@ def is_due(
     ``names`` are all trees, ``present`` what is known of ``current``. A client decides
     when it transfers, and how long its index takes: it is not to keep others waiting.
     """
-    found = _read(path_of(store, host))
+    found = read(store, host)
     if found is None:
         return True
     if found.taken > CHEAP_S and 0 <= time.time() - found.made < SHARE * found.taken:
@@ -205,15 +127,34 @@ def is_due(
     )
 
 
-class _File(NamedTuple):
-    """An index as it lies on disc."""
+class Files(NamedTuple):
+    """An index as it lies on disc, in one file or two."""
 
-    data: mmap.mmap
-    end: int
+    parts: Sequence[Part]
     trees: Mapping[str, Identity | None]  # all there were; None: cannot be covered
     is_whole: bool  # else it is only a note that making one was given up
-    made: float  # seconds since 1970
+    made: float  # seconds since 1970, of the first file
     taken: float  # seconds that it took
+
+
+def read(store: Store, host: str) -> Files | None:
+    """Map what there is; None if there is nothing, or nothing of use."""
+    first = _read(path_of(store, host))
+    if first is None:
+        return None
+    later = _read(added_path_of(store, host))
+    if later is None or later.base != first.files.made:
+        return first.files
+    return first.files._replace(
+        parts=[*first.files.parts, *later.files.parts], trees=later.files.trees
+    )
+
+
+class _File(NamedTuple):
+    """One of the files."""
+
+    files: Files
+    base: float | None  # of a second one: when the first was made
 
 
 def _read(path: Path) -> _File | None:
@@ -231,7 +172,9 @@ def _read(path: Path) -> _File | None:
         about = json.loads(data[max(end, 0) : start])
         if end >= 0 and about["version"] == VERSION:
             times = float(about["made"]), float(about["taken"])
-            return _File(data, end, dict(about["trees"]), about["is_whole"], *times)
+            trees = dict(about["trees"])
+            files = Files([Part(data, end)], trees, about["is_whole"], *times)
+            return _File(files, about.get("base"))
     return None
 
 
@@ -242,22 +185,26 @@ def write(
     *,
     is_whole: bool = True,
     taken: float = 0.0,
+    base: float | None = None,
 ) -> None:
     """Put an index of ``directories`` in place of an old one.
 
     If it cannot be finished the old one stays. ``taken`` are seconds that went into it
-    already. Only one at a time may write an index. Raises RefusedError if it gets too
-    large, OSError, and what ``directories`` does.
+    already, ``base`` is when the file was made that this one goes with. Only one at a
+    time may write an index. Raises RefusedError if it gets too large, OSError, and what
+    ``directories`` does.
     """
-    beside = path.with_suffix(UNFINISHED)
+    beside = path.with_suffix(f"{path.suffix}{UNFINISHED}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     about = {"version": VERSION, "trees": dict(trees), "is_whole": is_whole}
+    if base is not None:
+        about["base"] = base
     started = time.monotonic() - taken
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as file:
             size = 0
             for place, names in directories:
-                size += file.write(_encode("\0".join([place, *names, ""])))
+                size += file.write(encode("\0".join([place, *names, ""])))
                 if size > MAX_SIZE:
                     raise RefusedError("there are too many names for an index")
             times = {"made": time.time(), "taken": time.monotonic() - started}
@@ -269,11 +216,3 @@ def write(
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _decode(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")

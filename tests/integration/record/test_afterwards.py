@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from byteback.server.accounting import file_count, ledger
+from byteback.server.search import indexing, run, walk
 from tests.integration.programs import run_program
 from tests.integration.record.histories import RULES, History
 from tests.integration.record.test_backups import (
@@ -26,6 +28,12 @@ from tests.integration.record.test_backups import world as world  # noqa: PLC041
 pytestmark = pytest.mark.integration
 
 STEPS = 6
+PATTERNS = [
+    *(f"/**/{name}" for name in ("a", "b", "x", "y", "z", "in", "deep", "later*")),
+    *(f"{SOURCE}/**/{name}" for name in ("c", "file", "?", "*skip", "e1", "nl*")),
+    *(f"{SOURCE}/{name}/**/x" for name in ("d", "new", "a", "sp ace")),
+    "/**/{a,b,c,d1,x,y,z,out,inc,none}",
+]
 
 
 @dataclass
@@ -34,6 +42,7 @@ class Aftermath:
 
     world: World
     counted: list[str] = field(default_factory=list)  # trees, by walking through
+    indexed: list[list[str]] = field(default_factory=list)  # and all trees together
     _days: int = 0
 
     def snapshot(self) -> str:
@@ -46,6 +55,32 @@ class Aftermath:
         run_program([*words, store.current(host), target])
         ledger.add_snapshot(store, host, name, incomplete=False, files=None)
         return name
+
+    def look(self) -> None:
+        """Do both."""
+        self.count()
+        self.index()
+
+    def index(self) -> None:
+        """Index what is new; a search must find the same without."""
+        host, store = self.world.client.host, self.world.store
+        indexing.index_new(store)
+        chains, index = run.read_history(store, host)
+        assert index is not None
+        assert set(index.covered) == set(store.trees(host))
+        for pattern in PATTERNS:
+            with_index, without = (
+                list(
+                    run.find(
+                        *(store, host, "*", "copies", [pattern]),
+                        current_is_whole=True,
+                        chains=chains,
+                        index=one,
+                    )
+                )
+                for one in (index, None)
+            )
+            assert with_index == without, pattern
 
     def count(self) -> None:
         """Count what is new; each number must be what a walk finds."""
@@ -72,8 +107,16 @@ def aftermath(old_world: World, monkeypatch: pytest.MonkeyPatch) -> Aftermath:
         return real(directory, timeout_s)
 
     monkeypatch.setattr(file_count, "count_names", counted)
-    made.count()
+    real_walk = walk.directories
+
+    def walked(search: walk.Search) -> Iterator[tuple[str, Collection[str]]]:
+        made.indexed.append(list(search.trees))
+        return real_walk(search)
+
+    monkeypatch.setattr(walk, "directories", walked)
+    made.look()
     made.counted.clear()
+    made.indexed.clear()
     return made
 
 
@@ -118,14 +161,14 @@ def test_what_has_changed_is_looked_at_alone(aftermath: Aftermath) -> None:
         change()
         assert sent(aftermath.world.back_up()) is not None
         aftermath.snapshot()
-        aftermath.count()
-        assert aftermath.counted == [], change
+        aftermath.look()
+        assert (aftermath.counted, aftermath.indexed) == ([], []), change
     # It may be two lines in the log, which is read as well as it goes.
     (SOURCE / "line\nfeed" / "line\nfeed").mkdir(parents=True)
     (SOURCE / "line\nfeed" / "line\nfeed" / "x").write_text("x")
     assert sent(aftermath.world.back_up()) is not None
     aftermath.snapshot()
-    aftermath.count()
+    aftermath.look()
 
 
 def by_hand(world: World) -> None:
@@ -157,8 +200,10 @@ def test_everything_is_walked_through_after(aftermath: Aftermath) -> None:
         world.back_up()
         name = aftermath.snapshot()
         aftermath.counted.clear()
-        aftermath.count()
+        aftermath.indexed.clear()
+        aftermath.look()
         assert aftermath.counted == [name], event
+        assert len(aftermath.indexed) == 1, event
 
 
 def test_histories_are_counted_right(aftermath: Aftermath) -> None:
@@ -175,9 +220,10 @@ def test_histories_are_counted_right(aftermath: Aftermath) -> None:
             time.sleep(SURE_S)
             full_ones += sent(world.back_up()) is None
             aftermath.snapshot()
-            aftermath.count()
+            aftermath.look()
     finally:
         history.close()
         rules.unlink()
     assert len(aftermath.counted) <= full_ones + 1
+    assert len(aftermath.indexed) <= full_ones + 1
     assert full_ones < STEPS - 1
