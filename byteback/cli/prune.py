@@ -158,6 +158,7 @@ def _prune(
             _echo(pruner.prune_one())
         else:
             pruner.prune(prune.choose_limits(*limits))
+            pruner.refuse_full_disc()
     settings.refuse(settings.faults())
 
 

@@ -146,6 +146,11 @@ def wants_pruning_for_others(
     """
     if under_way:
         return percent < limits.min_percent
+    return is_nearly_full(percent, limits)
+
+
+def is_nearly_full(percent: float, limits: Limits) -> bool:
+    """True if backups of the usual size may soon find no room."""
     return percent <= limits.min_percent / 2
 
 

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NAME_TAKEN = "name-taken"  # the name belongs to another key
     STORE_MISSING = "store-missing"  # the store is not mounted
     STORE_FAILED = "store-failed"  # the store is read-only, or its disc gives errors
+    DISC_FULL = "disc-full"  # the store's disc has no room for what was asked
     OTHER_MACHINE = "other-machine"  # this key was last used by another machine
 
 

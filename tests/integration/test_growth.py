@@ -20,6 +20,7 @@ from byteback import locking
 from byteback.model.snapshot import format_snapshot_name
 from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, run_program
+from tests.integration.pruning.store import fill_with_names
 from tests.waiting import PATIENCE_S, wait_until
 
 SOURCE = Path("/srv/source")
@@ -296,7 +297,7 @@ def test_what_a_push_takes_is_recorded(scene: Scene) -> None:
 
 
 def test_pruning_meanwhile_hides_nothing(scene: Scene) -> None:
-    """Space that others' history gives back does not excuse the client."""
+    """What others' history gives back is not what the client did not take."""
     history = scene.other_history(40, *range(10, 90, 10))
     SERVER_TOML.write_text("growth_percent = 4\n")
     flags = scene.client.configuration / "rsync_flags"
@@ -320,3 +321,67 @@ def pruning_all_the_time(scene: Scene) -> Iterator[None]:
             yield
         finally:
             os.killpg(running.pid, signal.SIGKILL)
+
+
+# --- A disc that is full -----------------------------------------------------------
+
+
+def fill_up(scene: Scene, *, names: bool = False) -> None:
+    """Leave next to nothing, and let the client take it all the same."""
+    assert scene.prune("--approve", scene.client.host).status == 0
+    scene.ballast(0.3)
+    if names:
+        directory = scene.client.store / "names"
+        directory.mkdir()
+        for _ in range(3):  # what a commit gives back, too
+            fill_with_names(directory)
+            scene.commit()
+    grow(30)
+
+
+def test_a_client_hears_that_old_snapshots_make_room(scene: Scene) -> None:
+    history = scene.other_history(40, 1, 10, 20)
+    fill_up(scene)
+    with locking.hold_directory(scene.client.store):  # keeps all pruning away
+        full = scene.back_up("--retry-number", "0")
+    assert full.status == 75, full
+    assert "the server's disc is full" in full.stderr
+    assert "it deletes old snapshots now" in full.stderr
+    assert all(path.exists() for path in history)
+    # The next attempt has room made for it, by no timer.
+    done = scene.back_up("--retry-number", "5")
+    assert done.status == 0, done
+    assert [path.exists() for path in history] == [True, False, False]
+
+
+def test_a_client_hears_that_nothing_may_go(scene: Scene) -> None:
+    history = scene.other_history(1, 1, 3)
+    fill_up(scene)
+    full = scene.back_up("--retry-number", "0")
+    assert full.status == 75, full
+    assert "no snapshot that it may delete: waiting does not help" in full.stderr
+    assert "--exclude" in full.stderr
+    for options in ((), ("--verbose",)):  # without a terminal, too
+        told = scene.prune_when_free("--prune", *options)
+        assert told.status == 14, told
+        assert "no snapshot may be deleted" in told.stderr
+        assert "--discard" in told.stderr
+    assert all(path.exists() for path in history)
+    # What it says helps.
+    (scene.client.store / "ballast").unlink()
+    scene.commit()
+    assert scene.back_up("--retry-number", "0").status == 0
+
+
+def test_what_cannot_be_recorded_starts_pruning_too(scene: Scene) -> None:
+    """The transfer does not begin, and so no transfer's end starts it."""
+    history = scene.other_history(40, 1, 10)
+    state = scene.client.store / ".byteback/hosts" / f"{scene.client.host}.state"
+    state.unlink()
+    fill_up(scene, names=True)
+    full = scene.back_up("--retry-number", "0")
+    assert full.status == 75, full
+    assert "cannot record this transfer: No space left on device" in full.stderr
+    assert "no room for more names" in full.stderr
+    assert "it deletes old snapshots now" in full.stderr
+    wait_until(lambda: not history[1].exists())

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from byteback import locking
-from byteback.errors import LockedError, ToolError, UsageError
+from byteback.errors import LockedError, PolicyError, ToolError, UsageError
 from byteback.model.free_space import FreeSpace, Limits, MetadataRoom
 from byteback.model.retention import RankedSnapshot
 from byteback.model.snapshot import format_snapshot_name
@@ -219,8 +219,11 @@ def test_nothing_goes_while_no_snapshot_is_a_week_old(
     volume: Volume, caplog: pytest.LogCaptureFixture
 ) -> None:
     volume.add("a", 0, 1, 2, 3, 4, 5, 6)
-    assert volume.pruner().prune(LIMITS) == 0
+    pruner = volume.pruner()
+    assert pruner.prune(LIMITS) == 0
     assert "no snapshot may be deleted" in caplog.text
+    with pytest.raises(PolicyError, match="no snapshot may be deleted"):
+        pruner.refuse_full_disc()
 
 
 def test_what_cannot_be_deleted_is_reported_and_the_next_one_goes(

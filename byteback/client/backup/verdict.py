@@ -60,7 +60,9 @@ def check(outcome: Outcome, connection: Connection) -> None:
     if any(map(_is_full_disc, (*outcome.problems, *last))):
         raise BusyError(
             f"the disc of {connection.name} is full",
-            hint="it makes room by itself as far as it may: see byteback-prune there",
+            hint="try again in some minutes: what was sent is kept. On the server, "
+            "'byteback-prune --prune' deletes old snapshots where it may, and says "
+            "where it may not",
             details=outcome.stderr_tail,
         )
     if outcome.status == command.PARTIAL:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from byteback.errors import (
     BytebackError,
@@ -20,6 +20,7 @@ from byteback.model import growth
 from byteback.model.free_space import FreeSpace
 from byteback.model.growth import Backup, Origin, Rules, Taken, Verdict
 from byteback.model.size import format_size
+from byteback.model.snapshot import Snapshot
 from byteback.server.accounting import ledger
 from byteback.server.accounting.ledger import HostRecord
 from byteback.server.store import reserve, settings
@@ -54,6 +55,19 @@ def suspects(store: Store, free: FreeSpace, now: float) -> list[str]:
     least = Taken(int(share * size.data), int(share * size.metadata))
     factor = min(limit.shrink_factor for limit in limits)
     return ledger.hosts_that_stand_out(store, now, least, factor)
+
+
+def held(
+    snapshots: Iterable[Snapshot], verdicts_: Mapping[str, Verdict]
+) -> dict[Snapshot, str]:
+    """The snapshots that stay until an administrator has looked at their client."""
+    found = {}
+    for snapshot in snapshots:
+        verdict = verdicts_.get(snapshot.host)
+        lost = verdict.shrinkage if verdict is not None else None
+        if lost is not None and snapshot.time.timestamp() < lost.since:
+            found[snapshot] = "its host is suddenly smaller"
+    return found
 
 
 def blamed(verdicts_: Mapping[str, Verdict]) -> Taken:

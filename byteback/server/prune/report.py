@@ -11,6 +11,7 @@ from byteback.model.growth import Verdict
 from byteback.model.retention import RankedSnapshot
 from byteback.model.size import format_size
 from byteback.model.snapshot import Snapshot
+from byteback.server.accounting import growth
 from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.store.layout import Store
 from byteback.system.host import LocalZone
@@ -39,19 +40,6 @@ def places(
     return retention.order_by_importance(snapshots_, now, LocalZone())
 
 
-def held(
-    places_: Sequence[RankedSnapshot], verdicts: Mapping[str, Verdict]
-) -> dict[Snapshot, str]:
-    """The snapshots that stay until an administrator has looked at their client."""
-    found = {}
-    for snapshot, _ in places_:
-        verdict = verdicts.get(snapshot.host)
-        lost = verdict.shrinkage if verdict is not None else None
-        if lost is not None and snapshot.time.timestamp() < lost.since:
-            found[snapshot] = "its host is suddenly smaller"
-    return found
-
-
 def listing(
     places_: Sequence[RankedSnapshot],
     verdicts: Mapping[str, Verdict],
@@ -67,7 +55,7 @@ def listing(
     it has no place in the order.
     """
     kept = retention.protections([place.snapshot for place in places_], now)
-    kept.update(held(places_, verdicts))
+    kept.update(growth.held((place.snapshot for place in places_), verdicts))
     words: dict[Snapshot, list[str]] = {
         snapshot: [] for snapshot in of_kind(obstacles, Kind.NO_SUBVOLUME)
     }

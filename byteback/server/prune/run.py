@@ -14,6 +14,7 @@ from byteback import locking
 from byteback.errors import (
     LockedError,
     NotRootError,
+    PolicyError,
     ToolError,
     UsageError,
     quote,
@@ -22,6 +23,7 @@ from byteback.model import retention
 from byteback.model.free_space import (
     FreeSpace,
     Limits,
+    is_nearly_full,
     wants_pruning,
     wants_pruning_for_others,
 )
@@ -122,6 +124,7 @@ class Pruner:
         self._known_verdicts: dict[str, Verdict] | None = None
         self._obstacles: Obstacles = {}
         self._stuck_by = PruneFault.FAILED  # what it means if room stays short
+        self._stuck: PolicyError | None = None  # nearly full, and nothing may go
         self._is_measured = True  # whether it is known what all hosts usually send
 
     def listing(self) -> list[str]:
@@ -160,6 +163,11 @@ class Pruner:
         if is_due:
             self._refuse_jumped_clock()
         return deleted
+
+    def refuse_full_disc(self) -> None:
+        """Raise PolicyError if the run left the disc nearly full: nothing may go."""
+        if self._stuck is not None:
+            raise self._stuck
 
     def _refuse_jumped_clock(self) -> None:
         if self._jump_s is not None:
@@ -272,7 +280,8 @@ class Pruner:
                 if removal.rebalance(self.store.root, free, limits):
                     continue
             places = self._places()
-            spared = self._remover.spared | set(report.held(places, self._verdicts()))
+            held = growth.held((p.snapshot for p in places), self._verdicts())
+            spared = self._remover.spared | set(held)
             place = retention.next_to_go(places, self.now(), spared)
             if self._remover.is_stuck:
                 return deleted
@@ -378,7 +387,7 @@ class Pruner:
         places: Sequence[retention.RankedSnapshot],
     ) -> None:
         if not self._remover.failures:
-            is_held = bool(report.held(places, self._verdicts()))
+            is_held = bool(growth.held((p.snapshot for p in places), self._verdicts()))
             self._stuck_by = PruneFault.HELD if is_held else PruneFault.NOTHING
         sealed = of_kind(self._obstacles, Kind.ROOTS)
         if sealed and free.percent <= limits.min_percent:
@@ -386,11 +395,21 @@ class Pruner:
             self._remover.failures.append(sealed_error(which))
             self._stuck_by = PruneFault.SEALED
             return
+        error = self._stuck_error(free)
+        if is_nearly_full(free.percent, limits):
+            self._stuck = error
         level = logging.WARNING if free.percent <= limits.min_percent else logging.DEBUG
-        logger.log(
-            level,
-            "free space is %s, and no snapshot may be deleted: each is younger than a "
-            "week, the newest of its host, kept until a person has looked, or could "
-            "not be deleted",
-            free,
+        logger.log(level, "%s", error.message)
+
+    def _stuck_error(self, free: FreeSpace) -> PolicyError:
+        """Why there is no room, and what an administrator can do."""
+        large = [h for h, v in self._verdicts().items() if v.blamed_since is not None]
+        host = large[0] if large else "HOST"
+        return PolicyError(
+            f"free space is {free}, and no snapshot may be deleted: each is younger "
+            "than a week, the newest of its host, kept until an administrator has "
+            "looked, or could not be deleted",
+            hint="a larger disc helps, clients that leave more out, or 'byteback-prune "
+            f"--discard {host}', which drops what a client has sent since its last "
+            "snapshot; see 'When nothing may be deleted' in byteback-prune(1)",
         )

@@ -83,7 +83,7 @@ def _serve(host: str, command: bytes, address: str) -> int:
     with limits.place(store, host), contextlib.ExitStack() as stack:
         if not isinstance(request, requests.Push | requests.Pull):
             stack.enter_context(limits.time_limit())
-        with _explained(partial(check, store)):
+        with _explained(store, partial(check, store)):
             status = _dispatch(store, host, request, address)
         # Within the time limit: a client may choose not to read.
         sys.stdout.flush()
@@ -95,17 +95,22 @@ def _writes(request: requests.Request) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(check: Callable[[], None]) -> Iterator[None]:
+def _explained(store: Store, check: Callable[[], None]) -> Iterator[None]:
     """Raise StoreError, as ``check`` does, for what fails because of the store.
 
-    The failing program itself may know no more than that a file could not be made.
+    The failing program itself may know no more than that a file could not be made. A
+    want of room is told with what becomes of it.
     """
     try:
         yield
     except (RefusedError, PolicyError, InterruptedBySignalError):
         raise
-    except (BytebackError, OSError):
+    except (BytebackError, OSError) as error:
         check()
+        from byteback.server.transfer import full_disc
+
+        if full_disc.is_meant_by(error):
+            raise full_disc.told(store, error) from error
         raise
 
 

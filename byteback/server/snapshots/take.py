@@ -30,6 +30,7 @@ from byteback.server.store.layout import DISCARDED, Store
 from byteback.server.store.settings import ServerSettings
 from byteback.system import files, privilege, process
 from byteback.system.btrfs import commands
+from byteback.wire.failures import Reason
 
 # A client's --complete may come before the server has written up its transfer.
 LOCK_WAIT_S = 30.0
@@ -122,10 +123,12 @@ def _take(current: Path, target: Path) -> None:
     try:
         commands.take_snapshot(current, target)
     except ToolError as error:
-        if any("No space left on device" in line for line in error.details):
+        if commands.is_out_of_space(error):
             raise BusyError(
                 "the server's disc is too full for a snapshot",
-                hint="it makes room by itself as far as it may, try again later",
+                hint="'byteback-prune --prune' makes room where it may, and says where "
+                "it may not",
+                reason=Reason.DISC_FULL,
             ) from None
         raise
 

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from byteback import log
-from byteback.errors import BusyError, RefusedError
+from byteback.errors import RefusedError
+from byteback.server.store import shortage
 from byteback.server.store.layout import Store
 from byteback.system import files
 from byteback.wire.failures import Reason
@@ -62,10 +63,8 @@ def claim(store: Store, host: str, machine: str) -> bool:
         _write(store, host, machine)
         _other(store, host).unlink(missing_ok=True)
     except OSError as error:
-        raise BusyError(
-            f"the server cannot remember this machine: {error.strerror}",
-            hint="its disc may be full; it makes room by itself, try again later",
-        ) from None
+        what = f"the server cannot remember this machine: {error.strerror}"
+        raise shortage.failure(what, error) from None
     return known not in (None, machine)
 
 

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from byteback.errors import BusyError
+from byteback.server.store import shortage
 from byteback.server.store.layout import Store
 from byteback.system.btrfs.identity import identify
 
@@ -134,10 +134,8 @@ def _write(store: Store, host: str, words: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise BusyError(
-            f"the server cannot record this transfer: {error.strerror}",
-            hint="its disc may be full; it makes room by itself, try again later",
-        ) from None
+        what = f"the server cannot record this transfer: {error.strerror}"
+        raise shortage.failure(what, error) from None
 
 
 class _Record(NamedTuple):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from byteback.errors import BusyError
-from byteback.server.store import tree
+from byteback.server.store import shortage, tree
 from byteback.server.store.layout import Store
 from byteback.server.transfer import recheck
 from byteback.server.transfer.change_log import MAX_SHARED, Changes
@@ -59,10 +59,8 @@ def _listening(path: Path, changes: Changes) -> Iterator[None]:
         try:
             stack.enter_context(fifo.listening(path, changes.take))
         except OSError as error:
-            raise BusyError(
-                f"the server cannot follow this transfer: {error.strerror}",
-                hint="its disc may be full; it makes room by itself, try again later",
-            ) from None
+            what = f"the server cannot follow this transfer: {error.strerror}"
+            raise shortage.failure(what, error) from None
         yield
 
 

@@ -15,6 +15,7 @@ from byteback.server.store import (
     machines,
     presence,
     settings,
+    shortage,
     state,
     tree_token,
 )
@@ -23,6 +24,7 @@ from byteback.server.store.state import Transfer
 from byteback.server.transfer import (
     attributes,
     durability,
+    full_disc,
     hard_links,
     rsync_args,
     runner,
@@ -88,8 +90,9 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
                 finally:
                     _end(store, number, result.value, measured)
                     watched.finish(measured.bytes_written)
-        if result is Transfer.FAILED:
+        if result in (Transfer.FAILED, Transfer.PARTIAL):
             presence.check_writable(store)
+            full_disc.check(store)
     return _exit_status(measured.status)
 
 
@@ -207,9 +210,10 @@ def _separate(
     try:
         count = hard_links.separate(store, host, changes)
     except (OSError, OverflowError) as error:
-        raise BusyError(
-            "the server could not tell the client's files apart", hint=str(error)
-        ) from None
+        what = "the server could not tell the client's files apart"
+        if isinstance(error, OSError):
+            raise shortage.failure(f"{what}: {error.strerror}", error) from None
+        raise BusyError(what, hint=str(error)) from None
     if count:
         log.audit("RECOVER", host=host, what="changed hard links", files=count)
         raise BusyError(
@@ -286,6 +290,7 @@ def _record(
             raise BusyError(
                 "the server could not record the end of this transfer",
                 hint=error.message,
+                reason=error.reason,
             ) from None
 
 

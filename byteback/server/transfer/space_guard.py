@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from byteback.errors import (
     BusyError,
-    BytebackError,
     PolicyError,
     ToolError,
     quote,
@@ -21,7 +20,7 @@ from byteback.model.size import format_size
 from byteback.server.accounting import growth, ledger
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
-from byteback.system import process
+from byteback.server.transfer import full_disc
 from byteback.system.btrfs import commands
 
 METADATA_EVERY = 5  # looks: asking btrfs starts a program, asking the kernel does not
@@ -204,23 +203,10 @@ class Watch:
         )
 
     def _prune(self) -> None:
-        """Start a pruning run of its own, which outlives this session.
-
-        The client is not kept waiting: it comes back after a pause, and the run ends
-        at once where nothing is to be done or another one is at it.
-        """
-        if time.monotonic() - self._pruned_at < PRUNE_PAUSE_S:
-            return
-        self._pruned_at = time.monotonic()
-        from byteback.system import host
-
-        with contextlib.suppress(BytebackError, OSError):
-            process.start(
-                [host.program_path("byteback-prune"), "--prune"],
-                stdout=process.NULL,
-                stderr=process.NULL,
-                new_session=True,
-            )
+        """Start a pruning run, but not one with each look."""
+        if time.monotonic() - self._pruned_at >= PRUNE_PAUSE_S:
+            self._pruned_at = time.monotonic()
+            full_disc.start_pruning()
 
 
 def _less_room(before: FreeSpace, after: FreeSpace) -> Taken:
