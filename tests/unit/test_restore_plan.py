@@ -17,6 +17,7 @@ from byteback.client.restore.plan import (
 from byteback.client.restore.pull import safe_flags
 from byteback.errors import UsageError
 from byteback.model.listing import Entry
+from byteback.model.rsync_flags import FILTERS, LETTERS, VALUE_LETTERS, WITH_VALUE
 
 OLD, NEW = "2026-11-20T20:15+0000", "2026-11-22T20:15+0000"
 HERE = Path("/here")
@@ -100,6 +101,34 @@ def test_flags_that_delete_move_or_leave_out_are_dropped() -> None:
         *("--exclude", "*.o", "-f", "- *.a", "--ignore-existing", "--max-size=1G"),
     ]
     assert safe_flags(flags) == ["--compress", "--bwlimit=9", "-z"]
+
+
+@pytest.mark.parametrize("name", sorted(FILTERS))
+def test_no_filter_of_rsync_flags_reaches_a_restore(name: str) -> None:
+    letters = [
+        letter for letter, long in {**LETTERS, **VALUE_LETTERS}.items() if long == name
+    ] + (["F", "FF", "zF"] if name == "F" else [])
+    value = ["- *"] if name in WITH_VALUE else []
+    spelled = [[f"--{name}", *value], *([f"-{letter}", *value] for letter in letters)]
+    if value:
+        spelled += [[f"--{name}=- *"], *([f"-{letter}- *"] for letter in letters)]
+        spelled += [[f"-z{letter}", "- *"] for letter in letters]
+    for words in spelled:
+        assert safe_flags([*words, "-q"]) in ([], ["-z"]), words
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--compare-dest=/srv/x"],
+        ["--copy-dest", "/srv/x", "--link-dest=/srv/x"],
+        ["--only-write-batch=/tmp/b", "--write-batch=/tmp/b"],
+        ["--no-recursive", "--no-r", "--no-relative", "--no-R", "--no-from0"],
+        ["--stop-after=5", "--time-limit", "5"],
+    ],
+)
+def test_what_would_leave_out_files_otherwise_is_dropped(flags: list[str]) -> None:
+    assert safe_flags(flags) == []
 
 
 TIME = "1970/01/01-00:01:00"

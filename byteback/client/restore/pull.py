@@ -57,16 +57,15 @@ SLOWEST_READ = 10_000_000
 
 # Options of rsync_flags that would delete or move files where a restore goes to, leave
 # out what was asked for, or contradict our own.
-_UNWANTED = frozenset(
-    {
-        *("append", "append-verify", "backup", "backup-dir", "cvs-exclude", "dry-run"),
-        *("exclude", "exclude-from", "existing", "F", "files-from", "filter", "force"),
-        *("ignore-existing", "ignore-non-existing", "inc-recursive", "include"),
-        *("include-from", "inplace", "list-only", "log-format", "max-delete"),
-        *("max-size", "min-size", "out-format", "partial-dir", "prune-empty-dirs"),
-        *("quiet", "size-only", "suffix", "update"),
-    }
-)
+_UNWANTED = rsync_flags.FILTERS | {
+    *("append", "append-verify", "backup", "backup-dir", "compare-dest", "copy-dest"),
+    *("dry-run", "existing", "files-from", "force", "from0", "ignore-existing"),
+    *("ignore-non-existing", "inc-recursive", "inplace", "link-dest", "list-only"),
+    *("log-format", "max-delete", "max-size", "min-size", "only-write-batch"),
+    *("out-format", "partial-dir", "prune-empty-dirs", "quiet", "read-batch"),
+    *("recursive", "relative", "size-only", "stop-after", "stop-at", "suffix"),
+    *("time-limit", "update", "write-batch"),
+}
 _UNWANTED_BEGIN = ("del", "remove-")
 
 
