@@ -47,8 +47,8 @@ def test_a_second_transfer_is_sent_again_to_the_tree_that_it_has_changed(
     rsync.write_text(CUT_OFF.format(log=log).lstrip())
     rsync.chmod(0o755)
     program = enrolled_client.bin / "byteback-backup"
-    words = ["--source", source, "--retry-delay", "0", "--verbose"]
-    apart = ["unshare", "--mount", "sh", "-c", APART, "sh", programs]
+    words: list[str | Path] = ["--source", source, "--retry-delay", "0", "--verbose"]
+    apart: list[str | Path] = ["unshare", "--mount", "sh", "-c", APART, "sh", programs]
     outcome = run_program([*apart, program, *words])
     sent = log.read_text().splitlines()
     statuses = [int(line.split()[0]) for line in sent]

@@ -154,6 +154,23 @@ class _Examination:
         return [f"+ {rule}/", f"- {rule}", *rules]
 
 
+def untouchable(table: Sequence[Mount]) -> dict[str, str]:
+    """Mount points of ``table`` that nothing below is to be looked at, and why.
+
+    Those of ordinary users' programs, those that do not answer or answer with an error,
+    and directories where a look would have something mounted.
+    """
+    odd = [m for m in table if m.point != "/" and not m.is_local]
+    users = [m.point for m in odd if m.is_of_user]
+    idle = [m.point for m in odd if m.fs_type == AUTOMOUNT]
+    points = [m.point for m in odd if m.point not in (*users, *idle)]
+    found = {
+        point: _reason(trouble) for point, trouble in _look(points, points).items()
+    }
+    found |= dict.fromkeys(users, _reason(None))
+    return found | dict.fromkeys(idle, "nothing is mounted there now")
+
+
 def _look(points: Sequence[str], left_out: Collection[str]) -> dict[str, Trouble]:
     """Those mount points that do not answer as they should, and what happened."""
     troubles: dict[str, Trouble] = {}

@@ -137,6 +137,7 @@ def _with_now(
         is_dry_run=True,
         with_parents=False,
         rules=("--delete", *selection.filters),
+        hidden=selection.hidden,
     )
     heard = RsyncOutput(directory=job.directory)
     names = [entry.path[1:] or "./" for entry in found.entries]

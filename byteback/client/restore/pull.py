@@ -14,6 +14,7 @@ from byteback.client.transport.connection import Connection
 from byteback.client.transport.retry import RetryPolicy, retrying
 from byteback.errors import ToolError, UnreachableError
 from byteback.model import rsync_flags
+from byteback.system import mounts
 from byteback.system.confinement import write_limits
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome, Progress
@@ -88,6 +89,8 @@ class Pull:
     # Whether the list of all files comes before the first of them. Where it comes in
     # pieces, rsync can wait for ever for a name of a file with several names (D46).
     lists_first: bool = False
+    # Mount points that rsync does not see: those of what does not answer.
+    hidden: Sequence[str] = ()
     # So many bytes the server may have to read before it says a word.
     silent_bytes: int = 0
 
@@ -138,7 +141,7 @@ def run_pull(
                 argv,
                 on_progress=on_progress,
                 on_line=heard.take if heard else None,
-                confine=_confinement(job),
+                confine=_restriction(job),
                 extra_env=ENVIRONMENT,
                 patience_s=job.patience_s,
             )
@@ -176,6 +179,21 @@ def _other_list(pull: Pull, outcome: Outcome) -> Pull | None:
         logger.warning("rsync had no memory for a list of all files at once")
         return replace(pull, lists_first=False)
     return None
+
+
+def _restriction(pull: Pull) -> Callable[[], None] | None:
+    """What rsync's process does before it becomes rsync; None for nothing."""
+    # In this order: what is confined may not change its mounts.
+    steps = [mounts.hiding(pull.hidden)] if pull.hidden else []
+    limits = _confinement(pull)
+    if limits is not None:
+        steps.append(limits)
+
+    def apply() -> None:
+        for step in steps:
+            step()
+
+    return apply if steps else None
 
 
 def _confinement(pull: Pull) -> Callable[[], None] | None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from byteback.client.backup import mount_points
 from byteback.client.backup.own_attributes import has_own
 from byteback.client.backup.shortfall import HINT_ATTRIBUTES
-from byteback.client.restore import pull, query, response
+from byteback.client.restore import outlook, pull, query, response
 from byteback.client.restore.changes import RsyncOutput
 from byteback.client.restore.query import Query, Server
 from byteback.client.restore.run import DEFAULT_IO_TIMEOUT_S
@@ -23,6 +24,7 @@ from byteback.errors import BytebackError, IncompleteBackupError, escape, quote
 from byteback.model.listing import Entry, rank_trees
 from byteback.model.size import format_count
 from byteback.model.snapshot import CURRENT
+from byteback.system import mounts
 from byteback.wire import requests
 
 logger = logging.getLogger(__name__)
@@ -55,8 +57,8 @@ def verify(server: Server, sample: int) -> Verified:
     """
     with query.connected(server) as connection:
         snapshot = _newest_snapshot(connection)
-        same = [e for e in _sample(connection, snapshot, sample) if is_unchanged(e)]
-        entries = _pick(same, sample)
+        found = _within_reach(_sample(connection, snapshot, sample))
+        entries = _pick([entry for entry in found if is_unchanged(entry)], sample)
         if not entries:
             raise BytebackError(
                 f"nothing could be compared with {snapshot}: none of the files that "
@@ -85,6 +87,27 @@ def verify(server: Server, sample: int) -> Verified:
     files = format_count(len(entries), "file")
     logger.info("%s, %d bytes: the same in %s", files, size, snapshot)
     return Verified(snapshot, len(entries), size)
+
+
+def _within_reach(entries: Sequence[Entry]) -> list[Entry]:
+    """Those that a look finds without a link above, or a file system that is silent.
+
+    Both mean that what was backed up is not there any more. Tells of the latter.
+    """
+    table = mounts.read()
+    avoided = mount_points.untouchable(table)
+    found, met = [], set()
+    for entry in entries:
+        mount = mounts.at(entry.path, table)
+        if mount is not None and mount.point in avoided:
+            met.add(mount.point)
+        else:
+            found.append(entry)
+    for point in sorted(met):
+        logger.warning("not compared: files in %s (%s)", quote(point), avoided[point])
+    names = [entry.path[1:] for entry in found]
+    elsewhere = outlook.obstructed(Path("/"), names)
+    return [entry for entry in found if entry.path[1:] not in elsewhere]
 
 
 def is_unchanged(entry: Entry) -> bool:

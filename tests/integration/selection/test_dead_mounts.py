@@ -216,3 +216,50 @@ def test_silence_without_a_way_around_it_is_an_error(
     monkeypatch.setattr(mount_points, "LOOK_LIMIT_S", 1.0)
     with odd("stopped", source), pytest.raises(BytebackError, match="does not answer"):
         select(Files(source / "none"), Request([str(source)]))
+
+
+# --- What is compared with this machine --------------------------------------------
+
+
+@pytest.fixture
+def backed_up(enrolled_client: EnrolledClient, source: Path) -> EnrolledClient:
+    """A client of which files where ``far`` will be mounted are in a snapshot."""
+    (source / "mnt/far").mkdir(exist_ok=True)
+    (source / "mnt/far/old").write_text("old")
+    backup(enrolled_client, "--source", source)
+    (source / "mnt/far/old").unlink()
+    return enrolled_client
+
+
+def test_a_comparison_with_now_does_not_look_at_it(
+    backed_up: EnrolledClient, source: Path
+) -> None:
+    (source / "home/new").write_text("new")
+    (source / "home/a").unlink()
+    (name,) = [p.name for p in backed_up.current.parent.iterdir() if p.name[0] == "2"]
+    program = backed_up.bin / "byteback-restore"
+    for kind in KINDS:
+        with odd(kind, source) as far:
+            done = run_program([program, "--diff", name, source])
+        lines = done.stdout.splitlines()
+        assert any(line.endswith(f"{source}/home/new") for line in lines), done
+        assert any(line.endswith(f"{source}/home/a") for line in lines), done
+        assert f"{far.point}/secret" not in done.stdout
+        assert "Traceback" not in done.stderr
+
+
+def test_a_sample_is_compared_without_it(
+    backed_up: EnrolledClient, source: Path
+) -> None:
+    program = backed_up.bin / "byteback-restore"
+    for kind in KINDS:
+        with odd(kind, source) as far:
+            done = run_program([program, "--verify", "--verbose"])
+        assert f"not compared: files in '{far.point}' (" in done.stderr
+        assert "4 files" in done.stdout + done.stderr, done
+    # Nor through a link to it.
+    with odd("stopped", source) as far:
+        (source / "home").rename(source / "was-home")
+        (source / "home").symlink_to(far.point)
+        done = run_program([program, "--verify", "--verbose"])
+    assert "2 files" in done.stdout + done.stderr, done
