@@ -55,7 +55,8 @@ ALLOWED = {
     "server.search": STORE | {"server.snapshots"},
     "server.transfer": RECORDED | {"server.search"},
     "server.fleet": RECORDED | {"server.access", "server.search", "server.transfer"},
-    "server.prune": RECORDED | {"server.access", "server.search", "server.transfer"},
+    "server.prune": RECORDED
+    | {"server.access", "server.fleet", "server.search", "server.transfer"},
     "server.status": RECORDED,
     "server.session": RECORDED | {"server.search", "server.transfer"},
     "server.setup": STORE | {"server.access"},

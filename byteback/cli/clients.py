@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,9 +20,11 @@ from byteback.cli._options import (
     verbose_option,
     version_option,
 )
-from byteback.errors import UsageError, quote
+from byteback.cli._questions import TerminalQuestions
+from byteback.errors import BytebackError, UsageError, quote
 from byteback.model.key_line import RECEIVE
 from byteback.model.public_key import MAX_LINE, PublicKey, parse_public_key
+from byteback.server.store.layout import Store
 from byteback.system import host
 
 PROGRAM = "byteback-clients"
@@ -144,6 +147,86 @@ def _read_key(given: str) -> PublicKey:
             f"cannot read the key {quote(given)}: {error}",
             hint="give the client's key.pub, or the text in it",
         ) from None
+
+
+@_subcommand("retire")
+@click.option(
+    "--keep",
+    "keep_days",
+    metavar="DAYS",
+    type=click.IntRange(min=7),
+    help="Remove what is left of it after so many days.  [default: never]",
+)
+@click.option("--undo", is_flag=True, help="Let a retired client in again.")
+@_dry_run_option
+@_client_argument("client")
+def retire(
+    client: str, *, keep_days: int | None, undo: bool, dry_run: bool, verbose: bool
+) -> None:
+    """Refuse a client from now on, and keep its history.
+
+    Its snapshots go as those of all clients do, when space is short.
+    """
+    from byteback.server.fleet import retiring
+
+    log.set_up(PROGRAM, verbose=verbose)
+    if undo and keep_days is not None:
+        raise UsageError("give only one of --keep and --undo")
+    with _changing(dry_run=dry_run) as store:
+        if undo:
+            lines = retiring.take_back(store, client, dry_run=dry_run)
+        else:
+            lines = retiring.retire(store, client, keep_days, dry_run=dry_run)
+    _echo(lines)
+
+
+@_subcommand("remove")
+@click.option("--yes", is_flag=True, help="Do not ask for the client's name.")
+@_dry_run_option
+@_client_argument("client")
+def remove(client: str, *, yes: bool, dry_run: bool, verbose: bool) -> None:
+    """Remove a client with all its backups, sealed ones too, and its key."""
+    from byteback.server.fleet import removal
+
+    log.set_up(PROGRAM, verbose=verbose)
+    with _changing(dry_run=True) as store:
+        name, steps = removal.plan(store, client)
+    if dry_run:
+        _echo([f"would remove from {name}: {step}" for step in steps])
+        return
+    if not yes:
+        _confirm_removal(name, steps)
+    with _changing(dry_run=False) as store:
+        _echo(removal.remove(store, name))
+
+
+def _confirm_removal(name: str, steps: list[str]) -> None:
+    questions = TerminalQuestions()
+    if not questions.can_confirm():
+        raise UsageError(
+            f"the removal of {quote(name)} must be confirmed on a terminal",
+            hint="say --yes where there is none",
+        )
+    _echo([f"This removes from {name}, for good: {step}" for step in steps])
+    typed = click.prompt("Type the client's name to go on", err=True, default="")
+    if typed != name:
+        raise BytebackError("nothing was removed: that is not the client's name")
+
+
+@contextlib.contextmanager
+def _changing(*, dry_run: bool) -> Iterator[Store]:
+    """The store for a change that only root makes, with its lock, but in a dry run."""
+    from byteback.server.fleet import finish
+    from byteback.server.prune import run
+    from byteback.system import privilege
+
+    privilege.require_root("only root can retire, rename and remove clients")
+    with run.opened_store(writes=not dry_run) as store:
+        if dry_run:
+            yield store
+            return
+        with finish.locked(store):
+            yield store
 
 
 def _echo(lines: list[str]) -> None:

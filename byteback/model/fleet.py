@@ -20,6 +20,7 @@ class Standing(StrEnum):
     """The state of a client in the store."""
 
     ACTIVE = "active"
+    RETIRED = "retired"  # it is refused, and its history ages
     NO_KEY = "no key"  # it can neither back up nor restore
     NO_DIRECTORY = "no directory"  # an enrolment that was cut off, or an accident
 
@@ -44,6 +45,8 @@ class ListedClient:
     snapshots: int = 0
     oldest: str | None = None
     newest: str | None = None
+    retired: float | None = None  # since then, in seconds since 1970
+    kept_until: float | None = None  # and removed then
 
 
 def describe_key(line: KeyLine) -> ClientKey:

@@ -33,6 +33,16 @@ SEARCH_MEMORY = 1 << 30  # bytes of address space
 RETRY_S = 60
 
 
+def place_paths(store: Store, host: str) -> list[Path]:
+    """The lock files of all places for sessions and searches of a client."""
+    prefixes = ((f"{lock_name(host)}.", MAX_SESSIONS), (_search(host), MAX_SEARCHES))
+    return [
+        path
+        for prefix, count in prefixes
+        for path in places.paths(_places(store), prefix, count)
+    ]
+
+
 @contextlib.contextmanager
 def place(store: Store, host: str) -> Iterator[None]:
     """One of the client's places for sessions; BusyError when all are taken.
@@ -50,10 +60,13 @@ def place(store: Store, host: str) -> Iterator[None]:
 def search_place(store: Store, host: str) -> Iterator[None]:
     """One of the client's places for searches, which take memory and time."""
     words = f"{quote(host)} has {MAX_SEARCHES} searches open here already"
-    # No host's name has a plus: "a.search" may be one beside "a".
-    prefix = f"{lock_name(host)}+search."
-    with places.take(_places(store), prefix, MAX_SEARCHES, words, RETRY_S):
+    with places.take(_places(store), _search(host), MAX_SEARCHES, words, RETRY_S):
         yield
+
+
+def _search(host: str) -> str:
+    # No host's name has a plus: "a.search" may be one beside "a".
+    return f"{lock_name(host)}+search."
 
 
 def _places(store: Store) -> Path:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     STORE_MISSING = "store-missing"  # the store is not mounted
     STORE_FAILED = "store-failed"  # the store is read-only, or its disc gives errors
     DISC_FULL = "disc-full"  # the store's disc has no room for what was asked
+    RETIRED = "retired"  # the client was retired: its key is known, and refused
     OTHER_MACHINE = "other-machine"  # this key was last used by another machine
 
 

@@ -27,7 +27,7 @@ from byteback.model.public_key import PublicKey, parse_public_key
 from byteback.model.snapshot import CURRENT
 from byteback.server.access import authorized_keys
 from byteback.server.access.authorized_keys import KeyFile
-from byteback.server.store import key_change
+from byteback.server.store import change, key_change, retirement
 from byteback.server.store.layout import Store
 from byteback.system import mounts
 from byteback.system.btrfs import commands
@@ -141,6 +141,8 @@ def enrol(store: Store, request: EnrolRequest, program: Path) -> Enrolment:
     try:
         with authorized_keys.editing(store) as key_file:
             request = replace(request, host=_client_name(store, key_file, request.host))
+            change.check(request.host)
+            retirement.check(store, request.host)
             result = _enrol_locked(store, key_file, request, program)
     except RefusedError as error:
         _audit("REFUSED", request, error.message)

@@ -63,13 +63,18 @@ def take_away(store: Store, client: str) -> list[str]:
     """Let no key in as ``client``, and end its sessions; lines about these."""
     # Before, too: a crash in between must not leave a connection that goes on.
     key_change.note(store, client)
+    drop_lines(store, client)
+    return _end_sessions(store, client)
+
+
+def drop_lines(store: Store, client: str) -> None:
+    """Take all of a client's keys out of authorized_keys."""
     with authorized_keys.editing(store) as key_file:
         key_file.drop(
             at
             for at, line in key_file.key_lines().items()
             if line.host is not None and is_same_host(line.host, client)
         )
-    return _end_sessions(store, client)
 
 
 def _end_sessions(store: Store, client: str) -> list[str]:

@@ -10,6 +10,7 @@ from byteback.model.fleet import ClientKey, ListedClient, Standing, describe_key
 from byteback.model.hostname import is_same_host
 from byteback.model.snapshot import parse_snapshot_name
 from byteback.server.access import authorized_keys
+from byteback.server.store import retirement
 from byteback.server.store.layout import Store
 
 ENDS = 3  # names at either end of a sorted list, among which are the first and last
@@ -65,15 +66,24 @@ def _describe(
     store: Store, name: str, keys: tuple[ClientKey, ...], *, has_place: bool
 ) -> ListedClient:
     standing = Standing.ACTIVE if keys else Standing.NO_KEY
+    retired = retirement.read(store, name)
     if not has_place:
-        return ListedClient(name, Standing.NO_DIRECTORY, keys)
+        standing = Standing.NO_DIRECTORY
+    elif retired is not None:
+        standing = Standing.RETIRED
+    number, oldest, newest = _history(store, name) if has_place else (0, None, None)
+    return ListedClient(
+        *(name, standing, keys, number, oldest, newest),
+        retired=None if retired is None else retired.since,
+        kept_until=None if retired is None else retired.until,
+    )
+
+
+def _history(store: Store, name: str) -> tuple[int, str | None, str | None]:
+    """The number of a client's snapshots, the oldest, and the newest."""
     names: list[str] = []
     with contextlib.suppress(OSError):  # taken away while we look
         names = [tree for tree in store.trees(name) if parse_snapshot_name(tree)]
     # Names sort nearly as their times do: within hours, where zones differ.
     ends = store.dated(name, names[:ENDS] + names[-ENDS:])
-    if not ends:
-        return ListedClient(name, standing, keys)
-    return ListedClient(
-        *(name, standing, keys, len(names)), ends[0].name, ends[-1].name
-    )
+    return (len(names), ends[0].name, ends[-1].name) if ends else (0, None, None)

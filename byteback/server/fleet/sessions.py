@@ -10,11 +10,18 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from byteback.server.store.layout import Store, lock_name
+from byteback import locking
+from byteback.errors import SHORTAGES, LockedError, quote
+from byteback.server import limits
+from byteback.server.store import reserve
+from byteback.server.store.layout import Store
 from byteback.system import open_files, privilege
+from byteback.system.btrfs import commands
 
+ALONE_WAIT_S = 3.0
 END_WAIT_S = 20.0
 KILL_WAIT_S = 5.0
 POLL_S = 0.05
@@ -29,18 +36,46 @@ def end(store: Store, host: str) -> int:
     return count
 
 
-def places(store: Store, host: str) -> list[Path]:
-    """The lock files of a client's sessions and searches that there are."""
-    name = lock_name(host)
-    directory = store.state / "sessions"
-    # No host's name has a plus, and each place has a number of one digit.
-    patterns = (f"{name}.[0-9].lock", f"{name}+search.[0-9].lock")
-    return [path for pattern in patterns for path in directory.glob(pattern)]
+@contextlib.contextmanager
+def alone(store: Store, host: str) -> Iterator[None]:
+    """Keep all sessions of ``host`` out, and whatever else works on its ``current``.
+
+    A client that comes meanwhile is told that it is busy here. Raises LockedError if a
+    session is under way. On a full disc the store's reserve makes room for the locks.
+    """
+    deadline = time.monotonic() + ALONE_WAIT_S
+    paths = [*limits.place_paths(store, host), store.lock_path(host)]
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            wait_s = max(0.0, deadline - time.monotonic())
+            try:
+                stack.enter_context(_hold(store, path, wait_s))
+            except LockedError as error:
+                raise LockedError(
+                    f"a session of {quote(host)} is under way: {error.message}",
+                    hint="wait for its end, or end it: 'byteback-clients key --revoke' "
+                    "does, and takes the key away",
+                ) from None
+        yield
+
+
+def _hold(
+    store: Store, path: Path, wait_s: float
+) -> contextlib.AbstractContextManager[locking.Lock]:
+    lock = locking.hold(path, wait_s=wait_s)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            reserve.release(store)
+            commands.sync(store.root)
+    return lock
 
 
 def _holders(store: Store, host: str) -> list[int]:
     found = set()
-    for path in places(store, host):
+    for path in limits.place_paths(store, host):
         with contextlib.suppress(OSError):
             found.add(open_files.number_of(path))
     if not found:

@@ -36,6 +36,7 @@ from byteback.server.accounting import (
     ledger,
     sizes,
 )
+from byteback.server.fleet import finish, retiring
 from byteback.server.prune import obstacles, removal, repair, report
 from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.prune.removal import Remover, sealed_error
@@ -144,7 +145,10 @@ class Pruner:
         """
         try:
             with self._locked():
+                finish.finish(self.store)
                 repair.repair(self.store)
+                if self._jump_s is None:
+                    retiring.remove_due(self.store)
                 file_count.count_new(self.store)
                 is_due = self._is_due(limits)
                 may_delete = is_due and self._jump_s is None

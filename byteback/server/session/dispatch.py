@@ -33,7 +33,7 @@ from byteback.errors import (
 )
 from byteback.model.hostname import is_host_name
 from byteback.server import limits
-from byteback.server.store import key_change, presence, state
+from byteback.server.store import change, key_change, presence, retirement, state
 from byteback.server.store.layout import Store, own_store
 from byteback.wire import replies, requests
 from byteback.wire.failures import Reason
@@ -74,7 +74,7 @@ def _serve(host: str, command: bytes, address: str) -> int:
     store = own_store()
     check = presence.check_writable if _writes(request) else presence.check_mounted
     check(store)
-    key_change.check(store, host)
+    _check_client(store, host)
     if not store.host_directory(host).is_dir():
         raise NotSetUpError(
             f"the server has no directory for {quote(host)}",
@@ -88,6 +88,13 @@ def _serve(host: str, command: bytes, address: str) -> int:
         # Within the time limit: a client may choose not to read.
         sys.stdout.flush()
     return status
+
+
+def _check_client(store: Store, host: str) -> None:
+    """Raise BusyError or RefusedError for a client that is to come later, or not."""
+    change.check(host)
+    key_change.check(store, host)
+    retirement.check(store, host)
 
 
 def _writes(request: requests.Request) -> bool:

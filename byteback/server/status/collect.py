@@ -27,7 +27,7 @@ from byteback.model.status import (
     StoreState,
 )
 from byteback.server.accounting import growth, ledger_report, sizes
-from byteback.server.store import clock, machines, marks, settings
+from byteback.server.store import clock, machines, marks, retirement, settings
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
 from byteback.system.btrfs import commands, health
@@ -138,6 +138,7 @@ def _client(
         history_bytes=size.history if size is not None else None,
         suddenly=tuple(said),
         machines=machines.count(store, name),
+        is_retired=retirement.read(store, name) is not None,
     )
 
 

@@ -10,6 +10,11 @@ from byteback import locking
 from byteback.errors import BusyError, BytebackError, LockedError
 
 
+def paths(directory: Path, prefix: str, count: int) -> list[Path]:
+    """The locks that are ``count`` places, whether they are there yet or not."""
+    return [directory / f"{prefix}{number}.lock" for number in range(count)]
+
+
 @contextlib.contextmanager
 def take(
     directory: Path,
@@ -26,9 +31,9 @@ def take(
     the error of the lock is raised.
     """
     with contextlib.ExitStack() as stack:
-        for number in range(count):
+        for path in paths(directory, prefix, count):
             try:
-                stack.enter_context(locking.hold(directory / f"{prefix}{number}.lock"))
+                stack.enter_context(locking.hold(path))
             except LockedError:
                 continue
             except BytebackError:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import sqlite3
+import time
 from pathlib import Path
 
+from byteback.model.key_line import format_client_line
+from byteback.model.public_key import PublicKey
+from byteback.server.accounting import ledger_clients, ledger_file
+from byteback.server.fleet import notes
+from byteback.server.store import change
 from tests.integration.conftest import STORE_MARK, ServerUser, SshServer
 from tests.integration.programs import Outcome, run_program
-from tests.integration.sealing.store import SealedStore
+from tests.integration.sealing.store import CONTENT, SealedStore, become
 
 PING = ("byteback-receive", "--ping")
 
@@ -36,6 +45,9 @@ class FleetStore(SealedStore):
         public = self.make_key(key or host)
         program = self.programs / "byteback-setup-client-receive"
         run_program([program, host, *public.split()])
+        with become(self.user):
+            (self.root / host / "current" / "etc").mkdir(exist_ok=True)
+            (self.root / host / "current" / "etc" / "file").write_bytes(CONTENT)
         return public
 
     def make_key(self, name: str) -> str:
@@ -66,6 +78,79 @@ class FleetStore(SealedStore):
         """A key's, as ssh-keygen tells it."""
         path = self.keys / f"{key}.pub"
         return run_program(["ssh-keygen", "-l", "-f", path]).stdout.split()[1]
+
+    def snapshots_of(self, host: str) -> list[Path]:
+        """A client's snapshots, the oldest first."""
+        return sorted((self.root / host).glob("2*"))
+
+    def record(self, host: str) -> None:
+        """Leave one row in each table of the ledger, and each of the notes."""
+        now = time.time()
+        with contextlib.closing(sqlite3.connect(self.ledger)) as ledger, ledger:
+            for statement in ledger_file.SCHEMA.split(";\n"):
+                ledger.execute(statement)
+            for words in (
+                "transfer (host, address, kind, started) VALUES (?, '', 'pull', ?)",
+                "snapshot (host, name, made, incomplete) VALUES (?, 'x', ?, 0)",
+                "approval (host, time) VALUES (?, ?)",
+                "deletion (host, name, time) VALUES (?, 'x', ?)",
+                "baseline (host, measured) VALUES (?, ?)",
+            ):
+                ledger.execute(f"INSERT INTO {words}", (host, now))
+        notes_ = self.root / ".byteback" / "hosts"
+        notes_.mkdir(exist_ok=True)
+        made = [notes_ / f"{host}{ending}" for ending in notes.ENDINGS]
+        for path in made:
+            if path.suffix != ".retired":
+                path.write_text(f"{path.suffix} of {host}")
+        for path in (self.ledger, notes_, *notes_.iterdir()):
+            os.chown(path, self.user.uid, self.user.gid)
+
+    def let_in(self, host: str) -> None:
+        """Add a line for a key of the client's, which nobody has."""
+        blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + os.urandom(32)
+        key = PublicKey("ssh-ed25519", blob)
+        line = format_client_line(key, host, self.programs / "byteback-receive", {})
+        path = self.root / ".ssh" / "authorized_keys"
+        with path.open("ab") as file:
+            file.write(line + b"\n")
+        os.chown(path, self.user.uid, self.user.gid)
+
+    def keys_of(self, host: str) -> int:
+        """How many keys are let in as that client."""
+        text = (self.root / ".ssh" / "authorized_keys").read_text()
+        return text.count(f'--host {host}"')
+
+    def rows_of(self, host: str) -> int:
+        """How many rows the ledger has of a client."""
+        count = 0
+        if not self.ledger.exists():
+            return 0
+        with contextlib.closing(sqlite3.connect(self.ledger)) as ledger:
+            for table in ledger_clients.TABLES:
+                query = f"SELECT COUNT(*) FROM {table} WHERE host = ?"  # noqa: S608 # ours
+                (number,) = ledger.execute(query, (host,)).fetchone()
+                count += number
+        return count
+
+    def traces_of(self, host: str) -> list[str]:
+        """All that is left of a client, but for locks and the note of its old key."""
+        found = [str(p) for p in self.root.iterdir() if p.name == host]
+        left = [f"{host}{ending}" for ending in notes.ENDINGS]
+        names = {p.name for p in (self.root / ".byteback" / "hosts").iterdir()}
+        found += sorted(names.intersection(left))
+        if self.keys_of(host):
+            found.append("a key")
+        if self.rows_of(host):
+            found.append("rows in the ledger")
+        if change.PATH.exists():
+            found.append("the record of a change")
+        return found
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return self.root / ".byteback" / "ledger.sqlite"
 
     def forget(self) -> None:
         """Take away what root keeps outside of the store."""

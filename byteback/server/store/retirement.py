@@ -1,0 +1,72 @@
+"""Which clients are retired: their keys are known, and refused with a word about it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from byteback.errors import RefusedError, quote
+from byteback.server.store.layout import Store
+from byteback.wire.failures import Reason
+
+MAX_BYTES = 200
+NEVER = "-"
+
+
+class Retired(NamedTuple):
+    """Since when a client is retired, and until when its newest backup stays."""
+
+    since: float  # seconds since 1970
+    until: float | None  # None: until it is removed by hand
+
+
+def read(store: Store, host: str) -> Retired | None:
+    """None for a client that is not retired. A damaged note is one all the same."""
+    place = path(store, host)
+    try:
+        with place.open(encoding="ascii", errors="replace") as file:
+            words = file.read(MAX_BYTES).split()
+    except OSError:
+        return None
+    with contextlib.suppress(ValueError, IndexError):
+        return Retired(float(words[0]), None if words[1] == NEVER else float(words[1]))
+    return Retired(0.0, None)
+
+
+def write(store: Store, host: str, retired: Retired) -> None:
+    """Note that a client is retired. Raises BytebackError."""
+    from byteback import locking
+    from byteback.system import files
+
+    until = NEVER if retired.until is None else f"{retired.until:.0f}"
+    place = path(store, host)
+    with locking.map_os_errors(place):
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        text = f"{retired.since:.0f} {until}\n"
+        files.write_atomically(place, text.encode("ascii"), mode=0o600)
+
+
+def forget(store: Store, host: str) -> None:
+    """Make it a client like any other again. Raises OSError."""
+    path(store, host).unlink(missing_ok=True)
+
+
+def check(store: Store, host: str) -> None:
+    """Raise RefusedError for a client that is retired."""
+    found = read(store, host)
+    if found is not None:
+        day = time.strftime("%Y-%m-%d", time.localtime(found.since))
+        raise RefusedError(
+            f"the client {quote(host)} was retired on this server on {day}",
+            hint="its backups there are kept for a time. If this machine is to be "
+            "backed up again, the server's administrator runs "
+            f"'byteback-clients retire --undo {host}'; if not, remove byteback here",
+            reason=Reason.RETIRED,
+        )
+
+
+def path(store: Store, host: str) -> Path:
+    """Where that is noted."""
+    return store.lock_path(host).with_suffix(".retired")

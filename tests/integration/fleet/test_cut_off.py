@@ -1,0 +1,59 @@
+"""A change of a client that is killed anywhere is finished, or was never begun."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import count
+
+from byteback.server.fleet import removal
+from byteback.server.prune import repair
+from byteback.server.prune import run as prune
+from byteback.server.store import change
+from tests.integration.fleet import cut_off
+from tests.integration.fleet.store import FleetStore
+from tests.integration.sealing.store import is_sealed
+
+HOST = "www.example"
+
+
+def make_client(store: FleetStore, host: str) -> None:
+    """A client with a key, two sealed snapshots, rows and notes."""
+    store.client(host)
+    store.let_in(host)
+    for days in (20, 10):
+        store.snapshot(host, days)
+    store.record(host)
+    assert cut_off.in_child(seal_all) == cut_off.DONE
+    assert all(map(is_sealed, store.snapshots_of(host)))
+
+
+def seal_all() -> None:
+    with prune.opened_store(writes=True) as store:
+        repair.look_after_seals(store)
+
+
+def test_remove(store: FleetStore) -> None:
+    make_client(store, "beside")
+    step = 0
+    is_there = False
+    for step in count():
+        if not is_there:
+            make_client(store, HOST)
+        status = cut_off.run_until(step, partial(removal.remove, client=HOST))
+        if status == cut_off.DONE:
+            break
+        assert status == cut_off.KILLED
+        begun = change.PATH.exists()
+        assert (cut_off.tick if step % 2 else cut_off.go_on)() == cut_off.DONE
+        assert not change.PATH.exists()
+        is_there = not begun and (store.root / HOST).exists()
+        if is_there:
+            assert all(map(is_sealed, store.snapshots_of(HOST)))
+            assert len(store.snapshots_of(HOST)) == 2
+            assert store.keys_of(HOST) == 1
+        else:
+            assert store.traces_of(HOST) == [], step
+    assert step > 40
+    assert store.traces_of(HOST) == []
+    assert all(map(is_sealed, store.snapshots_of("beside")))
+    assert store.keys_of("beside") == 1
