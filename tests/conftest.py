@@ -37,13 +37,25 @@ ON_REQUEST = {
 }
 # Modules that take minutes. They start first: a run ends when its last module does.
 LONG = (
-    "faults/test_kill_loop",
-    "pruning/",
+    "test_restore.py",
+    "hostile/test_rsync_protocol",
+    "test_backup.py",
+    "record/test_backups",
+    "test_dead_mounts",
+    "pruning/test_full_disc",
+    "test_restore_obstacles",
     "test_growth",
-    "faults/",
-    "hostile/",
+    "enrolment/test_reasons",
+    "hostile/test_rsync_arguments",
     "sealing/",
-    "test_restore",
+    "test_journey",
+    "test_hostile_server",
+    "server_setup/test_presence",
+    "faults/",
+    "record/",
+    "enrolment/",
+    "pruning/",
+    "hostile/",
 )
 NO_COPY = pytest.StashKey[str]()
 

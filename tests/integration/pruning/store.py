@@ -120,7 +120,7 @@ def fill_with_names(directory: Path) -> None:
     """Make empty files until there is no room for one more."""
     try:
         for number in itertools.count():
-            (directory / long_name(number)).touch()
+            os.mknod(directory / long_name(number))
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

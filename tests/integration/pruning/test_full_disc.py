@@ -23,6 +23,8 @@ from tests.integration.pruning.store import (
     stand_in,
 )
 
+QUICK_TO_FILL = 400 * MIB  # with names: each GiB takes half a million
+
 
 def fill_with_data(directory: Path) -> None:
     """Write until not a byte more goes in."""
@@ -110,8 +112,9 @@ def test_the_reserve_is_given_up_where_deletion_finds_no_space(
     assert reserve.stat().st_uid == store.user.uid
 
 
+@pytest.mark.parametrize("volume_size", [QUICK_TO_FILL])
 def test_a_full_disc_of_names_heals_for_the_user_too(store: PruneStore) -> None:
-    made = store.history("a", 0, 10, 20, names=6000)
+    made = store.history("a", 0, 10, 20, names=2400)
     store.prune("--prune", as_root=False)
     fill_with_names(store.root / "a" / "current")
     store.commit()

@@ -86,15 +86,16 @@ def test_cut_off_at_any_step_the_next_run_finishes(
     assert store.prune("--prune") == Outcome(0, "", "")
 
 
+@pytest.mark.parametrize("volume_size", [400 << 20])
 def test_a_full_disc_heals_and_what_is_new_is_sealed_then(store: SealedStore) -> None:
     directory = store.client(HOST)
     current = directory / "current"
     with become(store.user):
-        for number in range(6000):
+        for number in range(2400):
             (current / long_name(number)).touch()
     old = store.snapshot(HOST, 20)
     with become(store.user):
-        for number in range(6000):
+        for number in range(2400):
             (current / long_name(number)).unlink()
     store.snapshot(HOST, 10)
     store.tick()
