@@ -156,6 +156,7 @@ class Pruner:
                 is_short = is_due and self._wants(self._free(), limits, under_way=False)
                 self._provide_reserve(limits)
                 self._note_fault(limits, is_due=is_due)
+                self._stuck = None if deleted else self._stuck
         except LockedError:
             logger.info("another run is pruning already")
             return 0
@@ -169,7 +170,10 @@ class Pruner:
         return deleted
 
     def refuse_full_disc(self) -> None:
-        """Raise PolicyError if the run left the disc nearly full: nothing may go."""
+        """Raise PolicyError if the disc is nearly full, and the run deleted nothing.
+
+        Where it deleted some, the next run tells whether that was enough.
+        """
         if self._stuck is not None:
             raise self._stuck
 
