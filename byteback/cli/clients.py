@@ -200,6 +200,20 @@ def remove(client: str, *, yes: bool, dry_run: bool, verbose: bool) -> None:
         _echo(removal.remove(store, name))
 
 
+@_subcommand("rename")
+@_dry_run_option
+@_client_argument("old")
+@click.argument("new", metavar="NEW")
+def rename(old: str, new: str, *, dry_run: bool, verbose: bool) -> None:
+    """Give a client another name: history, key, ledger and seals follow."""
+    from byteback.server.fleet import renaming
+
+    log.set_up(PROGRAM, verbose=verbose)
+    with _changing(dry_run=dry_run) as store:
+        act = renaming.plan if dry_run else renaming.rename
+        _echo(act(store, old, new))
+
+
 def _confirm_removal(name: str, steps: list[str]) -> None:
     questions = TerminalQuestions()
     if not questions.can_confirm():

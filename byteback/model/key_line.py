@@ -88,6 +88,31 @@ def format_client_line(
     return _format_line({"command": command, **options}, key)
 
 
+def format_renamed_line(line: bytes, host: str) -> bytes:
+    """A client's line, bound to ``host`` instead; all else stays as it is.
+
+    The old tool's style becomes the new one. Raises ValueError if ``line`` is none of a
+    client's.
+    """
+    text = line.decode("utf-8", "surrogateescape").strip(" \t\r\n")
+    end = _end_of_options(text)
+    parsed = parse_key_line(line)
+    if parsed is None or parsed.host is None:
+        raise ValueError("this line lets no client in")
+    program = shlex.split(parsed.option("command") or "")[0]
+    command = shlex.join([program, "--host", host])
+    options = [
+        (name, command if name == "command" else value)
+        for name, value in parsed.options
+        if not (name == "environment" and (value or "").startswith("BYTEBACK_HOST="))
+    ]
+    words = [
+        name if value is None else f'{name}="{_escape(value)}"'
+        for name, value in options
+    ]
+    return (",".join(words) + text[end:]).encode("utf-8", "surrogateescape")
+
+
 def format_enrolling_line(key: PublicKey, program: PurePath) -> bytes:
     """The line that lets an administrator's key enrol clients, and nothing else."""
     return _format_line({"command": shlex.join([str(program), "--forced"])}, key)

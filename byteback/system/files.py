@@ -61,6 +61,14 @@ def rename_within(directory: int, name: str, wanted: str) -> None:
         _rename(directory, name, wanted, _RENAME_EXCHANGE)
 
 
+def rename_to_free(directory: int, name: str, wanted: str) -> None:
+    """Give what is at ``name`` in an open directory its ``wanted`` name.
+
+    Raises FileExistsError if anything has that name, else OSError.
+    """
+    _rename(directory, name, wanted, _RENAME_NOREPLACE)
+
+
 def mount_of(fd: int) -> int:
     """The number of the mount that an open file is on, see proc_pid_fdinfo(5)."""
     text = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")

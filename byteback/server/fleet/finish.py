@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from byteback import locking
 from byteback.errors import BytebackError, LockedError
-from byteback.server.fleet import removal
+from byteback.server.fleet import removal, renaming
 from byteback.server.store import change
 from byteback.server.store.layout import Store
 from byteback.system import privilege
@@ -52,4 +52,7 @@ def _finish(store: Store) -> None:
         change.clear()
         return
     logger.warning("going on with what was cut off: %s %s", found.action, found.client)
-    removal.go_on(store, found)
+    if found.action == change.RENAME:
+        renaming.go_on(store, found)
+    else:
+        removal.go_on(store, found)

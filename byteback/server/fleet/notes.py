@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 from byteback.server.search import indexing
 from byteback.server.store.layout import Store, lock_name
@@ -18,7 +19,18 @@ KEPT_ENDINGS = (".lock", ".rekeyed")
 
 def forget(store: Store, client: str) -> None:
     """Remove all notes about a client. Raises OSError."""
-    for ending in ENDINGS:
-        path = store.lock_path(client).with_name(f"{lock_name(client)}{ending}")
+    for path in _paths(store, client):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
+
+
+def rename(store: Store, old: str, new: str) -> None:
+    """Make the notes about one client those about another one. Raises OSError."""
+    for path, target in zip(_paths(store, old), _paths(store, new), strict=True):
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(target)
+
+
+def _paths(store: Store, client: str) -> list[Path]:
+    directory = store.lock_path(client).parent
+    return [directory / f"{lock_name(client)}{ending}" for ending in ENDINGS]

@@ -91,6 +91,14 @@ def remove_due(store: Store) -> None:
             logger.warning("cannot remove %s: %s", quote(client), error)
 
 
+def rename(old: str, new: str) -> None:
+    """Let root's record follow a client's new name. Raises OSError."""
+    until = _ends().get(old)
+    if until is not None:
+        _set_end(new, until)
+        _set_end(old, None)
+
+
 def _tell(until: float | None) -> str:
     if until is None:
         return "by the rules for all, the newest until it is removed"

@@ -254,9 +254,8 @@ class Pruner:
             f"nothing was deleted: {len(stuck)} snapshots beside the newest of each "
             f"host are left, and cannot be deleted ({quote(stuck[-1].path)}: "
             f"{self._obstacles[stuck[-1]].reason})",
-            hint="byteback-prune --list marks them; a client's directory that was "
-            "renamed needs its old name back, see 'Sealed snapshots' in "
-            "byteback-prune(1)",
+            hint="byteback-prune --list marks them; for a client's directory that was "
+            "renamed by hand, byteback-clients rename OLD NEW does the rest",
         )
 
     @contextlib.contextmanager

@@ -106,6 +106,17 @@ def claims(store: Store, host: str, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def rename_claims(store: Store, host: str, former: str) -> int:
+    """Mark what is sealed as ``former``'s in a host's directory as the host's own.
+
+    With root's rights, which the caller has within reach. Returns how many there were.
+    Raises OSError.
+    """
+    with _opened(store, host) as directory:
+        names = set(store.trees(host)) - _OTHERS
+        return sum(directory.rename_claim(name, former) for name in sorted(names))
+
+
 def copy(store: Store, host: str, name: str, target: str) -> None:
     """Make a writable copy of a sealed snapshot as ``target`` beside it.
 
@@ -226,6 +237,30 @@ class _Directory:
             hint = _RIGHTS if isinstance(error, PermissionError) else ""
             what = quote(f"{self._host}/{name}")
             logger.warning("cannot seal %s: %s%s", what, error.strerror, hint)
+
+    def rename_claim(self, name: str, former: str) -> bool:
+        """Give a sealed snapshot of ``former``'s this host's name in its mark.
+
+        It is writable for that moment; what a crash left so is closed.
+        """
+        fd = self.open_top(name)
+        if fd is None:
+            return False
+        try:
+            host, _, wanted = (seal.read_claim(fd) or "").partition("/")
+            if host == former and self.is_of_store(fd):
+                subvolume.thaw(fd)
+                try:
+                    claim = f"{self._host}/{wanted}"
+                    os.setxattr(fd, seal.ATTRIBUTE, claim.encode())
+                finally:
+                    subvolume.freeze(fd)
+                return True
+            if host == self._host and not subvolume.is_read_only(fd):
+                subvolume.freeze(fd)
+            return False
+        finally:
+            os.close(fd)
 
     def _seal_at(self, name: str) -> bool:
         fd = self.open_top(name)

@@ -116,6 +116,11 @@ def load_all(hosts: Iterable[str], path: Path = PATH) -> dict[str, ServerSetting
     return {host: found.of(host) for host in hosts}
 
 
+def has_table(host: str, path: Path = PATH) -> bool:
+    """True if ``host`` has a table of its own. Raises UsageError for no TOML."""
+    return host.lower() in interpret(_read(path)).hosts
+
+
 def load_status(path: Path = PATH) -> StatusSettings:
     """The table ``[status]``; raises UsageError for any fault in it."""
     return parse_status(_read(path))

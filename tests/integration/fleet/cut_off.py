@@ -23,11 +23,12 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (os, "rmdir"),
     (os, "setxattr"),
     (os, "fsync"),
-    (files, "rename_within"),
+    (files, "rename_to_free"),
     (subvolume, "thaw"),
     (subvolume, "freeze"),
     (process, "run"),
     (ledger_clients, "forget"),
+    (ledger_clients, "rename"),
 )
 DONE, KILLED = 0, -signal.SIGKILL
 

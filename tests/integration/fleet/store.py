@@ -96,7 +96,7 @@ class FleetStore(SealedStore):
                 "deletion (host, name, time) VALUES (?, 'x', ?)",
                 "baseline (host, measured) VALUES (?, ?)",
             ):
-                ledger.execute(f"INSERT INTO {words}", (host, now))
+                ledger.execute(f"INSERT OR REPLACE INTO {words}", (host, now))
         notes_ = self.root / ".byteback" / "hosts"
         notes_.mkdir(exist_ok=True)
         made = [notes_ / f"{host}{ending}" for ending in notes.ENDINGS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import count
 
-from byteback.server.fleet import removal
+from byteback.server.fleet import removal, renaming
 from byteback.server.prune import repair
 from byteback.server.prune import run as prune
 from byteback.server.store import change
@@ -55,5 +55,35 @@ def test_remove(store: FleetStore) -> None:
             assert store.traces_of(HOST) == [], step
     assert step > 40
     assert store.traces_of(HOST) == []
+    assert all(map(is_sealed, store.snapshots_of("beside")))
+    assert store.keys_of("beside") == 1
+
+
+def test_rename(store: FleetStore) -> None:
+    make_client(store, "beside")
+    names = ["a", "b.example"]
+    make_client(store, names[0])
+    rows = store.rows_of(names[0])
+    step = 0
+    for step in count():
+        old, new = names
+        action = partial(renaming.rename, old=old, new=new)
+        status = cut_off.run_until(step, action)
+        if status != cut_off.DONE:
+            assert status == cut_off.KILLED
+            assert (cut_off.tick if step % 2 else cut_off.go_on)() == cut_off.DONE
+        # It has one of the two names, whole, and there is no trace of the other one.
+        if (store.root / new).exists():
+            names.reverse()
+        here, gone = names
+        assert store.traces_of(gone) == [], step
+        assert all(map(is_sealed, store.snapshots_of(here)))
+        assert len(store.snapshots_of(here)) == 2
+        assert (store.keys_of(here), store.rows_of(here)) == (1, rows)
+        notes_ = store.root / ".byteback" / "hosts"
+        assert (notes_ / f"{here}.machine").read_text() == ".machine of a"
+        if status == cut_off.DONE:
+            break
+    assert step > 40
     assert all(map(is_sealed, store.snapshots_of("beside")))
     assert store.keys_of("beside") == 1
