@@ -1,6 +1,7 @@
 """Runs as root on the machine that is backed up.
 
-cli/ calls it. It trusts its own server, and only with what that server was given.
+cli/ calls it. It trusts its server with the files that it sends there, and with nothing
+else.
 """
 
 import sys

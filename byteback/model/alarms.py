@@ -261,8 +261,8 @@ def _disc_alarms(store: StoreState, now: float) -> Iterator[Alarm]:
             "device-errors",
             Level.CRITICAL,
             f"the disc had errors: {line}",
-            "check the disc and its cable, replace it with byteback-setup-server "
-            "--replace-device, then reset the counters with btrfs device stats -z",
+            "check the disc and its cable, replace it with btrfs replace start, then "
+            "reset the counters with btrfs device stats -z",
         )
     fault, since = store.prune_fault, store.prune_fault_since
     is_passing = fault is PruneFault.WAITING and since is not None

@@ -1,7 +1,7 @@
-"""True if a backup is suddenly larger, or smaller, than its host's earlier ones.
+"""Judges if a backup is suddenly larger, or smaller, than its client's earlier ones.
 
-A *backup* here is all that a host sent between two of its snapshots, however often the
-line broke: otherwise a client could grow by many small transfers unnoticed.
+A *backup* here is all that a client sent between two of its snapshots, however often
+the line broke: otherwise a client could grow by many small transfers unnoticed.
 """
 
 from __future__ import annotations

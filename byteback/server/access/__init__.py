@@ -1,4 +1,5 @@
 """Decides which key belongs to which client: authorized_keys and enrolment.
 
-cli/ and setup/ call it. Keys and host names come from machines that are not trusted.
+cli/, setup/, fleet/ and prune/ call it. Keys and host names come from machines that are
+not trusted.
 """

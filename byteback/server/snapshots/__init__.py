@@ -1,4 +1,5 @@
 """Takes and seals snapshots, and tells which trees are one subvolume's history.
 
-session/ and prune/ call it. Directories of clients are hostile; btrfs is trusted.
+session/, transfer/, search/ and prune/ call it. Directories of clients are hostile;
+btrfs is trusted.
 """

@@ -1,4 +1,4 @@
-"""Answers for the clients: how each one's backup is, and how the store itself is.
+"""Reports how each client's backup is, and how the store itself is.
 
 byteback-status calls it. It reads the store and the ledger, asks no client, and changes
 nothing in the store.
