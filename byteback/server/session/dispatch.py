@@ -81,6 +81,9 @@ def _serve(host: str, command: bytes, address: str) -> int:
             hint="run byteback-setup-client on that machine again",
         )
     with limits.place(store, host), contextlib.ExitStack() as stack:
+        # Once more: a change of the client has all places from its beginning to its
+        # end, so that nothing changes any more from here on.
+        _check_client(store, host)
         if not isinstance(request, requests.Push | requests.Pull):
             stack.enter_context(limits.time_limit())
         with _explained(store, partial(check, store)):

@@ -6,7 +6,9 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from byteback.model.key_line import format_client_line
@@ -17,6 +19,7 @@ from byteback.server.store import change
 from tests.integration.conftest import STORE_MARK, ServerUser, SshServer
 from tests.integration.programs import Outcome, run_program
 from tests.integration.sealing.store import CONTENT, SealedStore, become
+from tests.waiting import PATIENCE_S
 
 PING = ("byteback-receive", "--ping")
 
@@ -73,6 +76,41 @@ class FleetStore(SealedStore):
         ]
         place = ["-p", str(self.sshd.port), "-i", str(self.keys / key)]
         return ["ssh", *options, *place, f"{self.user.name}@127.0.0.1"]
+
+    @contextlib.contextmanager
+    def held_connection(self, key: str) -> Iterator[list[str | Path]]:
+        """An open connection of a client's: the words of an ssh with sessions on it."""
+        socket = Path(f"/run/{key}.socket")
+        shared = [*self.ssh(key), "-o", f"ControlPath={socket}"]
+        program, *words = map(str, shared)
+        master = subprocess.Popen([program, "-M", "-N", *words])
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while not socket.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert self.run([*shared, *PING]).status == 0
+            yield shared
+        finally:
+            master.terminate()
+            master.wait(PATIENCE_S)
+
+    @contextlib.contextmanager
+    def silent_push(self, key: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A transfer that waits for its client, who says nothing."""
+        argv = "rsync --fake-super --server -logDtpre.iLsfxCIvu --timeout=600 . ."
+        session = subprocess.Popen(
+            [*map(str, self.ssh(key)), argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            assert session.stdout is not None
+            assert session.stdout.read(4)  # rsync's version: it is there
+            yield session
+        finally:
+            session.kill()
+            session.communicate()
 
     def fingerprint(self, key: str) -> str:
         """A key's, as ssh-keygen tells it."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.integration.fleet.store import FleetStore
@@ -70,24 +66,6 @@ def test_revoke(store: FleetStore) -> None:
     assert (store.root / "www" / "current").is_dir()
 
 
-@contextlib.contextmanager
-def held_connection(store: FleetStore, key: str) -> Iterator[list[str | Path]]:
-    """An open connection of a client: the words of an ssh that has sessions on it."""
-    socket = Path(f"/run/{key}.socket")
-    shared = [*store.ssh(key), "-o", f"ControlPath={socket}"]
-    program, *words = map(str, shared)
-    master = subprocess.Popen([program, "-M", "-N", *words])
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not socket.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert store.run([*shared, "byteback-receive --ping"]).status == 0
-        yield shared
-    finally:
-        master.terminate()
-        master.wait(PATIENCE_S)
-
-
 def test_a_connection_held_open_serves_no_old_key(store: FleetStore) -> None:
     """A client keeps a connection, and asks on it when its key has been replaced."""
     for host in ("www", "other"):
@@ -95,8 +73,8 @@ def test_a_connection_held_open_serves_no_old_key(store: FleetStore) -> None:
         (store.root / host / "current" / "file").write_text(f"of {host}")
     store.make_key("new")
     with (
-        held_connection(store, "www") as old,
-        held_connection(store, "other") as other,
+        store.held_connection("www") as old,
+        store.held_connection("other") as other,
     ):
         store.clients("key", "--replace", store.keys / "new.pub", "www")
         for words in ("byteback-receive --ping", "byteback-receive --list /file"):
@@ -107,7 +85,7 @@ def test_a_connection_held_open_serves_no_old_key(store: FleetStore) -> None:
         assert store.session("new").status == 0
         # Whose key was not changed is not in the way of anything.
         assert store.run([*other, "byteback-receive --ping"]).status == 0
-    with held_connection(store, "new") as new:
+    with store.held_connection("new") as new:
         assert store.run([*new, "byteback-receive --ping"]).status == 0
 
 
@@ -115,28 +93,11 @@ def test_sessions_under_way_end(store: FleetStore) -> None:
     """A transfer that waits for its client is over when the key is taken away."""
     store.enrol("www")
     store.enrol("other")
-    argv = "rsync --fake-super --server -logDtpre.iLsfxCIvu --timeout=600 . ."
-    running = {
-        host: subprocess.Popen(
-            [*map(str, store.ssh(host)), argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for host in ("www", "other")
-    }
-    try:
-        for session in running.values():
-            assert session.stdout is not None
-            assert session.stdout.read(4)  # rsync's version: it is there
+    with store.silent_push("www") as ours, store.silent_push("other") as other:
         shown = store.clients("key", "--revoke", "www").stdout
         assert shown.endswith("ended 1 session of www\n")
-        assert running["www"].wait(PATIENCE_S) != 0
-        assert running["other"].poll() is None
-    finally:
-        for session in running.values():
-            session.kill()
-            session.communicate()
+        assert ours.wait(PATIENCE_S) != 0
+        assert other.poll() is None
 
 
 def test_enrolling_again_shuts_an_old_connection_out(store: FleetStore) -> None:
@@ -144,7 +105,7 @@ def test_enrolling_again_shuts_an_old_connection_out(store: FleetStore) -> None:
     (store.root / "www" / "current" / "file").write_text("of www")
     new = store.make_key("new")
     program = store.programs / "byteback-setup-client-receive"
-    with held_connection(store, "www") as old:
+    with store.held_connection("www") as old:
         store.run([program, "--replace-key", "www", *new.split()])
         refused = store.run([*old, "byteback-receive --list /file"])
         assert refused.status == 75, refused
