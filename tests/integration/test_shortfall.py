@@ -215,3 +215,48 @@ def test_more_names_than_the_server_allows_a_file(
         assert len(files) == 2
         assert {path.read_text() for path in files.values()} == {"many"}
         assert sum(path.stat().st_nlink for path in files.values()) == MOST_NAMES + 301
+
+
+def test_a_restore_brings_what_is_beside_damaged_attributes(
+    damaged: EnrolledClient, source: Path, tmp_path: Path
+) -> None:
+    (name,) = [p.name for p in damaged.current.parent.iterdir() if p.name[0] == "2"]
+    snapshot = damaged.current.parent / name
+    run_program(["btrfs", "property", "set", "-t", "subvol", snapshot, "ro", "false"])
+    below = snapshot / source.relative_to("/")
+    for path in ("a", "below/c"):
+        os.setxattr(below / path, STAT, b"100640 0,0")
+    os.removexattr(below / "b", STAT)  # which is no damage
+    run_program(["btrfs", "property", "set", "-t", "subvol", snapshot, "ro", "true"])
+    program = damaged.bin / "byteback-restore"
+    restore: list[str | Path] = [program, "--restore", "--yes", "--snapshot", name]
+    expected = {"b", "below/d", "link"}
+
+    def names_in(directory: Path) -> set[str]:
+        top = directory / source.relative_to("/")
+        return {str(p.relative_to(top)) for p in top.rglob("*") if not p.is_dir()}
+
+    places: dict[Path, list[str | Path]] = {
+        tmp_path / "to": ["--to", tmp_path / "to"],
+        tmp_path / name: [],
+    }
+    for place, words in places.items():
+        dry = run_program(
+            [*restore, "--dry-run", *words, source], check=False, cwd=tmp_path
+        )
+        assert dry.status == 3, dry
+        assert not place.exists()
+        for _ in words or [""]:  # then with everything there already
+            done = run_program([*restore, *words, source], check=False, cwd=tmp_path)
+            assert done.status == 3, done
+            assert names_in(place) == expected
+            for path in ("a", "below/c"):
+                at = place / source.relative_to("/") / path
+                assert f"not restored: '{at}': its owner and mode are" in done.stderr
+    # In place: what is there stays as it is.
+    (source / "a").write_text("changed")
+    (source / "below/d").unlink()
+    done = run_program([*restore, "--in-place", source], check=False)
+    assert done.status == 3, done
+    assert (source / "below/d").read_text() == "contents of below/d"
+    assert (source / "a").read_text() == "changed"

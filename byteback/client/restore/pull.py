@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from byteback.client.restore import damaged
 from byteback.client.restore.changes import ENVIRONMENT, FORMAT, RsyncOutput
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection
@@ -151,6 +152,7 @@ def run_pull(
             other = _other_list(pull, outcome)
             if other is not None:
                 outcome = transfer(other)
+            damaged.check(outcome, pull.snapshot)
             _check(outcome, pull.connection)
             return outcome
 

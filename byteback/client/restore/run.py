@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from byteback.client.restore import bring, preview, pull, room
+from byteback.client.restore import bring, damaged, preview, pull, room
 from byteback.client.restore import query as find
 from byteback.client.restore.bring import Task
 from byteback.client.restore.changes import Change
@@ -20,7 +20,7 @@ from byteback.client.settings import (
 )
 from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection
-from byteback.errors import BytebackError, IncompleteRestoreError
+from byteback.errors import BytebackError, IncompleteRestoreError, quote
 from byteback.model import rsync_flags
 from byteback.model.listing import Entry
 from byteback.model.size import format_count
@@ -83,24 +83,68 @@ def restore_files(server: Server, query: Query, options: RestoreOptions) -> Rest
     choice = read_compression(server.files, server.compress)
     with find.connected(server) as connection:
         found = find.find(connection, query)
-        batches = plan_batches(
-            _without_root(connection, found, options.layout),
-            options.layout,
-            current_is_whole=found.current_is_whole,
-        )
         job = _job(connection, server, options)
-        sizes = _sizes(connection, batches, job)
-        tasks = [
-            _prepare(job, batch, options.layout, size)
-            for batch, size in zip(batches, sizes, strict=True)
-        ]
-        if options.is_dry_run:
-            return _foreseen(found, tasks)
-        _confirm(tasks, options)
-        room.check(tasks, sizes, insist=options.insist)
-        if compression.choose(connection, choice, job.flags):
-            tasks = [replace(t, job=replace(t.job, compresses=True)) for t in tasks]
-        return _bring_all(found, tasks, options)
+        entries: Sequence[Entry] = _without_root(connection, found, options.layout)
+        options = replace(options, confirm=_asked_once(options.confirm))
+        lacking: list[str] = []
+        while True:
+            try:
+                done = _restore(found, entries, job, options, choice)
+            except damaged.DamagedNoteError as error:
+                if len(lacking) == damaged.MOST:
+                    raise
+                entries = damaged.left_out(connection, entries, error)
+                lacking.append(_describe_damaged(error, options.layout))
+                logger.info("%s: the rest is restored without it", error.message)
+            else:
+                return replace(done, missing=(*done.missing, *lacking))
+
+
+def _restore(
+    found: Found,
+    entries: Sequence[Entry],
+    job: pull.Pull,
+    options: RestoreOptions,
+    choice: str,
+) -> Restored:
+    layout = options.layout
+    batches = plan_batches(entries, layout, current_is_whole=found.current_is_whole)
+    sizes = _sizes(job.connection, batches, job)
+    tasks = [
+        _prepare(job, batch, layout, size)
+        for batch, size in zip(batches, sizes, strict=True)
+    ]
+    if options.is_dry_run:
+        return _foreseen(found, tasks)
+    _confirm(tasks, options)
+    room.check(tasks, sizes, insist=options.insist)
+    if compression.choose(job.connection, choice, job.flags):
+        tasks = [replace(t, job=replace(t.job, compresses=True)) for t in tasks]
+    return _bring_all(found, tasks, options)
+
+
+def _asked_once(
+    confirm: Callable[[str], bool] | None,
+) -> Callable[[str], bool] | None:
+    """``confirm`` for a restore that may begin again: a yes holds for all of it."""
+    if confirm is None:
+        return None
+    answers: list[bool] = []
+
+    def ask(text: str) -> bool:
+        if not any(answers):
+            answers.append(confirm(text))
+        return answers[-1]
+
+    return ask
+
+
+def _describe_damaged(error: damaged.DamagedNoteError, layout: Layout) -> str:
+    directory = layout.directory
+    if layout.by_snapshot:
+        directory /= error.snapshot
+    name = quote(str(directory / error.path[1:]))
+    return f"{name}: its owner and mode are damaged in {error.snapshot}"
 
 
 def _job(connection: Connection, server: Server, options: RestoreOptions) -> pull.Pull:
