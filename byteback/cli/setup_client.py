@@ -80,9 +80,10 @@ _WAS_OTHER = (
 )
 @click.option(
     "--schedule-at",
-    metavar="HH:MM|own",
-    help="Start the daily backup at this time.  [default: the time chosen earlier, or "
-    "one of this machine's own between 00:00 and 04:00]",
+    metavar="TIME|own",
+    help="Start backups then: 22:30, hourly, 'Mon..Fri 08..18/2:00'.  [default: the "
+    "time chosen earlier, or daily at one of this machine's own between 00:00 and "
+    "04:00]",
 )
 @click.option(
     "--no-schedule",
@@ -154,7 +155,7 @@ def format_schedule(schedule: Schedule) -> str:
             f"Nothing starts backups by itself: {TIMER} was disabled.\n"
             f"  To change that: systemctl enable --now {TIMER}"
         )
-    lines = [f"From now on a backup starts every day {_describe_time(schedule)}."]
+    lines = [f"From now on a backup starts {_describe_time(schedule)}."]
     if schedule.state == "no cron":
         lines = ["Nothing starts backups by itself before a cron daemon is installed."]
     if own:
@@ -174,8 +175,9 @@ def format_hooks(files: Files) -> list[str]:
 def _describe_time(schedule: Schedule) -> str:
     runner = TIMER if schedule.runner == "systemd" else "cron"
     if schedule.at is None:
-        return f"between 00:00 and 04:00 ({runner})"
-    return f"at {schedule.at:%H:%M} ({runner})"
+        return f"every day between 00:00 and 04:00 ({runner})"
+    when = "every day at" if schedule.at.is_daily else "at the times"
+    return f"{when} {schedule.at.text} ({runner})"
 
 
 def main() -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import re
 import subprocess
-from datetime import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,11 @@ from byteback.client.setup import schedule, schedule_files
 from byteback.client.setup.schedule import Schedule, ScheduleRequest, parse_wish
 from byteback.client.setup.schedule_files import FAILURE, SERVICE, TIMER, Places
 from byteback.errors import BytebackError, UsageError
+from byteback.model.calendar import Calendar, parse_calendar
 from byteback.system import crontab, host, process
 
 PROGRAM = Path("/usr/local/bin/byteback-backup")
-HALF_PAST_THREE = ScheduleRequest(at=time(3, 30))
+HALF_PAST_THREE = ScheduleRequest(at=parse_calendar("03:30"))
 
 
 @pytest.fixture
@@ -61,21 +61,90 @@ def add_own_line(places: Places) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("text", "at"),
-    [("03:30", time(3, 30)), ("3:05", time(3, 5)), ("23:59", time(23, 59))],
-)
-def test_times_of_day(text: str, at: time) -> None:
-    assert parse_wish(False, text).at == at
+OWN_MINUTE = 100
+CALENDARS = [
+    ("03:30", "*-*-* 03:30", "30 3 * * *"),
+    ("3:05", "*-*-* 03:05", "5 3 * * *"),
+    ("23:59", "*-*-* 23:59", "59 23 * * *"),
+    ("*-*-* 1:00", "*-*-* 01:00", "0 1 * * *"),
+    ("hourly", "*-*-* *:40", "40 * * * *"),
+    ("daily", "*-*-* 00:40", "40 0 * * *"),
+    ("weekly", "Mon *-*-* 00:40", "40 0 * * 1"),
+    ("*:0/15", "*-*-* *:00,15,30,45", "0,15,30,45 * * * *"),
+    ("*:00", "*-*-* *:00", "0 * * * *"),
+    ("0/6:10", "*-*-* 00,06,12,18:10", "10 0,6,12,18 * * *"),
+    (
+        *("Mon..Fri 08..18/5:00", "Mon,Tue,Wed,Thu,Fri *-*-* 08,13,18:00"),
+        "0 8,13,18 * * 1,2,3,4,5",
+    ),
+    ("Sat,sunday *-*-* 7,9:30", "Sat,Sun *-*-* 07,09:30", "30 7,9 * * 6,0"),
+    ("Mon..Sun 4:00", "*-*-* 04:00", "0 4 * * *"),
+]
+
+
+@pytest.mark.parametrize(("text", "for_systemd", "for_cron"), CALENDARS)
+def test_times_for_systemd_and_cron(text: str, for_systemd: str, for_cron: str) -> None:
+    at = parse_wish(False, text).at
+    assert at is not None
+    assert at.format_systemd(OWN_MINUTE) == for_systemd
+    assert at.format_cron(OWN_MINUTE) == for_cron
+
+
+@pytest.mark.needs("systemd-analyze")
+@pytest.mark.parametrize("text", [row[0] for row in CALENDARS])
+def test_systemd_means_the_same_by_the_words(text: str) -> None:
+    """What it starts by the words as given, and by those that are written for it."""
+    moments = []
+    for words in (text, parse_calendar(text).format_systemd(0)):
+        argv = ["systemd-analyze", "calendar", "--iterations=30", words]
+        argv[2:2] = ["--base-time=2026-03-01 00:00"]
+        shown = subprocess.run(argv, capture_output=True, text=True, check=True)
+        moments.append(re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown.stdout))
+    assert moments[0] == moments[1]
+    assert len(moments[0]) >= 30
 
 
 @pytest.mark.parametrize(
     "text",
-    ["24:00", "3:60", "03.30", "0330", "3", "", " 3:30", "3:30\n", "٣:30", "-1:00"],
+    [
+        *(
+            "24:00",
+            "3:60",
+            "03.30",
+            "0330",
+            "3",
+            "",
+            " 3:30",
+            "3:30\n",
+            "٣:30",
+            "-1:00",
+        ),
+        *(
+            "minutely",
+            "monthly",
+            "3:30:00",
+            "2026-01-01 3:30",
+            "*-*-1 3:30",
+            "3:30 UTC",
+        ),
+        *("Fri..Mon 3:00", "Mo 3:00", "Mon Tue 3:00", "3..2:00", "3/0:00", "1,:00"),
+        *("Mon\t3:00", "3:00%", "3:00 #", "0:" + "0," * 100 + "0", "Mon  3:00 "),
+    ],
 )
-def test_what_is_no_time_of_day(text: str) -> None:
-    with pytest.raises(UsageError):
+def test_times_that_one_of_both_does_not_know(text: str) -> None:
+    with pytest.raises(UsageError, match="no time"):
         parse_wish(False, text)
+
+
+def test_an_hourly_schedule_is_written_and_kept(packaged: Places) -> None:
+    hourly = ScheduleRequest(at=parse_calendar("Mon..Fri *:00"))
+    told = format_schedule(schedule.arrange(hourly, packaged))
+    assert "at the times Mon..Fri *:00 (cron)" in told
+    again = schedule.arrange(ScheduleRequest(), packaged)
+    assert again.at == parse_calendar("Mon..Fri *:00")
+    assert "OnCalendar=Mon,Tue,Wed,Thu,Fri *-*-* *:00\n" in packaged.drop_in.read_text()
+    job = packaged.cron_file.read_text().splitlines()[-1]
+    assert job.startswith("0 * * * 1,2,3,4,5 root ")
 
 
 def test_a_time_and_none_contradict_each_other() -> None:
@@ -89,7 +158,7 @@ def test_the_packages_schedule_needs_no_file(packaged: Places) -> None:
 
 
 def test_time_for_both_init_systems(packaged: Places) -> None:
-    assert schedule.arrange(HALF_PAST_THREE, packaged).at == time(3, 30)
+    assert schedule.arrange(HALF_PAST_THREE, packaged).at == parse_calendar("03:30")
     assert files_in(packaged) == {
         "cron.d/byteback-schedule",
         f"units/{TIMER}.d/byteback-setup-client.conf",
@@ -103,11 +172,11 @@ def test_time_for_both_init_systems(packaged: Places) -> None:
 def test_a_chosen_time_stays_until_it_is_given_up(packaged: Places) -> None:
     schedule.arrange(HALF_PAST_THREE, packaged)
     before = packaged.cron_file.stat().st_mtime_ns
-    assert schedule.arrange(ScheduleRequest(), packaged).at == time(3, 30)
+    assert schedule.arrange(ScheduleRequest(), packaged).at == parse_calendar("03:30")
     assert packaged.cron_file.stat().st_mtime_ns == before
     schedule.arrange(ScheduleRequest(is_off=True), packaged)
     assert packaged.switched_off.exists()
-    assert schedule.arrange(ScheduleRequest(), packaged).at == time(3, 30)
+    assert schedule.arrange(ScheduleRequest(), packaged).at == parse_calendar("03:30")
     assert not packaged.switched_off.exists()
     schedule.arrange(ScheduleRequest(at_own_time=True), packaged)
     assert files_in(packaged) == set()
@@ -129,7 +198,7 @@ def test_without_a_package_all_is_written(places: Places) -> None:
 def test_the_package_takes_over(places: Places) -> None:
     schedule.arrange(HALF_PAST_THREE, places)
     (places.packaged_units[0] / TIMER).touch()
-    assert schedule.arrange(ScheduleRequest(), places).at == time(3, 30)
+    assert schedule.arrange(ScheduleRequest(), places).at == parse_calendar("03:30")
     assert f"units/{TIMER}" not in files_in(places)
     assert places.drop_in.exists()
 
@@ -205,9 +274,9 @@ def test_program_at_an_odd_place_is_refused(
         schedule.arrange(ScheduleRequest(), places)
 
 
-@pytest.mark.parametrize("at", [None, time(3, 30)])
+@pytest.mark.parametrize("at", [None, parse_calendar("03:30")])
 def test_cron_line_runs_once_all_conditions_hold(
-    tmp_path: Path, at: time | None
+    tmp_path: Path, at: Calendar | None
 ) -> None:
     """The line as cron gives it to the shell, with paths of the test's own."""
     program = tmp_path / "byteback-backup"

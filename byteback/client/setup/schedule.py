@@ -1,18 +1,17 @@
-"""Chooses what starts the daily backup: systemd's timer, cron, or nothing (D30).
+"""Chooses what starts backups: the timer of systemd, cron, or nothing (D30).
 
 Never two of them. A crontab line of the administrator's own is left in charge.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from datetime import time
 from pathlib import Path
 
 from byteback.client.setup import schedule_files as written
 from byteback.client.setup.schedule_files import SERVICE, TIMER, Places
 from byteback.errors import UsageError, quote
+from byteback.model.calendar import Calendar, NoCalendarError, parse_calendar
 from byteback.system import crontab, host, process, systemd
 
 PROGRAM = "byteback-backup"
@@ -22,10 +21,10 @@ CRON_DAEMONS = ("cron", "crond", "fcron")
 
 @dataclass(frozen=True)
 class ScheduleRequest:
-    """The administrator's wish: none, a time, or no schedule."""
+    """The administrator's wish: none, times, or no schedule."""
 
     is_off: bool = False
-    at: time | None = None
+    at: Calendar | None = None
     at_own_time: bool = False  # "--schedule-at own": give up a time chosen earlier
 
     @property
@@ -40,7 +39,7 @@ class Schedule:
 
     state: str  # "on", "off", "own" (the administrator's), "disabled", "no cron"
     runner: str = ""  # "systemd" or "cron", if on
-    at: time | None = None  # None: this machine's own time after midnight
+    at: Calendar | None = None  # None: this machine's own time after midnight
     own_lines: list[Path] = field(default_factory=list)  # crontabs that do it as well
 
 
@@ -52,13 +51,14 @@ def parse_wish(off: bool, at: str | None) -> ScheduleRequest:
         raise UsageError("--no-schedule and --schedule-at contradict each other")
     if at == "own":
         return ScheduleRequest(at_own_time=True)
-    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", at, re.ASCII)
-    if match is None:
+    try:
+        return ScheduleRequest(at=parse_calendar(at))
+    except NoCalendarError:
         raise UsageError(
-            f"{quote(at)} is no time of day",
-            hint="give --schedule-at two numbers, from 00:00 to 23:59, or the word own",
-        )
-    return ScheduleRequest(at=time(int(match[1]), int(match[2])))
+            f"{quote(at)} is no time at which backups could start",
+            hint="give --schedule-at a time such as 22:30, hourly, "
+            "'Mon..Fri 08..18/2:00', or the word own",
+        ) from None
 
 
 def hold(wish: ScheduleRequest, places: Places | None = None) -> None:
@@ -124,7 +124,7 @@ def _switch_off(places: Places, wish: ScheduleRequest) -> None:
 
 
 def _leave_to_cron(
-    places: Places, at: time | None, own_lines: list[Path], *, must_enable: bool
+    places: Places, at: Calendar | None, own_lines: list[Path], *, must_enable: bool
 ) -> Schedule:
     """The timer is enabled all the same, should systemd be booted some day."""
     has_units = places.is_packaged or (places.own_units / SERVICE).exists()

@@ -7,14 +7,15 @@ others: cron's for systemd, and the package's cron file for the one written here
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import time
 from pathlib import Path
 
 from byteback.client.settings import DIRECTORY, Files, read_text
 from byteback.errors import BytebackError, quote
+from byteback.model.calendar import Calendar, NoCalendarError, parse_calendar
 from byteback.system import files
 
 TIMER = "byteback-backup.timer"
@@ -25,7 +26,7 @@ SPREAD_MIN = 240  # after midnight, over which machines without a wish are sprea
 _TEMPLATES = Path(__file__).parent / "units"
 _PACKAGED_PROGRAM = "/usr/bin/byteback-backup"
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._+@:,-]+")
-_CHOSEN = re.compile(rf"^{MARK} --schedule-at (\d\d):(\d\d),", re.MULTILINE)
+_CHOSEN = re.compile(rf"^{MARK} --schedule-at (.{{1,100}}), which also", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,14 @@ class Places:
         return (read_text(path) or "").startswith(MARK)
 
 
-def read_chosen_time(places: Places) -> time | None:
-    """The time of day that --schedule-at has set earlier."""
+def read_chosen_time(places: Places) -> Calendar | None:
+    """The times that --schedule-at has set earlier."""
     match = _CHOSEN.search(read_text(places.cron_file) or "")
-    return time(int(match[1]), int(match[2])) if match else None
+    if match is None:
+        return None
+    with contextlib.suppress(NoCalendarError):
+        return parse_calendar(match[1])
+    return None
 
 
 def switch_off(places: Places, why: str) -> bool:
@@ -77,8 +82,8 @@ def switch_on(places: Places) -> bool:
     return _remove(places.switched_off)
 
 
-def write_schedule(places: Places, program: Path, at: time | None) -> bool:
-    """Make ``program`` start daily at ``at``, or at this machine's own time.
+def write_schedule(places: Places, program: Path, at: Calendar | None) -> bool:
+    """Make ``program`` start at ``at``, or every day at this machine's own time.
 
     True if that changed anything. What a package brings is used, and what was written
     here before the package came is removed. Raises BytebackError.
@@ -92,7 +97,9 @@ def write_schedule(places: Places, program: Path, at: time | None) -> bool:
     return any(changed)
 
 
-def _wanted_files(places: Places, program: Path, at: time | None) -> dict[Path, str]:
+def _wanted_files(
+    places: Places, program: Path, at: Calendar | None
+) -> dict[Path, str]:
     wanted: dict[Path, str] = {}
     if not places.is_packaged and places.own_units.is_dir():
         for name in (SERVICE, FAILURE, TIMER):
@@ -101,7 +108,7 @@ def _wanted_files(places: Places, program: Path, at: time | None) -> dict[Path, 
             if places.has_own(path) or not path.exists():
                 wanted[path] = format_unit(name, program)
     if at is not None and places.own_units.is_dir():
-        wanted[places.drop_in] = format_drop_in(at)
+        wanted[places.drop_in] = format_drop_in(at, own_minute(places))
     if at is not None or not places.is_packaged:
         wanted[places.cron_file] = format_cron(program, at, own_minute(places))
     return wanted
@@ -114,30 +121,31 @@ def format_unit(name: str, program: Path) -> str:
     return f"{MARK}, which replaces it when it is run again.\n{text}"
 
 
-def format_drop_in(at: time) -> str:
-    """The drop-in that gives the timer a fixed time of day."""
+def format_drop_in(at: Calendar, minute: int) -> str:
+    """The drop-in that gives the timer other times."""
     return (
-        f"{MARK} --schedule-at {at:%H:%M}, which also changes it.\n"
+        f"{MARK} --schedule-at {at.text}, which also changes it.\n"
         "[Timer]\n"
         "OnCalendar=\n"
-        f"OnCalendar=*-*-* {at:%H:%M}\n"
+        f"OnCalendar={at.format_systemd(minute)}\n"
         "RandomizedDelaySec=0\n"
     )
 
 
-def format_cron(program: Path, at: time | None, minute: int) -> str:
+def format_cron(program: Path, at: Calendar | None, minute: int) -> str:
     """The file for cron, which says nothing where systemd runs.
 
     Without ``at`` it is ``minute`` minutes after midnight.
     """
-    how = "" if at is None else f" --schedule-at {at:%H:%M}"
-    when = at or time(*divmod(minute, 60))
+    how = "" if at is None else f" --schedule-at {at.text}"
+    hour, minute_of_it = divmod(minute, 60)
+    when = f"{minute_of_it} {hour} * * *" if at is None else at.format_cron(minute)
     path = _plain(program)
     return (
         f"{MARK}{how}, which also changes it.\n"
-        f"# The daily backup where systemd does not run; elsewhere {TIMER} does it.\n"
+        f"# The backup where systemd does not run; elsewhere {TIMER} does it.\n"
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
-        f"{when.minute} {when.hour} * * * root [ -d /run/systemd/system ] "
+        f"{when} root [ -d /run/systemd/system ] "
         "|| [ ! -e /etc/byteback/destination ] || [ -e /etc/byteback/no-schedule ] "
         f"|| [ ! -x {path} ] || {{ umask 077; ionice -c 3 nice {path}; }}\n"
     )
