@@ -73,7 +73,8 @@ def test_which_mount_holds_a_path(
 
 
 def test_this_machines_own_table_is_read() -> None:
-    assert "/" in {mount.point for mount in mounts.read()}
+    # In a chroot "/" need not be one.
+    assert "/proc" in {mount.point for mount in mounts.read()}
 
 
 def test_parents() -> None:
