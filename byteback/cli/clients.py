@@ -22,10 +22,13 @@ from byteback.cli._options import (
 )
 from byteback.cli._questions import TerminalQuestions
 from byteback.errors import BytebackError, UsageError, quote
-from byteback.model.key_line import RECEIVE
+from byteback.model import fleet as fleet_text
+from byteback.model.invitation import format_word, parse_duration
+from byteback.model.key_line import ENROL, RECEIVE
 from byteback.model.public_key import MAX_LINE, PublicKey, parse_public_key
-from byteback.server.store.layout import Store
+from byteback.server.store.layout import USER, Store
 from byteback.system import host
+from byteback.system.host import LocalZone
 
 PROGRAM = "byteback-clients"
 STATUSES = exit_status_help(0, 1, 2, 9, 10, 11, 13, 75)
@@ -147,6 +150,92 @@ def _read_key(given: str) -> PublicKey:
             f"cannot read the key {quote(given)}: {error}",
             hint="give the client's key.pub, or the text in it",
         ) from None
+
+
+@_subcommand("invite")
+@click.option(
+    "--valid",
+    metavar="TIME",
+    default="7d",
+    show_default=True,
+    help="How long it serves: 7d, 12h, 30m.",
+)
+@click.option(
+    "--host-key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="This server's public host key.  [default: sshd's in /etc/ssh]",
+)
+@click.option("--open", "show", is_flag=True, help="Show the invitations not used yet.")
+@click.option("--withdraw", metavar="NUMBER", help="End an invitation not used yet.")
+@_dry_run_option
+@click.argument("client", metavar="[CLIENT]", default="")
+def invite(
+    client: str,
+    *,
+    valid: str,
+    host_key: Path | None,
+    show: bool,
+    withdraw: str | None,
+    dry_run: bool,
+    verbose: bool,
+) -> None:
+    """Print a word by which one machine enrols without a login, once.
+
+    With CLIENT the machine gets that name, and no other one. The word is all that is on
+    standard output.
+    """
+    log.set_up(PROGRAM, verbose=verbose)
+    if sum((show, withdraw is not None, bool(client))) > 1:
+        raise UsageError("give only one of CLIENT, --open and --withdraw")
+    if show:
+        _show_invitations()
+    elif withdraw is not None:
+        _withdraw(withdraw, dry_run=dry_run)
+    else:
+        _invite(client, parse_duration(valid), host_key, dry_run=dry_run)
+
+
+def _show_invitations() -> None:
+    from byteback.server.access import invitations
+    from byteback.server.prune import run
+
+    with run.opened_store() as store:
+        found = invitations.open_invitations(store)
+    _echo([fleet_text.describe_invitation(one, LocalZone()) for one in found])
+
+
+def _withdraw(number: str, *, dry_run: bool) -> None:
+    from byteback.server.access import invitations
+    from byteback.server.prune import run
+
+    with run.opened_store(writes=not dry_run) as store:
+        if not dry_run:
+            invitations.withdraw(store, number)
+    _echo([f"{'would withdraw' if dry_run else 'withdrew'} the invitation {number}"])
+
+
+def _invite(client: str, valid_s: int, path: Path | None, *, dry_run: bool) -> None:
+    from byteback.server.access import invitations
+    from byteback.server.prune import run
+
+    key = invitations.read_host_key(path)
+    program = host.program_path(ENROL)
+    with run.opened_store(writes=not dry_run) as store:
+        if dry_run:
+            _echo([f"would invite {client or 'any new client'}"])
+            return
+        word, made = invitations.invite(store, client, valid_s, key, program)
+    text = format_word(word)
+    click.echo(text)
+    name = f" --hostname {client}" if client else ""
+    until = fleet_text.format_time(made.until, LocalZone())
+    click.echo(
+        f"Once, until {until}, on the client:\n"
+        f"  sudo byteback-setup-client --destination {USER}@{host.full_host_name()}:"
+        f"{name} --invitation {text}",
+        err=True,
+    )
 
 
 @_subcommand("retire")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +24,8 @@ from byteback.client.setup.enrolment import Outcome
 from byteback.client.setup.introduction import Options
 from byteback.client.setup.schedule import Schedule, parse_wish
 from byteback.client.setup.schedule_files import TIMER
-from byteback.errors import escape
+from byteback.errors import UsageError, escape
+from byteback.model.invitation import Word, parse_word
 from byteback.system import privilege
 
 _DONE = {
@@ -62,6 +64,11 @@ _WAS_OTHER = (
     "[default: the destination's user]",
 )
 @click.option(
+    "--invitation",
+    metavar="WORD",
+    help="Enrol by an invitation instead of a login; - reads it from standard input.",
+)
+@click.option(
     "--accept-new-host-key",
     is_flag=True,
     help="Trust a server that was never seen before without asking.",
@@ -97,6 +104,7 @@ def command(
     destination: str | None,
     hostname: str | None,
     login: str | None,
+    invitation: str | None,
     accept_new_host_key: bool,
     replace_key: bool,
     ssh_key: Path | None,
@@ -115,6 +123,7 @@ def command(
     options = Options(
         *(ssh_key or files.key, hostname, login, accept_new_host_key, replace_key),
         schedule=parse_wish(no_schedule, schedule_at),
+        invitation=_read_word(invitation, with_login=bool(login or replace_key)),
     )
     server = read_destination(files, destination)
     done = enrolment.set_up_client(files, server, options, TerminalQuestions())
@@ -122,6 +131,14 @@ def command(
     click.echo(format_schedule(done.schedule))
     for line in format_hooks(files):
         click.echo(line)
+
+
+def _read_word(given: str | None, *, with_login: bool) -> Word | None:
+    if given is None:
+        return None
+    if with_login:
+        raise UsageError("--invitation needs no --login, and replaces no key")
+    return parse_word(sys.stdin.readline() if given == "-" else given)
 
 
 def format_outcome(outcome: Outcome) -> str:

@@ -18,7 +18,7 @@ from byteback.cli._options import (
     verbose_option,
     version_option,
 )
-from byteback.errors import UsageError
+from byteback.errors import RefusedError, UsageError
 from byteback.model.key_line import RECEIVE
 from byteback.server.access import enrolment
 from byteback.server.access.enrolment import EnrolRequest
@@ -46,6 +46,11 @@ from byteback.system import host
     is_flag=True,
     help="Take the request from SSH_ORIGINAL_COMMAND (for authorized_keys).",
 )
+@click.option(
+    "--invited",
+    metavar="TOKEN",
+    help="As --forced, by the invitation TOKEN (for authorized_keys).",
+)
 @verbose_option
 @version_option
 @click.argument("words", nargs=-1, metavar="NAME TYPE BASE64 [COMMENT]...")
@@ -56,6 +61,7 @@ def command(
     address: str | None,
     as_json: bool,
     forced: bool,
+    invited: str | None,
     verbose: bool,
 ) -> None:
     """Make the machine NAME a client of this server, with the public key that follows.
@@ -64,7 +70,7 @@ def command(
     hand. It makes NAME/current and adds the key's line to authorized_keys.
     """
     log.set_up("byteback-setup-client-receive", verbose=verbose)
-    if forced:
+    if forced or invited is not None:
         if words or replace_key or as_json or address is not None:
             raise UsageError("--forced takes everything from SSH_ORIGINAL_COMMAND")
         request = enrolment.parse_forced(os.environ.get("SSH_ORIGINAL_COMMAND"))
@@ -76,17 +82,19 @@ def command(
             address=checked,
             as_json=as_json,
         )
-    answer(request)
+    answer(request, invited)
 
 
-def answer(request: EnrolRequest) -> None:
+def answer(request: EnrolRequest, token: str | None = None) -> None:
     """Enrol, and say so in one line."""
     layout.become_store_user()
     layout.check_store_user()
     store = layout.own_store()
     if presence.read_mark() is not None:  # else enrolling itself says what is wrong
         presence.check_writable(store)
-    done = enrolment.enrol(store, request, host.program_path(RECEIVE))
+    if token is not None and request.replace_key:
+        raise RefusedError("an invitation takes no client's name over")
+    done = enrolment.enrol(store, request, host.program_path(RECEIVE), token)
     if request.as_json:
         fields = {
             "byteback": byteback.__version__,

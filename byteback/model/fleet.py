@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, tzinfo
 from enum import StrEnum
 
 from byteback.errors import escape
+from byteback.model.invitation import Invitation
 from byteback.model.key_line import KeyLine
 from byteback.model.public_key import format_fingerprint
 
@@ -67,6 +69,19 @@ def format_list(clients: Sequence[ListedClient]) -> list[str]:
 def format_keys(keys: Sequence[ClientKey]) -> list[str]:
     """One line for each key: its fingerprint, its type, and how it is limited."""
     return [GAP.join(_key_words(key)) for key in keys]
+
+
+def describe_invitation(invitation: Invitation, zone: tzinfo) -> str:
+    """One line about an invitation that was not used yet."""
+    until = format_time(invitation.until, zone)
+    return GAP.join(
+        [invitation.number, f"until {until}", invitation.name or "any name"]
+    )
+
+
+def format_time(seconds: float, zone: tzinfo) -> str:
+    """A moment, given in seconds since 1970."""
+    return f"{datetime.fromtimestamp(seconds, zone):%Y-%m-%d %H:%M}"
 
 
 def format_json(clients: Sequence[ListedClient]) -> str:

@@ -56,6 +56,13 @@ class KeyLine:
         words = self._command()
         return words[1:] == ["--forced"] and PurePath(words[0]).name == ENROL
 
+    @property
+    def invitation(self) -> str | None:
+        """The token of an invitation (model/invitation.py), if this is its line."""
+        words = self._command()
+        is_one = words[1:2] == ["--invited"] and len(words) == 3
+        return words[2] if is_one and PurePath(words[0]).name == ENROL else None
+
     def _command(self) -> list[str]:
         try:
             return shlex.split(self.option("command") or "")
@@ -116,6 +123,17 @@ def format_renamed_line(line: bytes, host: str) -> bytes:
 def format_enrolling_line(key: PublicKey, program: PurePath) -> bytes:
     """The line that lets an administrator's key enrol clients, and nothing else."""
     return _format_line({"command": shlex.join([str(program), "--forced"])}, key)
+
+
+def format_invitation_line(
+    key: PublicKey, program: PurePath, token: str, expiry: str
+) -> bytes:
+    """The line that lets an invitation's key enrol one client.
+
+    sshd itself refuses the key after ``expiry``, in its own form and time zone.
+    """
+    command = shlex.join([str(program), "--invited", token])
+    return _format_line({"command": command, "expiry-time": expiry}, key)
 
 
 def _format_line(options: dict[str, str], key: PublicKey) -> bytes:

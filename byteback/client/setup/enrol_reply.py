@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from byteback.errors import (
+    BusyError,
     BytebackError,
     LockedError,
     NotSetUpError,
@@ -28,7 +29,9 @@ _SENDABLE = re.compile(r"[^A-Za-z0-9@._+=:,/ -]")
 _NOT_FOUND = 127  # what a shell says of a command that it does not find
 _ERRORS = {
     kind.exit_status: kind
-    for kind in (RefusedError, NotSetUpError, LockedError, ToolError, UsageError)
+    for kind in (
+        *(RefusedError, NotSetUpError, LockedError, ToolError, UsageError, BusyError),
+    )
 }
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from byteback import locking
 from byteback.client.settings import Files, read_text
-from byteback.client.setup import client_key, schedule
+from byteback.client.setup import client_key, invited, schedule
 from byteback.client.setup.introduction import Applicant, Introduction, Options
+from byteback.client.setup.invited import Invited
 from byteback.client.setup.questions import Questions
 from byteback.client.setup.schedule import Schedule
+from byteback.client.transport.retry import retrying
 from byteback.errors import BytebackError, NotSetUpError, UsageError, quote
 from byteback.model.destination import Destination, format_destination
 from byteback.model.hostname import check_host_name, is_same_host
@@ -60,9 +62,15 @@ def set_up_client(
         path = path.with_name(f"{path.name}.{name}.new")
     key = client_key.ensure_key(path, name)
     applicant = Applicant(files, destination, name, path, key)
-    introduction = Introduction(applicant, options, questions)
-    reply = introduction.make()
-    hello = applicant.prove()
+    introduction: Introduction | Invited
+    if options.invitation is None:
+        introduction = Introduction(applicant, options, questions)
+        reply = introduction.make()
+        hello = applicant.prove()
+    else:
+        introduction = Invited(applicant, options.invitation)
+        reply = retrying(introduction.make, invited.POLICY)
+        hello = retrying(applicant.prove, invited.POLICY)
     was_other = applicant.claim(hello)
     if old_name is not None:
         client_key.put_in_force(path, options.key, old_name)

@@ -16,6 +16,7 @@ from byteback.client.transport.connection import connect
 from byteback.errors import BytebackError, RefusedError, quote
 from byteback.model.destination import Destination, format_destination
 from byteback.model.hostname import is_same_host
+from byteback.model.invitation import Word
 from byteback.model.public_key import PublicKey
 from byteback.system.ssh import config
 from byteback.system.ssh.session import Session
@@ -35,6 +36,7 @@ class Options:
     accept_new_host_key: bool = False
     replace_key: bool = False
     schedule: ScheduleRequest = field(default_factory=ScheduleRequest)
+    invitation: Word | None = None  # instead of a login
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from byteback.model.key_line import (
 )
 from byteback.model.public_key import PublicKey, parse_public_key
 from byteback.model.snapshot import CURRENT
-from byteback.server.access import authorized_keys
+from byteback.server.access import authorized_keys, invitations
 from byteback.server.access.authorized_keys import KeyFile
 from byteback.server.store import change, key_change, retirement
 from byteback.server.store.layout import Store
@@ -128,11 +128,15 @@ def check_address(address: str) -> str:
     return address
 
 
-def enrol(store: Store, request: EnrolRequest, program: Path) -> Enrolment:
+def enrol(
+    store: Store, request: EnrolRequest, program: Path, token: str | None = None
+) -> Enrolment:
     """Make ``request.host`` a client with that key; harmless when done again.
 
     ``program`` is byteback-receive. The key's line comes last, so that a crash leaves
-    no key without a place to write, and the next call finishes the work.
+    no key without a place to write, and the next call finishes the work. ``token``
+    names the invitation by which the request came: its line goes in the very moment in
+    which the key's line comes.
 
     Raises RefusedError for a name or a key that belongs to another client: an attacker
     who got a name with a history could read all of it. Raises NotSetUpError if this is
@@ -143,8 +147,15 @@ def enrol(store: Store, request: EnrolRequest, program: Path) -> Enrolment:
             request = replace(request, host=_client_name(store, key_file, request.host))
             change.check(request.host)
             retirement.check(store, request.host)
+            if token is not None:
+                invitations.find_line(key_file, token, request.host)
             result = _enrol_locked(store, key_file, request, program)
+            if token is not None:
+                key_file.drop([invitations.find_line(key_file, token, request.host)])
     except RefusedError as error:
+        if token is not None and error.reason == Reason.NAME_TAKEN:
+            error.hint = "the server's administrator gives a client that is there "
+            error.hint += "another key with 'byteback-clients key --replace'"
         _audit("REFUSED", request, error.message)
         raise
     if result == REPLACED:

@@ -7,6 +7,7 @@ is the one home of paramiko.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import warnings
@@ -243,6 +244,12 @@ def load_key(path: Path, passphrase: str | None = None) -> LoginKey | None:
     if is_locked:
         raise PassphraseNeededError(f"{quote(str(path))} needs its passphrase")
     return None
+
+
+def read_key(text: str, label: str) -> LoginKey:
+    """An Ed25519 key from the text of an OpenSSH file without a passphrase."""
+    key = _paramiko().Ed25519Key.from_private_key(io.StringIO(text))
+    return LoginKey(label, key.asbytes(), key)
 
 
 def _prefer(transport: paramiko.Transport, key_types: Sequence[str]) -> None:

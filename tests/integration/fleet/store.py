@@ -80,6 +80,13 @@ class FleetStore(SealedStore):
     @contextlib.contextmanager
     def held_connection(self, key: str) -> Iterator[list[str | Path]]:
         """An open connection of a client's: the words of an ssh with sessions on it."""
+        with self.invited_connection(key) as shared:
+            assert self.run([*shared, *PING]).status == 0
+            yield shared
+
+    @contextlib.contextmanager
+    def invited_connection(self, key: str) -> Iterator[list[str | Path]]:
+        """The same of a key that may not be a client's."""
         socket = Path(f"/run/{key}.socket")
         shared = [*self.ssh(key), "-o", f"ControlPath={socket}"]
         program, *words = map(str, shared)
@@ -88,7 +95,6 @@ class FleetStore(SealedStore):
             deadline = time.monotonic() + PATIENCE_S
             while not socket.exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
-            assert self.run([*shared, *PING]).status == 0
             yield shared
         finally:
             master.terminate()
