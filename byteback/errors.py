@@ -42,6 +42,7 @@ ENVIRONMENT_ERRNOS = SHORTAGES | DISC_FAILURES | {errno.EFBIG}
 PACKAGES = {
     "click": "python3-click",
     "paramiko": "python3-paramiko",
+    "cryptography": "python3-cryptography",
     "psutil": "python3-psutil",
     "xattr": "python3-xattr",
 }

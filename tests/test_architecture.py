@@ -68,6 +68,7 @@ PACKAGES = {
 ALLOWED["cli"] = SHARED | {name for name in PACKAGES if name != "cli"}
 HOMES = {
     "click": "byteback.cli",
+    "cryptography": "byteback.model.ed25519",
     "psutil": "byteback.system.host",
     "xattr": "byteback.system.rsync.fake_super",
     "jinja2": "byteback.server.status.page",
@@ -89,7 +90,8 @@ DISC_METHODS = {
 }
 # A forced command must start in little more than bare Python.
 SLOW_TO_IMPORT = {
-    *("click", "dataclasses", "inspect", "logging", "paramiko", "psutil", "xattr"),
+    *("click", "cryptography", "dataclasses", "inspect", "logging", "paramiko"),
+    *("psutil", "xattr"),
 }
 
 MAX_FILE_LINES = 450

@@ -48,7 +48,7 @@ class Word(NamedTuple):
     @property
     def private_key(self) -> str:
         """The invitation's key as a file of OpenSSH's."""
-        return ed25519.format_private_key(self._seed(), COMMENT)
+        return ed25519.format_private_key(self._seed())
 
     def is_of(self, host_key: PublicKey) -> bool:
         """True if the server that shows ``host_key`` is the one that invites."""
