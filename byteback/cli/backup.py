@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -121,6 +121,9 @@ def describe_hooks() -> str:
     help="Compare everything, rather than what has changed by the record.",
 )
 @compress_option
+@click.option(
+    "--yes", is_flag=True, help="Do not ask before less is backed up than last time."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be sent.")
 @click.option("--last", is_flag=True, help="Tell when the last good backup was.")
 @click.option("--check", is_flag=True, help="The same for a monitoring system.")
@@ -137,6 +140,7 @@ def command(
     ssh_key: Path | None,
     full: bool,
     compress: str | None,
+    yes: bool,
     dry_run: bool,
     last: bool,
     check: bool,
@@ -167,6 +171,7 @@ def command(
             on_progress=stack.enter_context(line) if line else None,
             on_line=click.echo if dry_run else None,
             on_notice=partial(_notify, verbose=verbose),
+            confirm=None if yes else _question(),
         )
         run_backup(options)
 
@@ -182,6 +187,16 @@ def _tell(*, check: bool, mail_failure: bool) -> None:
         raise click.exceptions.Exit(status)
     else:
         click.echo("\n".join(last_run.describe(notes, now)))
+
+
+def _question() -> Callable[[str], bool] | None:
+    """Asks the person at the terminal; None where there is no terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None  # without the modules, and their memory: as cron has it
+    from byteback.cli._questions import TerminalQuestions
+
+    ask = TerminalQuestions()
+    return (lambda text: ask.confirm(f"{text}. Go on?")) if ask.can_confirm() else None
 
 
 def _notify(text: str, *, verbose: bool) -> None:

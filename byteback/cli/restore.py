@@ -13,7 +13,6 @@ import click
 
 from byteback import log
 from byteback.cli import _boundary
-from byteback.cli._comparing import check_sample, show_differences
 from byteback.cli._listing import PROGRAM, remark, show_files
 from byteback.cli._options import (
     CONTEXT,
@@ -25,8 +24,12 @@ from byteback.cli._progress import ProgressLine
 from byteback.cli._snapshot_names import complete_snapshot
 from byteback.client.restore import run
 from byteback.client.restore.plan import choose_layout
-from byteback.client.restore.query import Query, Server
-from byteback.client.restore.verify import DEFAULT_SAMPLE, MAX_SAMPLE
+from byteback.client.restore.query import (
+    DEFAULT_SAMPLE,
+    MAX_SAMPLE,
+    Query,
+    Server,
+)
 from byteback.errors import UsageError, escape
 from byteback.model import listing
 
@@ -184,10 +187,8 @@ def command(**words: Any) -> None:
     log.set_up(PROGRAM, verbose=options.verbose and not is_listing)
     if options.as_restore:
         _restore(options)
-    elif options.as_diff:
-        show_differences(options.server, options.patterns, as_json=options.as_json)
-    elif options.as_verify:
-        check_sample(options.server, options.patterns, options.sample)
+    elif options.as_diff or options.as_verify:
+        _compare(options)
     else:
         show_files(
             options.server,
@@ -195,6 +196,16 @@ def command(**words: Any) -> None:
             as_json=options.as_json,
             human=options.human_readable,
         )
+
+
+def _compare(options: Options) -> None:
+    # Late: restores and listings need no memory for what knows a backup's rules.
+    from byteback.cli._comparing import check_sample, show_differences
+
+    if options.as_diff:
+        show_differences(options.server, options.patterns, as_json=options.as_json)
+    else:
+        check_sample(options.server, options.patterns, options.sample)
 
 
 def _check(options: Options) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from byteback.errors import RefusedError, quote
+from byteback.wire import coverage
 
 PROTOCOL = 1
 MAX_TREE = 64  # characters
@@ -29,7 +30,8 @@ class Hello(NamedTuple):
     is_old_line: bool = False  # the key's line in authorized_keys is the old tool's
     tree: str | None = None  # current's name, empty for none; older servers: None
     machines: bool = False  # the server remembers which machine a client is
-    details: bool = False  # Complete may tell a size and a clock
+    details: bool = False  # Complete may tell a size, a clock and sources
+    sources: tuple[str, ...] | None = None  # of what current holds; None: not known
 
 
 class Claimed(NamedTuple):
@@ -56,6 +58,8 @@ class End(NamedTuple):
         str, ...
     ] = ()  # snapshots that lack files: the client could not read them
     size: int | None = None  # bytes, where they were asked for
+    # Snapshots, "current" among them, that hold less than another one, and what.
+    bounded: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def format_reply(reply: Hello | Claimed | Completion | End) -> str:
@@ -83,8 +87,11 @@ def parse_hello(text: str) -> Hello:
     is_old_line = fields.get("is_old_line") is True
     machines = fields.get("machines") is True
     tree = _text(fields, "tree")
-    details = fields.get("details") is True
-    return Hello(version, protocol, host, is_old_line, tree, machines, details)
+    return Hello(
+        *(version, protocol, host, is_old_line, tree, machines),
+        details=fields.get("details") is True,
+        sources=_sources(fields.get("sources")),
+    )
 
 
 def parse_claimed(text: str) -> Claimed:
@@ -128,8 +135,27 @@ def parse_end(fields: dict[str, Any]) -> End | None:
         names = tuple(name for name in incomplete if isinstance(name, str))
         size = fields.get("size")
         is_size = type(size) is int and 0 <= size < MAX_SIZE
-        return End(found, whole, names, size if is_size else None)
+        bounded = _bounded(fields.get("bounded"))
+        return End(found, whole, names, size if is_size else None, bounded)
     return None
+
+
+def _bounded(told: object) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    found = []
+    for pair in told if isinstance(told, list) else ():
+        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str):
+            sources = _sources(pair[1])
+            if sources is not None:
+                found.append((pair[0], sources))
+    return tuple(found)
+
+
+def _sources(told: object) -> tuple[str, ...] | None:
+    """What is no list of sources counts as not told: it is for people alone."""
+    try:
+        return coverage.check_sources(told) if isinstance(told, list) else None
+    except RefusedError:
+        return None
 
 
 def _text(fields: dict[str, Any], name: str) -> str | None:

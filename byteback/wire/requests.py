@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from byteback.errors import RefusedError, quote
+from byteback.wire import coverage
 
 MAX_REQUEST = 128 * 1024  # bytes; Linux itself allows no longer environment string
 MAX_WORDS = 20_000
@@ -57,8 +58,9 @@ class Complete(NamedTuple):
     ``incomplete`` tells that some files could not be read; ``files`` is how many the
     client says it sent, for the record only. ``push`` is what it called its transfer;
     ``missed`` how many changes a full comparison found that its record had not told.
-    ``size`` is the bytes of all files and ``clock`` the client's seconds since 1970:
-    both are for a server whose Hello has ``details``, and for people to read.
+    ``size`` is the bytes of all files, ``clock`` the client's seconds since 1970 and
+    ``sources`` what was backed up: they are for a server whose Hello has ``details``,
+    and for people to read.
     """
 
     json: bool = False
@@ -68,6 +70,7 @@ class Complete(NamedTuple):
     missed: int | None = None
     size: int | None = None
     clock: int | None = None
+    sources: tuple[str, ...] | None = None
 
 
 class List(NamedTuple):
@@ -137,6 +140,8 @@ def format_request(request: Ping | Claim | Complete | Find) -> str:
                 words.append(f"--size={request.size}")
             if request.clock is not None and 0 <= request.clock <= MAX_NUMBER:
                 words.append(f"--clock={request.clock}")
+            if request.sources:
+                words.append(f"--sources={coverage.format_sources(request.sources)}")
         case Find():
             words += ["--find", f"--snapshot={request.snapshot}"]
             words.append(f"--scope={request.scope}")
@@ -266,7 +271,7 @@ def _machine(word: str) -> str:
 
 
 def _parse_complete(words: list[str]) -> Complete:
-    push = None
+    push = sources = None
     numbers: dict[str, int] = {}
     flags = []
     for word in words:
@@ -275,10 +280,14 @@ def _parse_complete(words: list[str]) -> Complete:
             numbers[name[2:]] = _number(name, value, _COMPLETE_NUMBERS[name])
         elif name == "--push" and _PUSH.fullmatch(value):
             push = value
+        elif name == "--sources" and equals:
+            sources = coverage.parse_sources(value)
         else:
             flags.append(word)
     json, incomplete, _ = _flags(flags, "--json", "--incomplete", "--verbose")
-    return Complete(json=json, incomplete=incomplete, push=push, **numbers)
+    return Complete(
+        json=json, incomplete=incomplete, push=push, sources=sources, **numbers
+    )
 
 
 def _parse_find(words: list[str]) -> Find:

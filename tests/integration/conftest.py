@@ -30,6 +30,8 @@ LAUNCHERS = Path("/usr/local/bin")
 CONFIGURATION = Path("/etc/byteback")
 STORE_MARK = Path("/var/lib/byteback/store")  # which file system the store is on
 CLOCK = STORE_MARK.with_name("clock")  # as pruning has seen it
+# The client's memory of the last backup's sources, and of the discs in them.
+COVERAGE = (STORE_MARK.with_name("selections"), STORE_MARK.with_name("discs"))
 USER = "byteback"
 HOST = "client.example"
 MOUNT_OPTIONS = "loop,noatime,compress=zstd,user_subvol_rm_allowed"
@@ -235,6 +237,8 @@ def forget_client() -> None:
     """Take away all that setting up a client leaves on a machine."""
     for directory in (CONFIGURATION, Path("/root/.ssh"), Path("/run/byteback")):
         shutil.rmtree(directory, ignore_errors=True)
+    for path in COVERAGE:
+        path.unlink(missing_ok=True)
 
 
 def find_user() -> ServerUser:

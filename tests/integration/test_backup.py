@@ -19,6 +19,7 @@ from byteback.server.transfer.change_log import Changes
 from byteback.server.transfer.hard_links import separate
 from tests.integration.conftest import MOUNT_OPTIONS, EnrolledClient, unmount
 from tests.integration.programs import SEARCH_PATH, Outcome, run_program
+from tests.waiting import PATIENCE_S
 
 MARK = b"the contents that the disc will lose. "
 
@@ -110,21 +111,36 @@ def test_verbose_tells_what_is_run(
     assert f"; snapshot {snapshots(enrolled_client)[0]}" in outcome.stderr
 
 
-def test_a_terminal_shows_progress_and_a_summary(
-    enrolled_client: EnrolledClient, source: Path
-) -> None:
-    (source / "large").write_bytes(os.urandom(3_000_000))
+def on_terminal(
+    client: EnrolledClient, *words: str | Path, typed: bytes = b""
+) -> tuple[int, bytes]:
+    """Run byteback-backup at a terminal: its status, and what the terminal shows.
+
+    With ``typed`` its standard input is the terminal, too.
+    """
     ours, theirs = pty.openpty()
-    argv = [str(enrolled_client.bin / "byteback-backup"), "--source", str(source)]
+    argv = [client.bin / "byteback-backup", "--retry-delay", "0", *words]
     environment = {"PATH": SEARCH_PATH, "TERM": "xterm", "COLUMNS": "80"}
-    running = subprocess.Popen(argv, stdout=theirs, stderr=theirs, env=environment)
+    stdin = theirs if typed else subprocess.DEVNULL
+    running = subprocess.Popen(
+        argv, stdin=stdin, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.write(ours, typed)
     os.close(theirs)
     shown = b""
     with contextlib.suppress(OSError):  # how a terminal's end of file looks
         while chunk := os.read(ours, 65536):
             shown += chunk
     os.close(ours)
-    assert running.wait(60) == 0
+    return running.wait(PATIENCE_S), shown
+
+
+def test_a_terminal_shows_progress_and_a_summary(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    (source / "large").write_bytes(os.urandom(3_000_000))
+    status, shown = on_terminal(enrolled_client, "--source", source)
+    assert status == 0
     assert b"100%" in shown
     assert b"backup complete: 3 of" in shown
     # The bar is gone before anything else is written.
@@ -618,3 +634,48 @@ def test_a_clock_that_was_a_year_ahead_keeps_no_snapshot_away(
     (enrolled_client.store / f".byteback/hosts/{enrolled_client.host}.state").unlink()
     backup(enrolled_client, "--source", source)
     assert copy_of(enrolled_client, source / "new").exists()
+
+
+def test_a_narrower_backup_is_announced_and_its_snapshots_are_marked(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    wide = backup(enrolled_client, "--source", source)
+    assert "covers less" not in wide.stderr
+    make_due(enrolled_client)
+    ledger = enrolled_client.store / ".byteback/ledger.sqlite"
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute("UPDATE snapshot SET name = '2001-01-01T00:00+0000'")
+        database.commit()
+    narrow = source / "etc"
+    told = backup(enrolled_client, "--source", narrow)
+    assert "this backup covers less than the last one" in told.stderr
+    assert f"'{source}', all but '{narrow}' goes" in told.stderr
+    assert not copy_of(enrolled_client, source / "home").exists()
+    again = backup(enrolled_client, "--source", narrow)
+    assert "covers less" not in again.stderr, "told once"
+    listing = run_program(
+        [enrolled_client.bin / "byteback-restore", "--all", narrow / "hosts"]
+    )
+    newest = snapshots(enrolled_client)[-1]
+    assert f"current holds '{narrow}' only" in listing.stderr
+    shown = run_program([enrolled_client.bin / "byteback-prune", "--list"]).stdout
+    lines = {line.split()[0].split("/")[1]: line for line in shown.splitlines()}
+    assert f"of '{narrow}' only" in lines[newest]
+
+
+def test_a_person_is_asked_before_a_narrower_backup(
+    enrolled_client: EnrolledClient, source: Path
+) -> None:
+    backup(enrolled_client, "--source", source)
+    narrow = ("--source", source / "etc")
+    status, shown = on_terminal(enrolled_client, *narrow, typed=b"n\n")
+    assert (status, b"Go on? [y/N]" in shown) == (1, True), shown
+    assert b"nothing was backed up" in shown
+    assert copy_of(enrolled_client, source / "home").exists()
+    status, shown = on_terminal(enrolled_client, *narrow, typed=b"y\n")
+    assert (status, b"Go on? [y/N]" in shown) == (0, True), shown
+    assert not copy_of(enrolled_client, source / "home").exists()
+    backup(enrolled_client, "--source", source)
+    status, shown = on_terminal(enrolled_client, *narrow, "--yes", typed=b"n\n")
+    assert (status, b"Go on?" in shown) == (0, False), shown
+    assert not copy_of(enrolled_client, source / "home").exists()

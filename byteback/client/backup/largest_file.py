@@ -17,10 +17,13 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from byteback.client.backup import own_files
+from byteback.client.backup.rules import Selection
+from byteback.system.rsync.command import Outcome
 
 STATE = Path("/var/lib/byteback/largest-file")
 SCAN_LIMIT_S = 300.0
 UNKNOWN = 1 << 62
+BY_THEMSELVES = 1  # what even a first backup finds there: the top of the tree
 SMALLEST = 4096  # bytes: a page, and btrfs's own unit
 LARGEST = 128 * 1024  # rsync's MAX_BLOCK_SIZE since protocol 30
 MAX_BLOCKS = 256 * 1024  # of one file: about 10 MiB of memory
@@ -95,3 +98,23 @@ class LargestSeen:
             return
         if digits.isascii() and digits.isdigit() and len(digits) < 20:
             self.size = max(self.size, int(digits))
+
+
+def remember_largest(
+    selection: Selection, known: int | None, seen: int, outcome: Outcome
+) -> None:
+    """Keep the size of the largest file that the next run may send as a delta.
+
+    Nothing is known before a first backup and after an upgrade. No file is larger than
+    all that were sent; only where that does not settle it all of them are looked at.
+    """
+    if known is not None:
+        if seen > known:
+            write_largest(seen)
+    elif (
+        outcome.files_created >= outcome.files - BY_THEMSELVES
+        and choose_block_size(outcome.size_sent) == SMALLEST
+    ):
+        write_largest(outcome.size_sent)
+    else:
+        write_largest(scan_largest(selection.sources, selection.foreign))

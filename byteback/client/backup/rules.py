@@ -67,6 +67,8 @@ class Selection:
     hidden: tuple[str, ...] = ()  # mount points that rsync must not see
     foreign: frozenset[str] = frozenset()  # mount points our own walks do not enter
     left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
+    # Mount points of discs whose contents are sent.
+    discs: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def words(self) -> list[str]:
@@ -96,13 +98,13 @@ class Selection:
         return [f"--filter={rule}" for rule in self.bounds]
 
 
-def check(files: Files, request: Request) -> None:
+def check(files: Files, request: Request) -> list[str]:
     """Find what select would not take, without a look at what is mounted.
 
-    Raises UsageError as select.
+    Returns the sources as select has them. Raises UsageError as select.
     """
-    sources.resolve(request.sources)
     _own_rules(files, request, read_rsync_flags(files))
+    return sources.resolve(request.sources)
 
 
 def select(files: Files, request: Request, *, may_be_gone: bool = False) -> Selection:
@@ -142,6 +144,7 @@ def select(files: Files, request: Request, *, may_be_gone: bool = False) -> Sele
         found.hidden,
         found.foreign,
         tuple(_unusable(path, why) for path, why in found.unusable.items()),
+        machine.discs(crossed),
     )
     if request.excludes is not None:
         return selection
@@ -168,6 +171,12 @@ class _Machine:
     def duplicates(self, crossed: Sequence[str]) -> list[Duplicate]:
         """The paths that are sent from another place too; not beyond ``crossed``."""
         return duplicates.find(self._view(crossed), self._subvolumes)
+
+    def discs(self, crossed: Sequence[str]) -> tuple[str, ...]:
+        """Where discs are mounted that are sent."""
+        view = self._view(crossed)
+        points = (m.point for m in self._table if m.is_disc and m.point != "/")
+        return tuple(point for point in points if view.is_sent(point))
 
     def _view(self, crossed: Sequence[str]) -> View:
         covers = self._found.left_out.union(crossed)
@@ -206,10 +215,12 @@ def _without_duplicates(selection: Selection, found: Sequence[Duplicate]) -> Sel
         rule for one in found for rule in rsync_filter.leave_in(one.path, one.kept)
     ]
     told = dict.fromkeys(_told_of(one) for one in found)
+    elsewhere = {one.path for one in found}
     return replace(
         selection,
         automatic=(*(f"--filter={rule}" for rule in rules), *selection.automatic),
         left_out=(*selection.left_out, *told),
+        discs=tuple(point for point in selection.discs if point not in elsewhere),
     )
 
 

@@ -16,18 +16,17 @@ from byteback.client.backup import (
     hook_words,
     last_run,
     many_links,
+    narrowing,
     notices,
     push,
     rules,
     selections,
 )
 from byteback.client.backup.largest_file import (
-    SMALLEST,
     LargestSeen,
     choose_block_size,
     read_largest,
-    scan_largest,
-    write_largest,
+    remember_largest,
 )
 from byteback.client.backup.lost_acls import LostAcls, scan
 from byteback.client.backup.own_attributes import OwnAttributes
@@ -56,12 +55,11 @@ from byteback.system import files, hooks, privilege, signals
 from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire import requests
 from byteback.wire.failures import Reason
-from byteback.wire.replies import Completion, parse_completion
+from byteback.wire.replies import Completion, Hello, parse_completion
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_IO_TIMEOUT_S = 10800
-BY_THEMSELVES = 1  # what even a first backup finds there: the top of the tree
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,7 @@ class Options:
     on_line: Callable[[str], None] | None = None
     # A notice that a person should read once.
     on_notice: Callable[[str], None] = logger.warning
+    confirm: Callable[[str], bool] | None = None  # None: nobody is there to ask
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ class Job:
     io_timeout_s: int
     compress: str
     options: Options
+    sources: Sequence[str]  # absolute, without links above them
     selection: Selection = field(default_factory=Selection)  # made when hooks have run
 
 
@@ -135,6 +135,7 @@ def run_backup(options: Options) -> Summary:
         job = _with_selection(prepare(options))
         with connect(job.destination, job.key, options.files.known_hosts) as there:
             greeting = _greet(job, there)
+            _check_coverage(job, greeting.hello)
             return _transfer(job, there, greeting, time.monotonic())
 
 
@@ -145,8 +146,16 @@ def prepare(options: Options) -> Job:
     key = check_key(options.key or files.key)
     io_timeout_s = read_io_timeout(files, options.io_timeout_s, DEFAULT_IO_TIMEOUT_S)
     compress = read_compression(files, options.compress)
-    rules.check(files, Request(options.sources, options.excludes))
-    return Job(destination, key, io_timeout_s, compress, options)
+    sources = rules.check(files, Request(options.sources, options.excludes))
+    return Job(destination, key, io_timeout_s, compress, options, sources)
+
+
+def _check_coverage(job: Job, hello: Hello) -> None:
+    """Tell, or ask, before the server's copy loses what this run does not cover."""
+    options = job.options
+    before = narrowing.covered(hello, is_usual=options.destination is None)
+    ask = None if options.dry_run else options.confirm
+    narrowing.check(before, job.sources, ask, options.on_notice)
 
 
 def _with_selection(job: Job) -> Job:
@@ -160,6 +169,9 @@ def _with_selection(job: Job) -> Job:
     news = notices.news(selection.left_out)
     if news:
         options.on_notice(notices.sentence(news))
+    unmounted = narrowing.unmounted(selection.sources)
+    if unmounted is not None:
+        options.on_notice(unmounted)
     if not options.dry_run:
         notices.note(selection.left_out)
     return replace(job, selection=selection)
@@ -206,6 +218,7 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
         greeting = _greet(job, connection)
         hello = greeting.hello
         logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
+        _check_coverage(job, hello)
         hooks.run_hooks(directory / hook_words.PRE, told)
         job = _with_selection(job)
         summary = _transfer(job, connection, greeting, started)
@@ -251,7 +264,7 @@ def _transfer(
             seconds = time.monotonic() - started
             return Summary(outcome, seconds, None, Shortfall(outcome, own.paths))
         outcome = _complete_links(job, connection, outcome, round_)
-        _remember_largest(job, largest, seen.size, outcome)
+        remember_largest(selection, largest, seen.size, outcome)
         # Nothing was printed of a first backup.
         names = lost.names
         if largest is None:
@@ -261,6 +274,8 @@ def _transfer(
         missing = Shortfall(outcome, own.paths)
         told = sender.missed if options.full or sender.missed else None
         request = _request(missing, round_, told, with_details=greeting.hello.details)
+        if greeting.hello.details:
+            request = request._replace(sources=selection.sources)
         completion = _complete(job, connection, missing, round_, request)
     own.end()
     return Summary(outcome, time.monotonic() - started, completion, missing)
@@ -342,6 +357,7 @@ def _complete(
     completion = parse_completion(answer)
     chosen = selections.choose(options.sources, options.excludes)
     selections.note(chosen, completion.snapshot)
+    narrowing.note_discs(job.selection.discs)
     if completion.tree and not missing:
         round_.finish(completion.tree)
         if options.full and not request.missed:
@@ -409,21 +425,3 @@ def _send_again(
             round_.number = None
             outcome = attempt(None, None)
         return outcome
-
-
-def _remember_largest(job: Job, known: int | None, seen: int, outcome: Outcome) -> None:
-    """Keep the size of the largest file that the next run may send as a delta.
-
-    Nothing is known before a first backup and after an upgrade. No file is larger than
-    all that were sent; only where that does not settle it all of them are looked at.
-    """
-    if known is not None:
-        if seen > known:
-            write_largest(seen)
-    elif (
-        outcome.files_created >= outcome.files - BY_THEMSELVES
-        and choose_block_size(outcome.size_sent) == SMALLEST
-    ):
-        write_largest(outcome.size_sent)
-    else:
-        write_largest(scan_largest(job.selection.sources, job.selection.foreign))

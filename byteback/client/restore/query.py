@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +17,14 @@ from byteback.errors import (
     UsageError,
     quote,
 )
+from byteback.model import coverage
 from byteback.model.glob.pattern import make_absolute
 from byteback.model.listing import Entry
 from byteback.model.snapshot import CURRENT
 from byteback.wire import requests
 
+DEFAULT_SAMPLE = 100  # files that a verification compares
+MAX_SAMPLE = 10_000
 NAMES_SHOWN = 3  # of snapshots, in a remark
 
 
@@ -54,6 +57,8 @@ class Found:
     asks_for_current: bool  # whether the query's snapshots include current
     incomplete: tuple[str, ...] = ()  # snapshots that lack files
     shown: frozenset[str] = frozenset()  # snapshots of entries that were handed on
+    # Snapshots, "current" among them, that hold less than another one, and what.
+    bounded: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def remark(self) -> str | None:
@@ -73,7 +78,22 @@ class Found:
                 f"when {names}{more} was made, some files could not be read: "
                 "those are missing there, or of an earlier time"
             )
-        return "; ".join(remote_messages) or None
+        return "; ".join([*remote_messages, *self._bounds(shown)]) or None
+
+    def _bounds(self, shown: Collection[str]) -> list[str]:
+        """What is said of snapshots that hold less than another one."""
+        by_sources: dict[str, list[str]] = {}
+        for name, sources in self.bounded:
+            # What current has not is found in older snapshots, and may be out of date.
+            if name in shown or (name == CURRENT and self.asks_for_current):
+                by_sources.setdefault(coverage.describe(sources), []).append(name)
+        return [
+            f"{', '.join(names[:NAMES_SHOWN])}"
+            f"{'' if len(names) <= NAMES_SHOWN else ' and more'} "
+            f"{'holds' if len(names) == 1 else 'hold'} {what} only: "
+            "the rest is in other snapshots"
+            for what, names in by_sources.items()
+        ]
 
 
 def list_files(
@@ -171,6 +191,7 @@ def ask(
         fnmatch.fnmatchcase(CURRENT, snapshot),
         end.incomplete,
         frozenset(shown),
+        end.bounded,
     )
 
 

@@ -29,9 +29,7 @@ from byteback.wire import requests
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_SAMPLE = 100
 SURPLUS = 4  # paths looked up for each that is compared: not all are unchanged files
-MAX_SAMPLE = 10_000
 SHOWN = 5
 # Whole contents are read on both sides and compared by checksum. No time is looked at,
 # nor which files are one: rsync would make them so whatever is in them.

@@ -381,20 +381,20 @@ def add_snapshot(
     incomplete: bool,
     files: int | None,
     size: int | None = None,
+    sources: str | None = None,
 ) -> None:
-    """Record a snapshot that was made; ``files`` and ``size`` are the client's word."""
+    """Record a snapshot that was made; ``files`` and so on are the client's word."""
     with opened(store) as ledger:
         cursor = ledger.execute(
             "INSERT INTO snapshot (host, name, made, incomplete, files)"
             " VALUES (?, ?, ?, ?, ?)",
             (host, name, time.time(), incomplete, files),
         )
-        if size is not None:
-            with contextlib.suppress(sqlite3.OperationalError):  # as in note_missed
-                ledger.execute(
-                    "UPDATE snapshot SET size = ? WHERE id = ?",
-                    (size, cursor.lastrowid),
-                )
+        with contextlib.suppress(sqlite3.OperationalError):  # as in note_missed
+            ledger.execute(
+                "UPDATE snapshot SET size = ?, sources = ? WHERE id = ?",
+                (size, sources, cursor.lastrowid),
+            )
         ledger.execute(
             "DELETE FROM snapshot WHERE made < ?", (time.time() - KEPT_DAYS * _DAY_S,)
         )

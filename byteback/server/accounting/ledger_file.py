@@ -18,7 +18,7 @@ SHORT_WAIT_S = 2.0
 
 # Raised with each change below. A later version only adds tables and columns, so that
 # every version can use the ledger of every other one.
-VERSION = 4
+VERSION = 5
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS transfer (
     id INTEGER PRIMARY KEY,
@@ -81,6 +81,7 @@ ADDED_COLUMNS = (
     ("transfer", "missed", "INTEGER"),
     # Seconds by which the client's clock was ahead of the server's, as the client said.
     ("transfer", "clock_ahead", "INTEGER"),
+    ("snapshot", "sources", "TEXT"),  # as wire/coverage.py writes them
 )
 # Few transfers tell these: without an index, all of them are read for each client.
 ADDED_INDEXES = (

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from byteback.model import retention, timeline
+from byteback.model import coverage, retention, timeline
 from byteback.model.growth import Verdict
 from byteback.model.retention import RankedSnapshot
 from byteback.model.size import format_size
@@ -46,10 +46,12 @@ def listing(
     obstacles: Obstacles,
     now: datetime,
     sizes: Mapping[Snapshot, int],
+    sources: Mapping[tuple[str, str], Sequence[str]],
 ) -> list[str]:
     """One line for each snapshot, in order: HOST/SNAPSHOT, size, why, what keeps it.
 
-    The size is about what its deletion gives back, where that is known.
+    The size is about what its deletion gives back, where that is known. Snapshots of
+    some ``sources`` alone, by client and name, are marked.
 
     Those that cannot be deleted are marked. What is no snapshot at all comes first, for
     it has no place in the order.
@@ -61,6 +63,9 @@ def listing(
     }
     for snapshot, reason in places_:
         words[snapshot] = [reason]
+        made_of = sources.get((snapshot.host, snapshot.name), ())
+        if made_of and coverage.is_bounded(made_of):
+            words[snapshot].append(f"of {coverage.describe(made_of)} only")
         if snapshot in kept:
             words[snapshot].append(f"kept: {kept[snapshot]}")
     for snapshot, obstacle in obstacles.items():

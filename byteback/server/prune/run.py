@@ -35,6 +35,7 @@ from byteback.server.accounting import (
     growth,
     ledger,
     sizes,
+    snapshot_sources,
 )
 from byteback.server.fleet import finish, retiring
 from byteback.server.prune import obstacles, removal, repair, report
@@ -133,7 +134,10 @@ class Pruner:
         found = self._find_obstacles()
         places = self._places()
         sizes_ = sizes.expected_from_all(self.store, [p.snapshot for p in places])
-        return report.listing(places, self._verdicts(), found, self.now(), sizes_)
+        return report.listing(
+            *(places, self._verdicts(), found, self.now(), sizes_),
+            snapshot_sources.read(self.store),
+        )
 
     def prune(self, limits: Limits) -> int:
         """Put right what was left behind; if space is short, delete until it is not.

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -206,7 +206,7 @@ def _dispatch(store: Store, host: str, request: requests.Request, address: str) 
 
 
 def _hello(store: Store, host: str) -> replies.Hello:
-    from byteback.server.store import tree_token
+    from byteback.server.store import coverage, tree_token
 
     # New lines name the host in the command, see byteback-receive.
     is_old_line = "BYTEBACK_HOST" in os.environ
@@ -217,17 +217,20 @@ def _hello(store: Store, host: str) -> replies.Hello:
         tree=tree,
         machines=True,
         details=True,
+        sources=coverage.read(store, host),
     )
 
 
 def _complete(store: Store, host: str, request: requests.Complete) -> int:
     from byteback.server.snapshots import take
-    from byteback.server.store import settings, tree_token
+    from byteback.server.store import coverage, settings, tree_token
 
     if request.missed is not None:
         _note_missed(store, host, request.missed)
     if request.clock is not None:
         _note_clock(store, host, request.clock)
+    if not state.read(store, host).is_cut_off:
+        coverage.note(store, host, request.sources)
     name: str | None = None
     # No failure: an old client would take any other status than 0 for one.
     with contextlib.suppress(PolicyError):
@@ -270,7 +273,9 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
     from byteback.server.search import run
 
     whole = state.current_is_whole(store, host)
-    incomplete = ledger.incomplete_snapshots(store, host) & set(store.trees(host))
+    trees = set(store.trees(host))
+    incomplete = ledger.incomplete_snapshots(store, host) & trees
+    bounded = _bounded(store, host, trees)
     chains, index = run.read_history(store, host)
     _confine_search(store, host)
     patterns = run.read_patterns(sys.stdin.buffer)
@@ -279,7 +284,7 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
         size = run.total_size(
             store, host, request.snapshot, patterns, current_is_whole=whole
         )
-        _reply(replies.End(0, whole, tuple(sorted(incomplete)), size))
+        _reply(replies.End(0, whole, tuple(sorted(incomplete)), size, bounded))
         return 0
     if request.sample is not None:
         patterns = run.sample(
@@ -310,8 +315,31 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
         if now - flushed > FLUSH_S:
             sys.stdout.buffer.flush()
             flushed = now
-    _reply(replies.End(found, whole, tuple(sorted(incomplete))))
+    _reply(replies.End(found, whole, tuple(sorted(incomplete)), None, bounded))
     return 0
+
+
+def _bounded(
+    store: Store, host: str, trees: Collection[str]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Those of a client's trees that hold less than another one, and what they hold."""
+    from byteback.model.coverage import MORE, SHOWN, narrower
+    from byteback.model.snapshot import CURRENT
+    from byteback.server.accounting import snapshot_sources
+    from byteback.server.store import coverage
+
+    known = dict(snapshot_sources.read(store, host))
+    found = {name: sources for (_, name), sources in known.items() if name in trees}
+    current = coverage.read(store, host)
+    if current is not None:
+        found[CURRENT] = current
+    return tuple(
+        (
+            name,
+            found[name] if len(found[name]) <= SHOWN else (*found[name][:SHOWN], MORE),
+        )
+        for name in narrower(found)
+    )
 
 
 def _list(store: Store, host: str, request: requests.List) -> int:

@@ -25,6 +25,7 @@ from byteback.model.snapshot import (
 )
 from byteback.server.accounting import ledger
 from byteback.server.snapshots import seal
+from byteback.server.store import coverage
 from byteback.server.store import state as host_state
 from byteback.server.store.layout import DISCARDED, Store
 from byteback.server.store.settings import ServerSettings
@@ -87,6 +88,7 @@ def take_snapshot(
                 incomplete=incomplete or state is host_state.Transfer.PARTIAL,
                 files=files,
                 size=size,
+                sources=coverage.read_word(store, host),
             )
             _take(current, target)
         except BaseException:
