@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import stat
 from functools import partial
 from pathlib import Path
 
 from byteback import log
-from byteback.errors import ToolError, quote
+from byteback.errors import BusyError, BytebackError, ToolError, quote
 from byteback.model.size import format_count
 from byteback.model.snapshot import CURRENT, parse_snapshot_name
 from byteback.server.accounting import ledger_clients
@@ -22,6 +23,8 @@ from byteback.system import process
 from byteback.system.btrfs import commands, subvolume
 
 logger = logging.getLogger(__name__)
+
+SPACE_TIMEOUT_S = 120.0
 
 
 def plan(store: Store, name: str) -> tuple[str, list[str]]:
@@ -71,13 +74,17 @@ def directory_number(store: Store, client: str) -> int:
 
 
 def _go_on(store: Store, client: str, number: int, *, keep_others: bool) -> list[str]:
-    """Each step can be done again. The record goes last."""
-    keys.drop_lines(store, client)
-    key_change.note(store, client)
+    """Each step can be done again. The record goes last.
+
+    On a full disc the key goes when there is room. It opens nothing meanwhile.
+    """
+    with contextlib.suppress(BytebackError, OSError):
+        _take_key_away(store, client)
     deleted = 0
     left: list[str] = []
     if number and directory_number(store, client) == number:
         deleted, left = _delete_trees(store, client, keep_others=keep_others)
+    _take_key_away_at_last(store, client)
     ledger_clients.forget(store, client)
     notes.forget(store, client)
     change.clear()
@@ -85,6 +92,44 @@ def _go_on(store: Store, client: str, number: int, *, keep_others: bool) -> list
     count = format_count(deleted, "snapshot")
     lines = [f"removed {client}: {count}; their space comes back within minutes"]
     return lines + [f"left {quote(f'{client}/{name}')} alone" for name in left]
+
+
+def _take_key_away(store: Store, client: str) -> None:
+    keys.drop_lines(store, client)
+    key_change.note(store, client)
+
+
+def _take_key_away_at_last(store: Store, client: str) -> None:
+    """On a full disc, what was deleted gives its room back, and then the reserve does.
+
+    Raises BusyError if that is not enough.
+    """
+    for make_room in (_do_nothing, _wait_for_room, _give_up_reserve):
+        make_room(store)
+        try:
+            _take_key_away(store, client)
+        except (BytebackError, OSError) as error:
+            logger.info("cannot take the key away: %s", error)
+        else:
+            return
+    raise BusyError(
+        f"cannot take the key of {quote(client)} away: the disc may be full",
+        hint="its backups are gone, and its key opens nothing; the next run of pruning "
+        "goes on when there is room",
+    )
+
+
+def _do_nothing(_: Store) -> None:
+    return
+
+
+def _wait_for_room(store: Store) -> None:
+    commands.wait_for_deletions(store.root, SPACE_TIMEOUT_S)
+
+
+def _give_up_reserve(store: Store) -> None:
+    if reserve.release(store):
+        commands.sync(store.root)
 
 
 def _delete_trees(

@@ -1,4 +1,4 @@
-"""Kills a change of a client before or after any of its steps."""
+"""Kills a change of a client before any of its steps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DONE, KILLED = 0, -signal.SIGKILL
 def run_until(step: int, action: Callable[[Store], object]) -> int:
     """Do ``action`` to the store in a process that is killed at a step; how it ended.
 
-    Each step has two numbers: it is killed before it, or after it.
+    Before the step, which is after the one before it.
     """
 
     def work() -> None:
@@ -94,9 +94,7 @@ def _kill_at(step: int) -> None:
     def killing(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*words: Any, **options: Any) -> Any:
             count()
-            result = real(*words, **options)
-            count()
-            return result
+            return real(*words, **options)
 
         return call
 

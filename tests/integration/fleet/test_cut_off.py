@@ -53,7 +53,7 @@ def test_remove(store: FleetStore) -> None:
             assert store.keys_of(HOST) == 1
         else:
             assert store.traces_of(HOST) == [], step
-    assert step > 40
+    assert step > 20
     assert store.traces_of(HOST) == []
     assert all(map(is_sealed, store.snapshots_of("beside")))
     assert store.keys_of("beside") == 1
@@ -84,6 +84,6 @@ def test_rename(store: FleetStore) -> None:
         assert (notes_ / f"{here}.machine").read_text() == ".machine of a"
         if status == cut_off.DONE:
             break
-    assert step > 40
+    assert step > 20
     assert all(map(is_sealed, store.snapshots_of("beside")))
     assert store.keys_of("beside") == 1
