@@ -12,7 +12,7 @@ from byteback.server.store.layout import Store, lock_name
 # tells of an old key protects the next client of the name.
 ENDINGS = (
     *(".state", ".machine", ".other-machine", ".damaged", ".separated", ".log"),
-    *(".journal", ".journal-new", ".retired", *indexing.ENDINGS),
+    *(".journal", ".journal-new", ".retired", ".sources", *indexing.ENDINGS),
 )
 KEPT_ENDINGS = (".lock", ".rekeyed")
 
