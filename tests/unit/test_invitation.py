@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from byteback.errors import UsageError
+from byteback.errors import RefusedError, UsageError
 from byteback.model import ed25519, invitation
 from byteback.model.key_line import format_invitation_line, parse_key_line
 from byteback.model.public_key import PublicKey, parse_public_key
+from byteback.server.access import invitations
+from byteback.server.store.layout import Store
 from byteback.system.ssh import session
 
 HOST_KEY = PublicKey("ssh-ed25519", ed25519.format_blob(bytes(32)))
@@ -101,3 +103,24 @@ def test_durations() -> None:
     for wrong in ("", "7", "0d", "-1d", "91d", "1w", "1e9d", "7d7d"):
         with pytest.raises(UsageError):
             invitation.parse_duration(wrong)
+
+
+def test_ended_ones_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invitations, "MAX_OPEN", 2)
+    store = Store(tmp_path)
+    program = Path("/usr/bin/byteback-setup-client-receive")
+
+    def invite(valid_s: int) -> str:
+        return invitations.invite(store, "", valid_s, HOST_KEY, program)[1].number
+
+    for _ in range(2):
+        invite(0)
+    # The last of the ended ones goes with the first that is open.
+    found = [invite(60), invite(60)]
+    with pytest.raises(RefusedError, match="2 open invitations"):
+        invite(60)
+    assert [one.number for one in invitations.open_invitations(store)] == found
+    invitations.withdraw(store, found[0])
+    invite(60)

@@ -145,24 +145,44 @@ def enrol(
     try:
         with authorized_keys.editing(store) as key_file:
             request = replace(request, host=_client_name(store, key_file, request.host))
+            if token is not None:
+                # First: who has none that serves is told nothing of any client.
+                invitations.find_line(key_file, token, request.host)
+                invitations.check_clock(store)
+                _check_keeps_lines(key_file, request, program)
             change.check(request.host)
             retirement.check(store, request.host)
-            if token is not None:
-                invitations.find_line(key_file, token, request.host)
             result = _enrol_locked(store, key_file, request, program)
             if token is not None:
                 key_file.drop([invitations.find_line(key_file, token, request.host)])
+            invitations.forget(key_file, request.host)
     except RefusedError as error:
         if token is not None and error.reason == Reason.NAME_TAKEN:
             error.hint = "the server's administrator gives a client that is there "
             error.hint += "another key with 'byteback-clients key --replace'"
         _audit("REFUSED", request, error.message)
         raise
-    if result == REPLACED:
+    if result in (ENROLLED, REPLACED):
+        # Also of a new name: an administrator may have freed it by hand.
         with contextlib.suppress(BytebackError):  # the disc is full: the key is in
             key_change.note(store, request.host)
     _audit("ENROL", request, result)
     return Enrolment(result, request.host, request.key.fingerprint)
+
+
+def _check_keeps_lines(key_file: KeyFile, request: EnrolRequest, program: Path) -> None:
+    """Raise RefusedError if the request would change a line that is there.
+
+    It has a limit of an administrator's, perhaps, and a public key is no secret.
+    """
+    own = key_file.lines_of_key(request.key.blob)
+    is_client = any(line.host == request.host for line in own.values())
+    if is_client and not (len(own) == 1 and _is_up_to_date(request, program, own)):
+        raise RefusedError(
+            f"key {request.key.fingerprint} is the client's already, and its line is "
+            "not changed by an invitation",
+            hint="byteback-setup-client with a login brings the line up to date",
+        )
 
 
 def _client_name(store: Store, key_file: KeyFile, name: str) -> str:

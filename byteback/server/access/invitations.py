@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from byteback import log
-from byteback.errors import NotSetUpError, RefusedError, quote
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    NotSetUpError,
+    RefusedError,
+    quote,
+)
 from byteback.model import invitation
 from byteback.model.hostname import check_host_name, is_same_host
 from byteback.model.invitation import Invitation, Word
@@ -41,9 +48,10 @@ def invite(
         key_file.drop(at for at, one in known.items() if one.until <= now)
         if name:
             _check_is_new(store, key_file, name)
-        if len(known) > MAX_OPEN:
+        count = sum(1 for _ in _lines(key_file))
+        if count >= MAX_OPEN:
             raise RefusedError(
-                f"there are {len(known)} open invitations",
+                f"there are {count} open invitations",
                 hint="byteback-clients invite --withdraw ends one",
             )
         expiry = time.strftime("%Y%m%d%H%M%S", time.localtime(made.until))
@@ -75,6 +83,41 @@ def withdraw(store: Store, number: str) -> Invitation:
             )
     log.audit("INVITE", invitation=number, withdrawn=True)
     return one
+
+
+def forget(key_file: KeyFile, name: str) -> None:
+    """Leave out the invitations for the client ``name``, which is one, or was one.
+
+    A machine that came another way may have kept its word. Its holder would get the
+    name once it is free again.
+    """
+    named = [(at, one.name) for at, one in _lines(key_file) if one.name]
+    key_file.drop(at for at, one in named if is_same_host(one, name))
+
+
+def forget_ended(store: Store) -> None:
+    """Take away the invitations whose time is over; what fails is for the next run.
+
+    No clock that is set back later can revive them.
+    """
+    now = time.time()
+    with contextlib.suppress(BytebackError):
+        if all(one.until > now for _, one in _lines(authorized_keys.read(store))):
+            return
+        with authorized_keys.editing(store) as key_file:
+            key_file.drop([at for at, one in _lines(key_file) if one.until <= now])
+
+
+def check_clock(store: Store) -> None:
+    """Raise BusyError if by this clock nothing can be said of an invitation's end."""
+    from byteback.server.store import clock
+
+    if clock.fault(store, time.time()) is not None:
+        raise BusyError(
+            "the server's clock has jumped, so that it takes no invitation",
+            hint="its administrator sets the clock right, or says that it is: "
+            "'byteback-prune --prune --confirm-clock'",
+        )
 
 
 def find_line(key_file: KeyFile, token: str, host: str) -> int:

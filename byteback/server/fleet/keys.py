@@ -9,7 +9,7 @@ from byteback.model.fleet import ClientKey
 from byteback.model.hostname import check_host_name, is_same_host
 from byteback.model.public_key import PublicKey
 from byteback.model.size import format_count
-from byteback.server.access import authorized_keys, enrolment
+from byteback.server.access import authorized_keys, enrolment, invitations
 from byteback.server.access.enrolment import EnrolRequest
 from byteback.server.fleet import roster, sessions
 from byteback.server.store import key_change
@@ -68,8 +68,9 @@ def take_away(store: Store, client: str) -> list[str]:
 
 
 def drop_lines(store: Store, client: str) -> None:
-    """Take all of a client's keys out of authorized_keys."""
+    """Take all of a client's keys, and invitations, out of authorized_keys."""
     with authorized_keys.editing(store) as key_file:
+        invitations.forget(key_file, client)
         key_file.drop(
             at
             for at, line in key_file.key_lines().items()

@@ -13,7 +13,7 @@ from byteback.errors import BusyError, BytebackError, ToolError, quote
 from byteback.model.size import format_count
 from byteback.model.snapshot import CURRENT, parse_snapshot_name
 from byteback.server.accounting import ledger_clients
-from byteback.server.fleet import keys, notes, roster, sessions
+from byteback.server.fleet import ends, keys, notes, roster, sessions
 from byteback.server.search import indexing
 from byteback.server.snapshots import seal, sealing
 from byteback.server.store import change, key_change, reserve
@@ -87,6 +87,7 @@ def _go_on(store: Store, client: str, number: int, *, keep_others: bool) -> list
     _take_key_away_at_last(store, client)
     ledger_clients.forget(store, client)
     notes.forget(store, client)
+    ends.forget(client)
     change.clear()
     log.audit("REMOVE", host=client, snapshots=deleted, left=" ".join(left) or None)
     count = format_count(deleted, "snapshot")

@@ -20,10 +20,10 @@ from byteback.errors import (
 from byteback.model.hostname import check_host_name, is_same_host
 from byteback.model.key_line import format_renamed_line
 from byteback.model.size import format_count
-from byteback.server.access import authorized_keys
+from byteback.server.access import authorized_keys, invitations
 from byteback.server.access.authorized_keys import KeyFile
 from byteback.server.accounting import ledger_clients
-from byteback.server.fleet import notes, removal, retiring, roster, sessions
+from byteback.server.fleet import ends, notes, removal, roster, sessions
 from byteback.server.snapshots import sealing
 from byteback.server.store import change, key_change, settings
 from byteback.server.store.change import Change
@@ -60,7 +60,9 @@ def rename(store: Store, old: str, new: str) -> list[str]:
         change.write(found)
         try:
             if place == client:
-                notes.forget(store, new)  # of a client that was removed by hand
+                # Of a client that was removed by hand.
+                notes.forget(store, new)
+                ends.forget(new)
                 _move(store, found)
         except BytebackError:
             if removal.directory_number(store, new) != number:
@@ -147,10 +149,14 @@ def _follow(store: Store, found: Change) -> None:
         for at, line in key_file.key_lines().items():
             if line.host is not None and is_same_host(line.host, old):
                 key_file.lines[at] = format_renamed_line(key_file.lines[at], new)
-    key_change.note(store, old)
+        for name in (old, new):
+            invitations.forget(key_file, name)
+    # Of the new one, too: it may have been freed by hand.
+    for name in (old, new):
+        key_change.note(store, name)
     count = sealing.rename_claims(store, new, old)
     notes.rename(store, old, new)
-    retiring.rename(old, new)
+    ends.rename(old, new)
     ledger_clients.rename(store, old, new)
     change.clear()
     log.audit("RENAME", host=old, new=new, sealed=count)

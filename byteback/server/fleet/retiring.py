@@ -7,24 +7,19 @@ what is deleted by it may be sealed (D29).
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import time
 
 from byteback import log
 from byteback.errors import BytebackError, LockedError, quote
-from byteback.model.hostname import is_host_name
-from byteback.server.fleet import removal, roster, sessions
-from byteback.server.store import presence, retirement
+from byteback.server.fleet import ends, removal, roster, sessions
+from byteback.server.store import retirement
 from byteback.server.store.layout import Store
 from byteback.server.store.retirement import Retired
-from byteback.system import files, privilege
+from byteback.system import privilege
 
 logger = logging.getLogger(__name__)
 
-PATH = presence.PATH.with_name("retired.json")
-MAX_BYTES = 1 << 20
 DAY_S = 86400.0
 LEAST_DAYS = 7  # in which a mistake can be noticed, as with pruning
 
@@ -48,7 +43,7 @@ def retire(
     with store.lock_host(client, wait_s=sessions.ALONE_WAIT_S):
         before = retirement.read(store, client)
         since = now if before is None else before.since
-        _set_end(client, until)
+        ends.write(client, until)
         retirement.write(store, client, Retired(since, until))
     log.audit("RETIRE", host=client, keep_days=keep_days)
     return [f"retired {client}: it is refused, and its backups are kept {told}"]
@@ -61,7 +56,7 @@ def take_back(store: Store, name: str, *, dry_run: bool) -> list[str]:
         return [f"{client} is not retired"]
     if dry_run:
         return [f"would let {client} in again"]
-    _set_end(client, None)
+    ends.forget(client)
     retirement.forget(store, client)
     log.audit("RETIRE", host=client, undone=True)
     return [f"{client} is no longer retired"]
@@ -76,7 +71,7 @@ def remove_due(store: Store) -> None:
     if not privilege.is_root_within_reach():
         return
     now = time.time()
-    for client, until in _ends().items():
+    for client, until in ends.read().items():
         noted = retirement.read(store, client)
         if until > now or noted is None or noted.until is None or noted.until > now:
             continue
@@ -84,19 +79,11 @@ def remove_due(store: Store) -> None:
             if store.is_client(client):
                 for line in removal.remove(store, client, keep_others=True):
                     logger.info("retired: %s", line)
-            _set_end(client, None)
+            ends.forget(client)
         except LockedError:
             continue  # the next run does it
         except (OSError, BytebackError) as error:
             logger.warning("cannot remove %s: %s", quote(client), error)
-
-
-def rename(old: str, new: str) -> None:
-    """Let root's record follow a client's new name. Raises OSError."""
-    until = _ends().get(old)
-    if until is not None:
-        _set_end(new, until)
-        _set_end(old, None)
 
 
 def _tell(until: float | None) -> str:
@@ -104,30 +91,3 @@ def _tell(until: float | None) -> str:
         return "by the rules for all, the newest until it is removed"
     day = time.strftime("%Y-%m-%d", time.localtime(until))
     return f"by the rules for all until {day}, and removed then"
-
-
-def _ends() -> dict[str, float]:
-    """Until when the newest backup of each retired client stays, as root recorded."""
-    found: object = {}
-    with contextlib.suppress(OSError, ValueError), privilege.raised():
-        found = json.loads(PATH.read_bytes()[:MAX_BYTES])
-    if not isinstance(found, dict):
-        return {}
-    return {
-        client: float(until)
-        for client, until in found.items()
-        if is_host_name(client) and isinstance(until, int | float)
-    }
-
-
-def _set_end(client: str, until: float | None) -> None:
-    """Record an end, or none. Raises OSError."""
-    with privilege.raised():
-        known = _ends()
-        ends = {name: end for name, end in known.items() if name != client}
-        if until is not None:
-            ends[client] = until
-        if ends != known:
-            PATH.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            text = json.dumps(ends, indent=1)
-            files.write_atomically(PATH, text.encode("ascii"), mode=0o600)

@@ -29,6 +29,7 @@ from byteback.model.free_space import (
 )
 from byteback.model.growth import Verdict
 from byteback.model.status import PruneFault
+from byteback.server.access import invitations
 from byteback.server.accounting import (
     baseline,
     file_count,
@@ -153,6 +154,7 @@ class Pruner:
                 repair.repair(self.store)
                 if self._jump_s is None:
                     retiring.remove_due(self.store)
+                    invitations.forget_ended(self.store)
                 file_count.count_new(self.store)
                 is_due = self._is_due(limits)
                 may_delete = is_due and self._jump_s is None
