@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import re
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +25,9 @@ RULES = (
 )
 SIZES = (0, 3, 500, 70_000)
 MAPPINGS = 5
+MOUNTS = 2
+_OCTAL = re.compile(r"\\([0-7]{3})")  # in mountinfo
+VFS_CAP_REVISION_2 = 0x02000000  # linux/capability.h
 
 
 class History:
@@ -64,11 +69,19 @@ class History:
             self.bring_back: 1,
             self.copy_tree: 1,
             self.swap: 1,
+            self.set_capability: 1,
+            self.toggle_flag: 1,
+            self.mount_over: 1,
+            self.bind_mount: 1,
+            self.bind_file: 1,
+            self.unmount: 2,
         }
         return [action for action, weight in weights.items() for _ in range(weight)]
 
     def close(self) -> None:
-        """Close what is mapped."""
+        """Close what is mapped, and unmount what is mounted."""
+        while self._mounts():
+            self.unmount()
         for mapping, file in self._mapped:
             mapping.close()
             file.close()
@@ -223,7 +236,12 @@ class History:
 
     def write_mapped(self) -> None:
         """Contents by a mapping that stays, and is written to again later."""
-        path = self.dice.choice([p for p in self._files() if p.stat().st_size])
+        # tmpfs tells of no such change, and so rsync sees none either.
+        device = self.top.stat().st_dev
+        found = [(path, path.stat()) for path in self._files()]
+        path = self.dice.choice(
+            [p for p, status in found if status.st_size and status.st_dev == device]
+        )
         if len(self._mapped) < MAPPINGS:
             new = path.open("r+b")
             self._mapped.append((mmap.mmap(new.fileno(), 0), new))
@@ -256,3 +274,53 @@ class History:
         one.rename(between)
         other.rename(one)
         between.rename(other)
+
+    def set_capability(self) -> None:
+        """A right of root's for a program, as setcap(8) gives it."""
+        rights = struct.pack("<5I", VFS_CAP_REVISION_2, 1 << 10, 0, 0, 0)
+        os.setxattr(self._file(), "security.capability", rights)
+
+    def toggle_flag(self) -> None:
+        """One of chattr(1)'s flags, which sets a ctime and nothing that is sent."""
+        path = self._any()
+        if not path.is_symlink() and (path.is_file() or path.is_dir()):
+            for sign in "+-":
+                run_program(["chattr", f"{sign}{self.dice.choice('Adi')}", path])
+            run_program(["chattr", "-i", path])
+
+    def mount_over(self) -> None:
+        """Another file system over a directory, with something in it."""
+        place = self._subdirectory()
+        self._mount(["mount", "-t", "tmpfs", "-o", "size=1m", "history"], place)
+        (place / "on top").write_bytes(self._bytes())
+
+    def bind_mount(self) -> None:
+        """A directory over another one, with ctimes of long ago."""
+        source, place = self.dice.choice(self._directories()), self._subdirectory()
+        # Over one that is above it, it would be in itself.
+        if not source.is_relative_to(place):
+            self._mount(["mount", "--bind", source], place)
+
+    def bind_file(self) -> None:
+        """A file over another one."""
+        source, place = self._file(), self._file()
+        if source != place:
+            self._mount(["mount", "--bind", source], place)
+
+    def unmount(self) -> None:
+        """What was mounted last goes, also in the middle of being used."""
+        run_program(["umount", "--lazy", self._mounts()[-1]])
+
+    def _mount(self, words: list[str | Path], place: Path) -> None:
+        if len(self._mounts()) < MOUNTS:
+            run_program([*words, place], check=False)
+
+    def _mounts(self) -> list[str]:
+        """Where anything is mounted below the disc; it moves with its directory."""
+        found = []
+        table = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
+        for line in table.split("\n")[:-1]:
+            point = _OCTAL.sub(lambda code: chr(int(code[1], 8)), line.split()[4])
+            if any(point.startswith(f"{one}/") for one in (self.top, self.aside)):
+                found.append(point)
+        return found
