@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import statistics
 import subprocess
 import tempfile
 import threading
@@ -22,6 +23,8 @@ SAMPLE_S = 0.1
 SAMPLE_SHARE = 20  # reading memory takes at most this part of the time
 NOT_OWN = {"rsync", "ssh", "sshd"}  # which plain rsync over ssh has as well
 PREFIX = "byteback-benchmark-"
+BASE, OWN = "rsync", "byteback"  # contestants
+SECTOR = 512  # bytes, in the kernel's statistics of discs
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Sample:
     seconds: float
     wire: int  # bytes on the loopback interface, both directions
     disc: int  # bytes that the store grew by
+    read: int  # bytes that were read from the store's disc
     connections: int  # that were accepted
     cpu: tuple[float, float]  # seconds, of the client's and of the server's side
     memory: tuple[Memory, Memory]
@@ -100,7 +104,7 @@ class Sides:
 
     def measured(self, action: Callable[[], object]) -> Sample:
         """Run ``action`` and count; the store is synced before and after."""
-        disc = used_bytes(self.store)
+        disc, read = used_bytes(self.store), read_bytes(self.store)
         wire, connections = wire_bytes(), accepted_connections()
         cpu, machine = self._cpu(), machine_cpu()
         with Sampler((self.client, self.server)) as sampler:
@@ -113,6 +117,7 @@ class Sides:
             seconds,
             wire_bytes() - wire,
             used_bytes(self.store) - disc,
+            read_bytes(self.store) - read,
             accepted_connections() - connections,
             taken if self.are_apart else (machine_cpu() - machine, 0.0),
             sampler.memory,
@@ -199,6 +204,20 @@ def used_bytes(store: Path) -> int:
     return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
+def read_bytes(store: Path) -> int:
+    """Bytes that were ever read from the disc that the store is on.
+
+    A file system of one disc, whose number stat(2) does not tell of a btrfs.
+    """
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        if words[4] == str(store):
+            device = Path(words[words.index("-") + 2]).resolve().name
+            statistic = Path("/sys/class/block", device, "stat").read_text()
+            return int(statistic.split()[2]) * SECTOR
+    return 0
+
+
 def wire_bytes() -> int:
     """Bytes that the loopback interface of this network namespace has sent."""
     for line in Path("/proc/net/dev").read_text().splitlines():
@@ -220,3 +239,67 @@ def machine_cpu() -> float:
     fields = Path("/proc/stat").read_text().splitlines()[0].split()
     busy = sum(int(fields[index]) for index in (1, 2, 3, 6, 7))
     return busy / os.sysconf("SC_CLK_TCK")
+
+
+HEAD = (
+    f"{'step':14} {'who':10} {'wall s':>8} {'ratio':>6} {'cpu client, server':>18}"
+    f" {'wire MB':>9} {'disc MB':>9} {'memory MB':>12} {'read MB':>8}"
+    f" {'connections':>11}"
+)
+
+
+@dataclass
+class Table:
+    """All samples, by step and contestant."""
+
+    samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
+
+    def add(self, step: str, who: str, sample: Sample) -> None:
+        """Note one sample."""
+        self.samples.setdefault((step, who), []).append(sample)
+
+    def lines(self) -> list[str]:
+        """One line a step and contestant, medians, the ratio to plain rsync."""
+        found = []
+        for (step, who), samples in self.samples.items():
+            base = self.samples.get((step, BASE), samples)
+            seconds = _median(samples, lambda s: s.seconds)
+            found.append(
+                f"{step:14} {who:10} {seconds:8.2f}"
+                f" {seconds / _median(base, lambda s: s.seconds):6.2f}"
+                f" {_pair(samples, lambda s, side: s.cpu[side], 2):>18}"
+                f" {_median(samples, lambda s: s.wire) / 1e6:9.2f}"
+                f" {_median(samples, lambda s: s.disc) / 1e6:9.2f}"
+                f" {_pair(samples, lambda s, side: s.memory[side].all / 1e6, 0):>12}"
+                f" {_median(samples, lambda s: s.read) / 1e6:8.2f}"
+                f" {_median(samples, lambda s: s.connections):11.0f}"
+            )
+        return [*found, *self._own_memory()]
+
+    def _own_memory(self) -> list[str]:
+        """The memory of byteback's own processes while rsync runs."""
+        found = []
+        for (step, who), samples in self.samples.items():
+            if who == OWN:
+                peaks = [s.memory for s in samples]
+                client = max(memory[0].own for memory in peaks) / 1e6
+                server = max(memory[1].own for memory in peaks) / 1e6
+                if client and server:  # else too short to be seen
+                    found.append(
+                        f"{step}: beyond rsync and ssh byteback took {client:.1f} MB"
+                        f" at the client, {server:.1f} MB at the server"
+                    )
+        return found
+
+
+def _median(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
+    return statistics.median(value(sample) for sample in samples)
+
+
+def _pair(
+    samples: Sequence[Sample], value: Callable[[Sample, int], float], digits: int
+) -> str:
+    client, server = (
+        statistics.median(value(sample, side) for sample in samples) for side in (0, 1)
+    )
+    return f"{client:.{digits}f} {server:{8 if digits else 5}.{digits}f}"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import contestants, data, finding, scene
-from tests.benchmarks.contestants import Byteback, Contestant, Rsync
-from tests.benchmarks.cost import Sample
+from tests.benchmarks import contestants, data, finding, names, scene
+from tests.benchmarks.contestants import Contestant
+from tests.benchmarks.cost import HEAD, Sample, Table
 
 TARGET = scene.BENCH / "restored"
 STORE_SHARE = 0.9  # of the store that may be filled
@@ -23,66 +21,6 @@ TREES = {
     "A": (data.make_small, data.change_small, data.SMALL_FILES * data.SMALL_MEAN),
     "B": (data.make_large, data.change_large, sum(data.LARGE_SIZES)),
 }
-HEAD = (
-    f"{'step':14} {'who':10} {'wall s':>8} {'ratio':>6} {'cpu client, server':>18}"
-    f" {'wire MB':>9} {'disc MB':>9} {'memory MB':>12} {'connections':>11}"
-)
-
-
-@dataclass
-class Table:
-    """All samples, by step and contestant."""
-
-    samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
-
-    def add(self, step: str, who: str, sample: Sample) -> None:
-        """Note one sample."""
-        self.samples.setdefault((step, who), []).append(sample)
-
-    def lines(self) -> list[str]:
-        """One line a step and contestant, medians, the ratio to plain rsync."""
-        found = []
-        for (step, who), samples in self.samples.items():
-            base = self.samples[step, Rsync.name]
-            seconds = _median(samples, lambda s: s.seconds)
-            found.append(
-                f"{step:14} {who:10} {seconds:8.2f}"
-                f" {seconds / _median(base, lambda s: s.seconds):6.2f}"
-                f" {_pair(samples, lambda s, side: s.cpu[side], 2):>18}"
-                f" {_median(samples, lambda s: s.wire) / 1e6:9.2f}"
-                f" {_median(samples, lambda s: s.disc) / 1e6:9.2f}"
-                f" {_pair(samples, lambda s, side: s.memory[side].all / 1e6, 0):>12}"
-                f" {_median(samples, lambda s: s.connections):11.0f}"
-            )
-        return [*found, *self._own_memory()]
-
-    def _own_memory(self) -> list[str]:
-        """The memory of byteback's own processes while rsync runs."""
-        found = []
-        for (step, who), samples in self.samples.items():
-            if who == Byteback.name:
-                peaks = [s.memory for s in samples]
-                client = max(memory[0].own for memory in peaks) / 1e6
-                server = max(memory[1].own for memory in peaks) / 1e6
-                if client and server:  # else too short to be seen
-                    found.append(
-                        f"{step}: beyond rsync and ssh byteback took {client:.1f} MB"
-                        f" at the client, {server:.1f} MB at the server"
-                    )
-        return found
-
-
-def _median(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
-    return statistics.median(value(sample) for sample in samples)
-
-
-def _pair(
-    samples: Sequence[Sample], value: Callable[[Sample, int], float], digits: int
-) -> str:
-    client, server = (
-        statistics.median(value(sample, side) for sample in samples) for side in (0, 1)
-    )
-    return f"{client:.{digits}f} {server:{8 if digits else 5}.{digits}f}"
 
 
 def steps_of(
@@ -163,18 +101,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/benchmarks/run", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, metavar="PART")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["a", "b", "find"])
+    parser.add_argument("--only", choices=["a", "b", "find", "names"])
     parser.add_argument(
         "--contestants",
         metavar="NAME,...",
         help=", ".join(kind.name for kind in contestants.ALL),
     )
+    parser.add_argument(
+        "--names",
+        type=lambda text: [int(word) for word in text.split(",")],
+        default=[60_000, 600_000],
+        metavar="COUNT,...",
+        help="files of the trees for --only names (default: 60000,600000)",
+    )
+    parser.add_argument(
+        "--threshold",
+        action="store_true",
+        help="with --only names: find where a full comparison is no slower",
+    )
     options = parser.parse_args()
-    names = options.contestants.split(",") if options.contestants else None
-    unknown = set(names or ()) - {kind.name for kind in contestants.ALL}
+    chosen = options.contestants.split(",") if options.contestants else None
+    unknown = set(chosen or ()) - {kind.name for kind in contestants.ALL}
     if unknown:
         parser.error(f"no such contestant: {', '.join(sorted(unknown))}")
-    kinds, lines = contestants.chosen(names)
+    kinds, lines = contestants.chosen(chosen)
     trees = [name for name in TREES if options.only in (None, name.lower())]
     for name in trees:
         check_room(name, kinds, options)
@@ -198,6 +148,8 @@ def measure(
         lines.append("no control groups: cpu is the whole machine's, memory is missing")
     if trees:
         lines += [HEAD, "-" * len(HEAD)]
+    if options.only == "names":
+        lines += [HEAD, "-" * len(HEAD), *names.tables(there, kinds, options)]
     for name in trees:
         lines += steps_of(there, name, kinds, options).lines()
     return [*lines, *found, *scene.ping_lines(there)]

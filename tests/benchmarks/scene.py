@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import time
@@ -58,7 +59,10 @@ class Scene:
         self.run(["bash", "-o", "pipefail", "-c", script])
 
     def forget_snapshot_interval(self) -> None:
-        """Make the last snapshot old, so that the next backup is due one too."""
+        """Make the last snapshot old, so that the next backup is due one too.
+
+        In the ledger as well, where pruning looks for what it has not counted yet.
+        """
         for host in self.store.glob("*/current"):
             for number, path in enumerate(sorted(host.parent.glob("20*T*"))):
                 old = path.with_name(
@@ -66,6 +70,13 @@ class Scene:
                 )
                 if path != old and not old.exists():
                     path.rename(old)
+                    self._rename_in_ledger(path.name, old.name)
+
+    def _rename_in_ledger(self, name: str, new: str) -> None:
+        place = self.store / ".byteback" / "ledger.sqlite"
+        with contextlib.closing(sqlite3.connect(place)) as ledger, ledger:
+            words = "UPDATE snapshot SET name = ? WHERE name = ?"
+            ledger.execute(words, (new, name))
 
 
 @contextlib.contextmanager
