@@ -73,10 +73,10 @@ def list_clients(clients: tuple[str, ...], *, as_json: bool, verbose: bool) -> N
     """List all clients, or some: their keys, and what the store has of them."""
     from byteback.model import fleet
     from byteback.server.fleet import roster
-    from byteback.server.prune import run
+    from byteback.server.store import opening
 
     log.set_up(PROGRAM, verbose=verbose)
-    with run.opened_store() as store:
+    with opening.opened_store() as store:
         found = roster.collect(store, clients)
     if as_json:
         click.echo(fleet.format_json(found))
@@ -114,26 +114,26 @@ def key(
 def _show_keys(client: str) -> list[str]:
     from byteback.model import fleet
     from byteback.server.fleet import keys
-    from byteback.server.prune import run
+    from byteback.server.store import opening
 
-    with run.opened_store() as store:
+    with opening.opened_store() as store:
         return fleet.format_keys(keys.show(store, client))
 
 
 def _replace_key(client: str, new: PublicKey, *, dry_run: bool) -> list[str]:
     from byteback.server.fleet import keys
-    from byteback.server.prune import run
+    from byteback.server.store import opening
 
     program = host.program_path(RECEIVE)
-    with run.opened_store(writes=not dry_run) as store:
+    with opening.opened_store(writes=not dry_run) as store:
         return keys.replace(store, client, new, program, dry_run=dry_run)
 
 
 def _revoke_key(client: str, *, dry_run: bool) -> list[str]:
     from byteback.server.fleet import keys
-    from byteback.server.prune import run
+    from byteback.server.store import opening
 
-    with run.opened_store(writes=not dry_run) as store:
+    with opening.opened_store(writes=not dry_run) as store:
         return keys.revoke(store, client, dry_run=dry_run)
 
 
@@ -198,18 +198,18 @@ def invite(
 
 def _show_invitations() -> None:
     from byteback.server.access import invitations
-    from byteback.server.prune import run
+    from byteback.server.store import opening
 
-    with run.opened_store() as store:
+    with opening.opened_store() as store:
         found = invitations.open_invitations(store)
     _echo([fleet_text.describe_invitation(one, LocalZone()) for one in found])
 
 
 def _withdraw(number: str, *, dry_run: bool) -> None:
     from byteback.server.access import invitations
-    from byteback.server.prune import run
+    from byteback.server.store import opening
 
-    with run.opened_store(writes=not dry_run) as store:
+    with opening.opened_store(writes=not dry_run) as store:
         if not dry_run:
             invitations.withdraw(store, number)
     _echo([f"{'would withdraw' if dry_run else 'withdrew'} the invitation {number}"])
@@ -217,11 +217,11 @@ def _withdraw(number: str, *, dry_run: bool) -> None:
 
 def _invite(client: str, valid_s: int, path: Path | None, *, dry_run: bool) -> None:
     from byteback.server.access import invitations
-    from byteback.server.prune import run
+    from byteback.server.store import opening
 
     key = invitations.read_host_key(path)
     program = host.program_path(ENROL)
-    with run.opened_store(writes=not dry_run) as store:
+    with opening.opened_store(writes=not dry_run) as store:
         if dry_run:
             _echo([f"would invite {client or 'any new client'}"])
             return
@@ -320,11 +320,11 @@ def _confirm_removal(name: str, steps: list[str]) -> None:
 def _changing(*, dry_run: bool) -> Iterator[Store]:
     """The store for a change that only root makes, with its lock, but in a dry run."""
     from byteback.server.fleet import finish
-    from byteback.server.prune import run
+    from byteback.server.store import opening
     from byteback.system import privilege
 
     privilege.require_root("only root can retire, rename and remove clients")
-    with run.opened_store(writes=not dry_run) as store:
+    with opening.opened_store(writes=not dry_run) as store:
         if dry_run:
             yield store
             return

@@ -107,33 +107,35 @@ def command(
 
 def _list(order: str) -> list[str]:
     from byteback.server.prune import run as prune
+    from byteback.server.store import opening
 
-    with prune.opened_store() as store:
+    with opening.opened_store() as store:
         return prune.Pruner(store, order).listing()
 
 
 def _draw() -> list[str]:
     from byteback.server.prune import report
     from byteback.server.prune import run as prune
+    from byteback.server.store import opening
 
     width = shutil.get_terminal_size((88, 24)).columns
-    with prune.opened_store() as store:
+    with opening.opened_store() as store:
         return report.draw(store, prune.utc_now(), width)
 
 
 def _approve(host: str) -> list[str]:
     from byteback.server.accounting import growth
-    from byteback.server.prune import run as prune
+    from byteback.server.store import opening
 
-    with prune.opened_store(writes=True) as store:
+    with opening.opened_store(writes=True) as store:
         return growth.approve(store, host)
 
 
 def _discard(host: str) -> list[str]:
     from byteback.server.prune import discard
-    from byteback.server.prune import run as prune
+    from byteback.server.store import opening
 
-    with prune.opened_store(writes=True) as store:
+    with opening.opened_store(writes=True) as store:
         return discard.discard(store, host)
 
 
@@ -146,9 +148,9 @@ def _prune(
 ) -> None:
     from byteback.server.accounting import ledger
     from byteback.server.prune import run as prune
-    from byteback.server.store import clock, settings
+    from byteback.server.store import clock, opening, settings
 
-    with prune.opened_store(writes=True, may_mount=True) as store:
+    with opening.opened_store(writes=True, may_mount=True) as store:
         # Before anything is written, which would be dated by the same clock.
         now = prune.utc_now().timestamp()
         times = ledger.last_times(store)

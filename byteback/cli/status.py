@@ -86,34 +86,34 @@ def command(
 
 
 def _collect(hosts: tuple[str, ...], history: int | None = None) -> Report:
-    from byteback.server.prune import run
     from byteback.server.status import collect
+    from byteback.server.store import opening
 
-    with run.opened_store() as store:
+    with opening.opened_store() as store:
         return collect.collect(store, time.time(), names=hosts, history=history)
 
 
 def _write_page(directory: Path) -> None:
-    from byteback.server.prune import run
     from byteback.server.status import publish
+    from byteback.server.store import opening
 
-    with run.opened_store() as store:
+    with opening.opened_store() as store:
         files = publish.render_page(store, time.time())
     publish.write_page(directory, files)
 
 
 def _look_after(*, scrub: bool) -> None:
     """Do the work of the two timers."""
-    from byteback.server.prune import run
     from byteback.server.status import notify
     from byteback.server.status import scrub as scrubbing
+    from byteback.server.store import opening
 
     if os.geteuid() != 0:
         raise NotRootError("only root can do that")
     if scrub:
         scrubbing.scrub(layout.find_store())
     else:
-        notify.notify(run.opened_store)
+        notify.notify(opening.opened_store)
 
 
 def _format(

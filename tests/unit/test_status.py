@@ -23,7 +23,7 @@ from byteback.model.status import (
     Snapshots,
     StoreState,
 )
-from byteback.server.accounting import ledger, ledger_file, sizes
+from byteback.server.accounting import ledger, ledger_file, own_word, sizes
 from byteback.server.status import collect
 from byteback.server.store.layout import Store
 
@@ -127,7 +127,7 @@ def test_what_a_record_missed_is_an_alarm_until_a_comparison_finds_nothing(
     def is_alarm(missed: int | None) -> bool:
         ledger.begin_transfer(store, "web", "::1", "push", is_full=True)
         if missed is not None:
-            ledger.note_missed(store, "web", missed)
+            own_word.note_missed(store, "web", missed)
         found = collect.collect(store, time.time()).alarms_of("web")
         return "record" in {alarm.kind for alarm in found}
 
@@ -144,7 +144,7 @@ def test_a_clients_clock_that_is_wrong_is_an_alarm_until_it_is_right(
     def is_alarm(*ahead_s: int) -> bool:
         ledger.begin_transfer(store, "web", "::1", "push")
         for seconds in ahead_s:
-            ledger.note_clock(store, "web", seconds)
+            own_word.note_clock(store, "web", seconds)
         found = collect.collect(store, time.time()).alarms_of("web")
         return "clock" in {alarm.kind for alarm in found}
 
@@ -299,7 +299,8 @@ def test_an_old_ledger_on_a_full_disc_is_read(
     with ledger_file.opened(store) as opened:
         opened.execute("ALTER TABLE snapshot DROP COLUMN size")
         opened.execute("ALTER TABLE transfer DROP COLUMN is_full")
-        opened.execute("DROP INDEX transfer_missed")
+        for index in ("transfer_taken", "transfer_missed", "snapshot_size"):
+            opened.execute(f"DROP INDEX {index}")
         opened.execute("DROP INDEX transfer_clock")
         opened.execute("ALTER TABLE transfer DROP COLUMN missed")
         opened.execute("ALTER TABLE transfer DROP COLUMN clock_ahead")

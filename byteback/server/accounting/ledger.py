@@ -24,24 +24,21 @@ RECENT_DAYS = 60  # more than growth judges: a push may have taken days
 LOOK_BACK_DAYS = 200  # how much of it growth is judged by
 COUNTED_DAYS = 30  # how far back snapshots are still worth counting
 KEPT_DAYS = 800  # more than two years, so that a year can be compared with the last
-CLOCK_NOISE_S = 60  # between two clocks that are right
 READING_S = 3600.0  # between two readings of free space
 _DAY_S = 86400
 
-CLOCK_AHEAD = """
-SELECT clock_ahead FROM transfer
-WHERE host = ? AND clock_ahead IS NOT NULL ORDER BY started DESC LIMIT 1
-"""
+# In a query for all hosts or one; SQLite uses no index for it.
+_ANY_OR_ONE, _ONE = "host = COALESCE(:host, host)", "host = :host"
 _PUSHES = """
 SELECT host, started, data_taken, metadata_taken, NULLIF(names, -1), stopped,
     COALESCE(ended, 9e999)
 FROM transfer
-WHERE kind = 'push' AND (:host IS NULL OR host = :host)
+WHERE kind = 'push' AND host = COALESCE(:host, host)
     AND started BETWEEN :since AND :until
 """
 _SNAPSHOTS = """
 SELECT host, made FROM snapshot
-WHERE (:host IS NULL OR host = :host) AND made BETWEEN :since AND :until
+WHERE host = COALESCE(:host, host) AND made BETWEEN :since AND :until
 """
 # Each snapshot with the push that it shows, the newest snapshot first.
 _UNCOUNTED = """
@@ -78,13 +75,13 @@ HAVING SUM(CASE WHEN started > COALESCE(ended.made, 0) THEN data_taken END) > :d
 """
 _APPROVALS = """
 SELECT host, time FROM approval
-WHERE (:host IS NULL OR host = :host) AND time BETWEEN :since AND :until
+WHERE host = COALESCE(:host, host) AND time BETWEEN :since AND :until
 """
 
 
 _BASELINES = """
 SELECT host, data_taken, metadata_taken FROM baseline
-WHERE (:host IS NULL OR host = :host) AND data_taken IS NOT NULL
+WHERE host = COALESCE(:host, host) AND data_taken IS NOT NULL
 """
 
 
@@ -120,7 +117,9 @@ def begin_transfer(
             "DELETE FROM transfer WHERE started < ?",
             (time.time() - KEPT_DAYS * _DAY_S,),
         )
-        with contextlib.suppress(sqlite3.OperationalError):  # as in note_missed
+        with contextlib.suppress(
+            sqlite3.OperationalError
+        ):  # as in own_word.note_missed
             ledger.execute(
                 "UPDATE transfer SET is_full = ? WHERE id = ?",
                 (is_full, cursor.lastrowid),
@@ -131,35 +130,6 @@ def begin_transfer(
             trim(ledger, host, rows=KEPT_ROWS, recent=KEPT_RECENT)
         return cursor.lastrowid
     return None
-
-
-def note_missed(store: Store, host: str, count: int) -> None:
-    """Record with a host's last push what its comparison found; see ledger_file.
-
-    A ledger of an older version, on a disc without room for new columns, is left alone.
-    """
-    with opened(store) as ledger:
-        ledger.execute(
-            "UPDATE transfer SET missed = ? WHERE id = (SELECT MAX(id) FROM transfer"
-            " WHERE host = ? AND kind = 'push')",
-            (count, host),
-        )
-
-
-def note_clock(store: Store, host: str, ahead_s: int) -> None:
-    """Record by how much a client's clock is ahead of this one, with its last push.
-
-    A clock that is right, and was right the last time, costs no transaction.
-    """
-    with opened(store, short_timeout=True) as ledger:
-        row = ledger.execute(CLOCK_AHEAD, (host,)).fetchone()
-        if max(abs(ahead_s), abs(row[0]) if row else 0) <= CLOCK_NOISE_S:
-            return
-        ledger.execute(
-            "UPDATE transfer SET clock_ahead = ? WHERE id = (SELECT MAX(id)"
-            " FROM transfer WHERE host = ? AND kind = 'push')",
-            (ahead_s, host),
-        )
 
 
 def end_transfer(store: Store, number: int | None, end: TransferEnd) -> None:
@@ -340,18 +310,22 @@ def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]
     # Nothing of the future either: a clock that was wrong must not mix up the order.
     now = time.time()
     values = {"host": host, "since": now - LOOK_BACK_DAYS * _DAY_S, "until": now + 1}
+    queries = [_PUSHES, _SNAPSHOTS, _APPROVALS, _BASELINES]
+    if host is not None:
+        queries = [query.replace(_ANY_OR_ONE, _ONE) for query in queries]
+    pushes, snapshots, approvals, baselines = queries
     with opened(store) as ledger:
         for name, started, data, metadata, names, stopped, ended in ledger.execute(
-            _PUSHES, values
+            pushes, values
         ):
             taken = Taken(data or 0, metadata or 0)
             push = Push(started, taken, names, bool(stopped), ended)
             found.setdefault(name, HostRecord()).pushes.append(push)
-        for name, made in ledger.execute(_SNAPSHOTS, values):
+        for name, made in ledger.execute(snapshots, values):
             found.setdefault(name, HostRecord()).snapshots.append(made)
-        for name, moment in ledger.execute(_APPROVALS, values):
+        for name, moment in ledger.execute(approvals, values):
             found.setdefault(name, HostRecord()).approvals.append(moment)
-        for name, data, metadata in ledger.execute(_BASELINES, {"host": host}):
+        for name, data, metadata in ledger.execute(baselines, {"host": host}):
             # By itself it says nothing of a host: there is no backup to be judged.
             if name in found:
                 found[name].baseline = Taken(data, metadata)
@@ -390,7 +364,9 @@ def add_snapshot(
             " VALUES (?, ?, ?, ?, ?)",
             (host, name, time.time(), incomplete, files),
         )
-        with contextlib.suppress(sqlite3.OperationalError):  # as in note_missed
+        with contextlib.suppress(
+            sqlite3.OperationalError
+        ):  # as in own_word.note_missed
             ledger.execute(
                 "UPDATE snapshot SET size = ?, sources = ? WHERE id = ?",
                 (size, sources, cursor.lastrowid),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,8 +85,13 @@ ADDED_COLUMNS = (
     ("transfer", "clock_ahead", "INTEGER"),
     ("snapshot", "sources", "TEXT"),  # as wire/coverage.py writes them
 )
-# Few transfers tell these: without an index, all of them are read for each client.
+# A row costs a look at a page of its own, for those of one client lie far apart. What
+# is asked of all clients' rows, or is told by few of them, is read off an index alone.
 ADDED_INDEXES = (
+    """CREATE INDEX IF NOT EXISTS transfer_taken ON transfer
+    (host, started, data_taken, metadata_taken, stopped, names) WHERE kind = 'push'""",
+    """CREATE INDEX IF NOT EXISTS snapshot_size ON snapshot (host, made, size)
+    WHERE size IS NOT NULL""",
     """CREATE INDEX IF NOT EXISTS transfer_missed ON transfer (host, started)
     WHERE missed IS NOT NULL""",
     """CREATE INDEX IF NOT EXISTS transfer_clock ON transfer (host, started)
@@ -97,20 +104,38 @@ def path(store: Store) -> Path:
     return store.state / "ledger.sqlite"
 
 
+class _Patience:
+    left_s = math.inf
+
+
+_patience = _Patience()
+
+
+@contextlib.contextmanager
+def limited_patience(wait_s: float = SHORT_WAIT_S) -> Iterator[None]:
+    """All that is done inside waits so long in vain for the ledger, taken together."""
+    before, _patience.left_s = _patience.left_s, wait_s
+    try:
+        yield
+    finally:
+        _patience.left_s = before
+
+
 @contextlib.contextmanager
 def opened(
     store: Store, *, short_timeout: bool = False
 ) -> Iterator[sqlite3.Connection]:
     """The ledger for one transaction. Whatever goes wrong is logged and swallowed.
 
-    What is ``hurried`` can be done without: it gives up soon if others have the ledger.
-    One that cannot be opened is a closed one here: its first statement ends the block.
+    With ``short_timeout`` it gives up soon if others have the ledger. A ledger that
+    cannot be opened is a closed one here: its first statement ends the block.
     """
-    place = path(store)
+    place, began = path(store), time.monotonic()
+    wait_s = min(SHORT_WAIT_S if short_timeout else LOCK_WAIT_S, _patience.left_s)
     try:
-        ledger = _connect(place, SHORT_WAIT_S if short_timeout else LOCK_WAIT_S)
+        ledger = _connect(place, wait_s)
     except (sqlite3.Error, OSError) as error:
-        _give_up(place, error)
+        _give_up(place, error, began)
         with contextlib.suppress(sqlite3.ProgrammingError):
             yield _closed()
         return
@@ -118,7 +143,7 @@ def opened(
         with contextlib.closing(ledger), ledger:
             yield ledger
     except (sqlite3.Error, OSError) as error:
-        _give_up(place, error)
+        _give_up(place, error, began)
 
 
 def _connect(place: Path, wait_s: float) -> sqlite3.Connection:
@@ -167,7 +192,8 @@ def _closed() -> sqlite3.Connection:
     return ledger
 
 
-def _give_up(place: Path, error: Exception) -> None:
+def _give_up(place: Path, error: Exception, began: float) -> None:
+    _patience.left_s = max(0.0, _patience.left_s - (time.monotonic() - began))
     # Locked, full, read-only: those may pass. Any other DatabaseError is damage.
     if isinstance(error, sqlite3.OperationalError | OSError):
         _complain("the ledger could not be used", error)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import bisect
 import sqlite3
 import time
+from typing import Any
 
 from byteback.model.status import Backup, FreeReading, Result
-from byteback.server.accounting.ledger import CLOCK_AHEAD
 from byteback.server.accounting.ledger_file import opened, path
 from byteback.server.store.layout import Store
 
 # started, ended, result, received, written, taken, is_full
 _Row = tuple[float, float | None, str | None, int, int, int, int | None]
+_ENDS = {"whole": Result.WHOLE, "partial": Result.PARTIAL}
 RECENT = 15  # transfers of each client: ten intervals, and some that failed
 
 _TRANSFERS = """
@@ -26,16 +27,21 @@ FROM transfer WHERE host = ? AND kind = 'push' AND started <= ?
 ORDER BY started DESC LIMIT ?
 """
 _SNAPSHOTS = """
-SELECT made, name, incomplete, files, size FROM snapshot
+SELECT made, name, incomplete, files FROM snapshot
 WHERE host = ? AND made >= ? ORDER BY made
 """
+# The other columns are of the row with the greatest time (SQLite, "bare columns").
 _MISSED = """
-SELECT missed FROM transfer
-WHERE host = ? AND missed IS NOT NULL ORDER BY started DESC LIMIT 1
+SELECT host, missed, MAX(started) FROM transfer
+WHERE missed IS NOT NULL GROUP BY host
 """
+_CLOCKS = """
+SELECT host, clock_ahead, MAX(started) FROM transfer
+WHERE clock_ahead IS NOT NULL GROUP BY host
+"""
+_FIRST = "SELECT started FROM transfer ORDER BY id LIMIT 1"
 # Of older versions, on a disc that was too full for new columns.
 _OLD_TRANSFERS = _TRANSFERS.replace("is_full", "NULL")
-_OLD_SNAPSHOTS = _SNAPSHOTS.replace("files, size", "files, NULL")
 
 
 def recent_backups(
@@ -68,35 +74,29 @@ def free_readings(store: Store, since: float) -> list[FreeReading]:
 
 def first_transfer(store: Store) -> float | None:
     """When the first transfer began that the ledger knows."""
-    if path(store).exists():
-        with opened(store, short_timeout=True) as ledger:
-            (started,) = ledger.execute("SELECT MIN(started) FROM transfer").fetchone()
-            return None if started is None else float(started)
-    return None
+    rows = _all_rows(store, _FIRST)
+    return float(rows[0][0]) if rows else None
 
 
-def failed_records(store: Store, clients: list[str]) -> frozenset[str]:
-    """Those clients whose record has missed changes, by their last comparison."""
-    found: set[str] = set()
-    if path(store).exists():
-        with opened(store, short_timeout=True) as ledger:
-            for client in clients:
-                row = ledger.execute(_MISSED, (client,)).fetchone()
-                if row is not None and row[0]:
-                    found.add(client)
-    return frozenset(found)
+def failed_records(store: Store) -> frozenset[str]:
+    """The clients whose record has missed changes, by their last comparison."""
+    return frozenset(
+        str(host) for host, missed, _ in _all_rows(store, _MISSED) if missed
+    )
 
 
-def clocks_ahead(store: Store, clients: list[str]) -> dict[str, float]:
+def clocks_ahead(store: Store) -> dict[str, float]:
     """Seconds by which clients' clocks were ahead when they last told a difference."""
-    found: dict[str, float] = {}
+    rows = _all_rows(store, _CLOCKS)
+    return {str(host): float(ahead_s) for host, ahead_s, _ in rows}
+
+
+def _all_rows(store: Store, query: str) -> list[tuple[Any, ...]]:
+    """All rows of a query; none where the ledger does not tell."""
     if path(store).exists():
         with opened(store, short_timeout=True) as ledger:
-            for client in clients:
-                row = ledger.execute(CLOCK_AHEAD, (client,)).fetchone()
-                if row is not None:
-                    found[client] = float(row[0])
-    return found
+            return ledger.execute(query).fetchall()
+    return []
 
 
 def _transfer_rows(
@@ -111,16 +111,13 @@ def _transfer_rows(
 
 def _snapshot_rows(
     ledger: sqlite3.Connection, client: str, since: float
-) -> list[tuple[float, str, int, int | None, int | None]]:
-    try:
-        return ledger.execute(_SNAPSHOTS, (client, since)).fetchall()
-    except sqlite3.OperationalError:
-        return ledger.execute(_OLD_SNAPSHOTS, (client, since)).fetchall()
+) -> list[tuple[float, str, int, int | None]]:
+    return ledger.execute(_SNAPSHOTS, (client, since)).fetchall()
 
 
 def _join(
     rows: list[_Row],
-    snapshots: list[tuple[float, str, int, int | None, int | None]],
+    snapshots: list[tuple[float, str, int, int | None]],
 ) -> tuple[Backup, ...]:
     """Give each transfer the snapshot that was made before the next transfer began."""
     starts = [row[0] for row in rows]
@@ -128,9 +125,7 @@ def _join(
     backups = []
     for number, row in enumerate(rows):
         started, ended, result, received, written, taken, is_full = row
-        _, name, incomplete, files, _ = snapshot_of.get(
-            number, (0, None, 0, None, None)
-        )
+        _, name, incomplete, files = snapshot_of.get(number, (0, None, 0, None))
         is_last = number == len(rows) - 1
         known = _result(result, is_last=is_last)
         if known is Result.WHOLE and incomplete:
@@ -148,4 +143,4 @@ def _result(word: str | None, *, is_last: bool) -> Result:
     """A transfer without an end is running, or was cut off by a crash."""
     if word is None:
         return Result.RUNNING if is_last else Result.FAILED
-    return Result(word) if word in {"whole", "partial"} else Result.FAILED
+    return _ENDS.get(word, Result.FAILED)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import pwd
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -13,7 +11,6 @@ from datetime import UTC, datetime
 from byteback import locking
 from byteback.errors import (
     LockedError,
-    NotRootError,
     PolicyError,
     ToolError,
     UsageError,
@@ -44,8 +41,8 @@ from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.prune.removal import Remover, sealed_error
 from byteback.server.prune.report import IMPORTANCE
 from byteback.server.search import indexing
-from byteback.server.store import clock, marks, mounting, presence, reserve, settings
-from byteback.server.store.layout import USER, Store, find_store
+from byteback.server.store import clock, marks, reserve, settings
+from byteback.server.store.layout import Store
 from byteback.system import privilege
 
 logger = logging.getLogger(__name__)
@@ -60,32 +57,6 @@ UNDER_WAY = "pruning"  # in the store's state: the upper limit is still to be re
 def utc_now() -> datetime:
     """The time by this machine's clock."""
     return datetime.now(UTC)
-
-
-@contextlib.contextmanager
-def opened_store(*, writes: bool = False, may_mount: bool = False) -> Iterator[Store]:
-    """This machine's store, for a caller who may prune it.
-
-    Root acts as the store's user inside, but where only root can (D15). With
-    ``may_mount`` root tries once to mount a store that is not there. Raises
-    NotSetUpError if there is none, StoreError if it is not mounted, or read-only for a
-    caller who ``writes``, NotRootError for a caller who is neither root nor its owner.
-    """
-    store = find_store()
-    user = pwd.getpwnam(USER)
-    if os.geteuid() not in {0, user.pw_uid}:
-        raise NotRootError(
-            f"only root and the user {quote(USER)} can look after the store"
-        )
-    if may_mount and os.geteuid() == 0:
-        mounting.mount_if_missing(store)
-        mounting.adopt(store)
-    else:
-        mounting.check(store)
-    if writes:
-        presence.check_writable(store)
-    with privilege.lowered_to(user.pw_uid, user.pw_gid):
-        yield store
 
 
 def choose_limits(min_percent: float | None, max_percent: float | None) -> Limits:

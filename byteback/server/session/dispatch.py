@@ -252,9 +252,9 @@ def _complete(store: Store, host: str, request: requests.Complete) -> int:
 
 def _note_missed(store: Store, host: str, count: int) -> None:
     """Keep what a full comparison found, for byteback-status to tell of (D40)."""
-    from byteback.server.accounting import ledger
+    from byteback.server.accounting import own_word
 
-    ledger.note_missed(store, host, count)
+    own_word.note_missed(store, host, count)
     if count:
         what = "changes that the client's record had missed"
         log.audit("ERROR", host=host, what=what, names=count)
@@ -262,9 +262,9 @@ def _note_missed(store: Store, host: str, count: int) -> None:
 
 def _note_clock(store: Store, host: str, clock: int) -> None:
     """Keep how a client's clock differs, for byteback-status to tell of."""
-    from byteback.server.accounting import ledger
+    from byteback.server.accounting import own_word
 
-    ledger.note_clock(store, host, clock - round(time.time()))
+    own_word.note_clock(store, host, clock - round(time.time()))
 
 
 def _find(store: Store, host: str, request: requests.Find) -> int:

@@ -16,7 +16,7 @@ import byteback
 from byteback.errors import UsageError
 from byteback.model import alarms
 from byteback.model.growth import Verdict
-from byteback.model.snapshot import parse_snapshot_name
+from byteback.model.snapshot import snapshot_names
 from byteback.model.status import (
     NO_SNAPSHOTS,
     Alarm,
@@ -26,12 +26,13 @@ from byteback.model.status import (
     Snapshots,
     StoreState,
 )
-from byteback.server.accounting import growth, ledger_report, sizes
+from byteback.server.accounting import growth, ledger_file, ledger_report, sizes
 from byteback.server.store import clock, machines, marks, retirement, settings
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
 from byteback.system.btrfs import commands, health
 
+ZONE_AT = len("2026-11-28T02:30")  # where the zone begins in a snapshot's name
 ENDS = 3  # names at either end of a sorted list, among which are the first and last
 
 
@@ -49,6 +50,18 @@ def collect(
     holds, and ``all_times`` adds the time of every snapshot. Raises NotSetUpError for
     a name that is no client.
     """
+    with ledger_file.limited_patience():
+        return _collect(store, now, names, history, all_times=all_times)
+
+
+def _collect(
+    store: Store,
+    now: float,
+    names: Sequence[str],
+    history: int | None,
+    *,
+    all_times: bool,
+) -> Report:
     names = [growth.check_client(store, name) for name in names]
     state, verdicts = _store_state(store, now)
     chosen = list(names) or store.hosts()
@@ -62,8 +75,8 @@ def collect(
     oldest = {name: found.oldest for name, found in snapshots.items()}
     measured = sizes.client_sizes(store, oldest)
     expected = _expect_hours(chosen)
-    failed = ledger_report.failed_records(store, chosen)
-    clocks = ledger_report.clocks_ahead(store, chosen)
+    failed = ledger_report.failed_records(store)
+    clocks = ledger_report.clocks_ahead(store)
     clients = tuple(
         _client(
             store,
@@ -184,11 +197,17 @@ def _snapshots(store: Store, name: str, *, all_times: bool) -> Snapshots:
     Names sort nearly as their times do: within hours, where zones differ.
     """
     try:
-        names = [tree for tree in store.trees(name) if parse_snapshot_name(tree)]
+        names = snapshot_names(store.trees(name))
     except OSError:  # taken away while we look
         return NO_SNAPSHOTS
-    asked = names if all_times else names[:ENDS] + names[-ENDS:]
-    times = sorted(snapshot.time.timestamp() for snapshot in store.dated(name, asked))
+    # With one zone for all, the first name and the last one are exact.
+    ends = ENDS if len({tree[ZONE_AT:] for tree in names}) > 1 else 1
+    asked = names if all_times else names[:ends] + names[-ends:]
+    found = store.dated(name, asked)
+    if len(found) < len(asked):  # an impossible day among them
+        found = store.dated(name, names)
+        names = [snapshot.name for snapshot in found]
+    times = sorted(snapshot.time.timestamp() for snapshot in found)
     if not times:
         return NO_SNAPSHOTS
     kept = tuple(times) if all_times else ()

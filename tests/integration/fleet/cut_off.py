@@ -11,6 +11,7 @@ from typing import Any
 from byteback.server.accounting import ledger_clients
 from byteback.server.fleet import finish
 from byteback.server.prune import run as prune
+from byteback.server.store import opening
 from byteback.server.store.layout import Store
 from byteback.system import files, process
 from byteback.system.btrfs import subvolume
@@ -41,7 +42,7 @@ def run_until(step: int, action: Callable[[Store], object]) -> int:
 
     def work() -> None:
         _kill_at(step)
-        with prune.opened_store(writes=True) as store, finish.locked(store):
+        with opening.opened_store(writes=True) as store, finish.locked(store):
             action(store)
 
     return in_child(work)
@@ -51,7 +52,7 @@ def go_on() -> int:
     """What the next run of byteback-clients does first."""
 
     def work() -> None:
-        with prune.opened_store(writes=True) as store, finish.locked(store):
+        with opening.opened_store(writes=True) as store, finish.locked(store):
             pass
 
     return in_child(work)
@@ -61,7 +62,7 @@ def tick() -> int:
     """What root's pruning does every few minutes, without the deletions."""
 
     def work() -> None:
-        with prune.opened_store(writes=True) as store:
+        with opening.opened_store(writes=True) as store:
             prune.Pruner(store).prune(prune.choose_limits(1, 2))
 
     return in_child(work)

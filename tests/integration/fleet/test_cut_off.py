@@ -7,8 +7,7 @@ from itertools import count
 
 from byteback.server.fleet import removal, renaming
 from byteback.server.prune import repair
-from byteback.server.prune import run as prune
-from byteback.server.store import change
+from byteback.server.store import change, opening
 from tests.integration.fleet import cut_off
 from tests.integration.fleet.store import FleetStore
 from tests.integration.sealing.store import is_sealed
@@ -28,7 +27,7 @@ def make_client(store: FleetStore, host: str) -> None:
 
 
 def seal_all() -> None:
-    with prune.opened_store(writes=True) as store:
+    with opening.opened_store(writes=True) as store:
         repair.look_after_seals(store)
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from byteback.server.accounting import ledger_clients
 from byteback.server.fleet import notes
-from byteback.server.prune import run as prune
 from byteback.server.search import indexing
-from byteback.server.store import change
+from byteback.server.store import change, opening
 from byteback.server.store.change import Change
 from tests.integration.fleet import cut_off
 from tests.integration.fleet.store import FleetStore
@@ -117,7 +116,7 @@ def test_a_record_of_another_directory_deletes_nothing(store: FleetStore) -> Non
 
 
 def begin_removal(number: int) -> None:
-    with prune.opened_store(writes=True) as store:
+    with opening.opened_store(writes=True) as store:
         name = change.store_name(store.root)
         change.write(Change(change.REMOVE, "www", "", number, False, name))
 

@@ -34,6 +34,7 @@ KILLED = """
 import os, sys, signal
 sys.path.insert(0, {library!r})
 from byteback.server.prune import run as prune
+from byteback.server.store import opening
 from byteback.system.btrfs import subvolume
 from byteback.model.free_space import Limits
 skip = {skip}
@@ -52,7 +53,7 @@ def fail():
 holder, name = {target!r}.split(".")
 holder = {{"os": os, "subvolume": subvolume}}[holder]
 setattr(holder, name, killing(getattr(holder, name)))
-with prune.opened_store() as store:
+with opening.opened_store() as store:
     prune.Pruner(store).prune(Limits(1, 2))
 """
 
