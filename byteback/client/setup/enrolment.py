@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from byteback import locking
@@ -12,13 +13,14 @@ from byteback.client.setup.introduction import Applicant, Introduction, Options
 from byteback.client.setup.invited import Invited
 from byteback.client.setup.questions import Questions
 from byteback.client.setup.schedule import Schedule
-from byteback.client.transport.retry import retrying
+from byteback.client.transport.retry import RetryPolicy, retrying
 from byteback.errors import BytebackError, NotSetUpError, UsageError, quote
 from byteback.model.destination import Destination, format_destination
 from byteback.model.hostname import check_host_name, is_same_host
 from byteback.system import files as system_files
 from byteback.system import host, process
 
+ONCE = RetryPolicy(number=0)  # a person is there to try again
 PROGRAMS = ("ssh", "ssh-keygen", "rsync")
 # In /etc/byteback: the name that the server knows us by, and the one that the machine
 # itself had then.
@@ -62,16 +64,13 @@ def set_up_client(
         path = path.with_name(f"{path.name}.{name}.new")
     key = client_key.ensure_key(path, name)
     applicant = Applicant(files, destination, name, path, key)
-    introduction: Introduction | Invited
-    if options.invitation is None:
-        introduction = Introduction(applicant, options, questions)
-        reply = introduction.make()
-        hello = applicant.prove()
-    else:
-        introduction = Invited(applicant, options.invitation)
-        reply = retrying(introduction.make, invited.POLICY)
-        hello = retrying(applicant.prove, invited.POLICY)
-    was_other = applicant.claim(hello)
+    introduction: Introduction | Invited = Introduction(applicant, options, questions)
+    policy = ONCE
+    if options.invitation is not None:
+        introduction, policy = Invited(applicant, options.invitation), invited.POLICY
+    reply = retrying(introduction.make, policy)
+    hello = retrying(applicant.prove, policy)
+    was_other = retrying(partial(applicant.claim, hello), policy)
     if old_name is not None:
         client_key.put_in_force(path, options.key, old_name)
     # What waits for the file "destination" must not start if it is not wanted.

@@ -22,8 +22,9 @@ from byteback.system.ssh.session import Session
 
 logger = logging.getLogger(__name__)
 
-# Hundreds of machines may come at once: sshd turns some away (MaxStartups).
-POLICY = RetryPolicy(number=20, delay_s=3.0)
+# Hundreds of machines may come at once: sshd turns some away (MaxStartups). All pauses
+# together are some six minutes.
+POLICY = RetryPolicy(number=10, delay_s=3.0)
 
 
 class Invited:

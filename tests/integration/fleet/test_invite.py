@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import socket
 import subprocess
 import time
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from byteback.model.invitation import Word, format_word, parse_word
 from byteback.model.public_key import PublicKey
-from tests.integration.conftest import CONFIGURATION
+from tests.integration.conftest import CONFIGURATION, free_port, wait_for_port
 from tests.integration.fleet.store import FleetStore
-from tests.integration.programs import Outcome, run_program
+from tests.integration.programs import Outcome, require_program, run_program
+from tests.waiting import PATIENCE_S
 
 ENROL = "byteback-setup-client-receive"
+MACHINES = int(os.environ.get("BYTEBACK_TEST_MACHINES", "4"))
+OWN_CONFIGURATION = """
+mount -t tmpfs -o mode=755 tmpfs /etc/byteback && exec "$@"
+"""
 
 
 class Inviting(FleetStore):
@@ -218,3 +226,68 @@ def test_the_fingerprint_is_the_servers_own(inviting: Inviting) -> None:
     word = parse_word(inviting.invite())
     kind, blob = inviting.sshd.known_hosts.split()[1:3]
     assert word.is_of(PublicKey(kind, b64decode(blob)))
+
+
+def test_many_machines_set_themselves_up(inviting: Inviting) -> None:
+    """Real set-ups, each with its own /etc/byteback, where sshd takes few at once."""
+    names = [f"m{number}.example" for number in range(MACHINES)]
+    words = [inviting.invite(name) for name in names]
+    with crowded_sshd(inviting) as (port, make_way):
+        place = f"ssh://{inviting.user.name}@127.0.0.1:{port}/"
+        program = inviting.programs / "byteback-setup-client"
+        running = [
+            subprocess.Popen(
+                [
+                    *("unshare", "--mount", "sh", "-c", OWN_CONFIGURATION, "sh"),
+                    *(str(program), "--destination", place, "--hostname", name),
+                    *("--invitation", word, "--no-schedule"),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for name, word in zip(names, words, strict=True)
+        ]
+        make_way()
+        said = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * MACHINES, said
+    assert inviting.clients("invite", "--open").stdout == ""
+    listed = inviting.clients("list").stdout
+    assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
+        [name, "active"] for name in sorted(names)
+    ]
+
+
+@contextlib.contextmanager
+def crowded_sshd(store: FleetStore) -> Iterator[tuple[int, Callable[[], None]]]:
+    """Another sshd, which takes no more connections until a call makes way.
+
+    The call waits until it has turned one away.
+    """
+    program = require_program("sshd")
+    port = free_port()
+    lines = store.sshd.log.with_name("sshd_config").read_text().splitlines()
+    kept = [x for x in lines if x.split()[0] not in ("Port", "MaxStartups", "PidFile")]
+    configuration = store.keys / "sshd_config"
+    configuration.write_text(
+        "\n".join([*kept, f"Port {port}", "MaxStartups 2", "PidFile none", ""])
+    )
+    log = store.keys / "sshd.log"
+    server = subprocess.Popen([program, "-D", "-f", configuration, "-E", log])
+    silent: list[socket.socket] = []
+
+    def make_way() -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while "past MaxStartups" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        for one in silent:
+            one.close()
+
+    try:
+        wait_for_port(port, server, log)
+        silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+        yield port, make_way
+    finally:
+        server.terminate()
+        server.wait(PATIENCE_S)
