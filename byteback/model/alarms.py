@@ -301,8 +301,9 @@ def _scrub_alarms(store: StoreState, now: float) -> Iterator[Alarm]:
         yield _of_store(
             "scrub-overdue",
             Level.WARNING,
-            f"the store was last read through {format_age(now - since)} ago",
-            "run btrfs scrub start, and see that a timer does it every month",
+            f"no scrub has checked the whole store for {format_age(now - since)}",
+            "run sudo byteback-status --scrub; byteback-scrub.timer should do so "
+            "every month",
         )
 
 
