@@ -21,6 +21,7 @@ from byteback.server.store.layout import Store
 from byteback.system import files
 
 LOCK_WAIT_S = 30.0
+MAX_BYTES = 16 << 20  # far above 10,000 clients and invitations
 
 
 @dataclass
@@ -163,7 +164,13 @@ def _read(path: Path) -> list[bytes]:
             ) from None
         raise error
     with os.fdopen(fd, "rb") as file:
-        lines = file.read().split(b"\n")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise BytebackError(
+            f"{quote(str(path))} is too large",
+            hint="look what is in it: a line for each key takes some hundred bytes",
+        )
+    lines = content.split(b"\n")
     return lines if lines[-1] else lines[:-1]
 
 

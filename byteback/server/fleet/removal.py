@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from byteback import log
-from byteback.errors import BusyError, BytebackError, ToolError, quote
+from byteback.errors import BusyError, BytebackError, ToolError, UsageError, quote
 from byteback.model.size import format_count
 from byteback.model.snapshot import CURRENT, parse_snapshot_name
 from byteback.server.accounting import ledger_clients
 from byteback.server.fleet import ends, keys, notes, roster, sessions
 from byteback.server.search import indexing
 from byteback.server.snapshots import seal, sealing
-from byteback.server.store import change, key_change, reserve
+from byteback.server.store import change, key_change, reserve, settings
 from byteback.server.store.change import Change
 from byteback.server.store.layout import DISCARDED, Store
 from byteback.system import process
@@ -92,6 +92,7 @@ def _go_on(store: Store, client: str, number: int, *, keep_others: bool) -> list
     log.audit("REMOVE", host=client, snapshots=deleted, left=" ".join(left) or None)
     count = format_count(deleted, "snapshot")
     lines = [f"removed {client}: {count}; their space comes back within minutes"]
+    lines += _remarks(client)
     return lines + [f"left {quote(f'{client}/{name}')} alone" for name in left]
 
 
@@ -131,6 +132,15 @@ def _wait_for_room(store: Store) -> None:
 def _give_up_reserve(store: Store) -> None:
     if reserve.release(store):
         commands.sync(store.root)
+
+
+def _remarks(client: str) -> list[str]:
+    """A warning that root's settings of the name wait for its next client."""
+    with contextlib.suppress(UsageError):
+        if settings.has_table(client):
+            told = f'server.toml has a table [host."{client}"]: take it out, for it '
+            return [f"{told}is that of the next client of the name, too"]
+    return []
 
 
 def _delete_trees(

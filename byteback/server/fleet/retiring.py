@@ -7,6 +7,7 @@ what is deleted by it may be sealed (D29).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 
@@ -40,7 +41,12 @@ def retire(
     told = _tell(until)
     if dry_run:
         return [f"would refuse {client} from now on", f"would keep its backups {told}"]
-    with store.lock_host(client, wait_s=sessions.ALONE_WAIT_S):
+    with contextlib.ExitStack() as stack:
+        try:
+            wait_s = sessions.ALONE_WAIT_S
+            stack.enter_context(store.lock_host(client, wait_s=wait_s))
+        except LockedError as error:
+            raise sessions.under_way(client, error) from None
         before = retirement.read(store, client)
         since = now if before is None else before.since
         ends.write(client, until)

@@ -51,12 +51,17 @@ def alone(store: Store, host: str) -> Iterator[None]:
             try:
                 stack.enter_context(_hold(store, path, wait_s))
             except LockedError as error:
-                raise LockedError(
-                    f"a session of {quote(host)} is under way: {error.message}",
-                    hint="wait for its end, or end it: 'byteback-clients key --revoke' "
-                    "does, and takes the key away",
-                ) from None
+                raise under_way(host, error) from None
         yield
+
+
+def under_way(host: str, error: LockedError) -> LockedError:
+    """The error for an administrator in whose way a session of the client is."""
+    return LockedError(
+        f"a session of {quote(host)} is under way: {error.message}",
+        hint="wait for its end, or end it: 'byteback-clients key --revoke' does, and "
+        "takes the key away",
+    )
 
 
 def _hold(

@@ -130,3 +130,71 @@ def test_a_name_that_was_freed_by_hand(store: FleetStore, way: str) -> None:
         assert refused.status == 75, refused
         assert "of another" not in refused.stdout
     assert store.session("victim" if way == "enrol" else "other").status == 0
+
+
+def test_a_used_word_asks_nothing_more(inviting: Inviting) -> None:
+    """Its connection is held, and asks for names that are there, retired, or free."""
+    for host in ("there", "retired"):
+        inviting.enrol(host)
+    inviting.clients("retire", "retired")
+    key = inviting.key_of(inviting.invite(), "invited")
+    public = inviting.make_key("curious")
+    with inviting.invited_connection(key) as held:
+        honest = inviting.make_key("honest")
+        assert inviting.run([*held, f"{ENROL} honest {honest}"]).status == 0
+        said = [
+            inviting.run([*held, f"{ENROL} {name} {public}"])
+            for name in ("there", "retired", "free")
+        ]
+    assert {one.status for one in said} == {9}
+    assert len({one.stderr for one in said}) == 1, said
+
+
+def test_a_word_for_other_names(inviting: Inviting) -> None:
+    """Names that are nearly the one, no names, and those of what is in the store."""
+    inviting.enrol("victim")
+    named = inviting.key_of(inviting.invite("www"), "named")
+    whoever = inviting.key_of(inviting.invite(), "whoever")
+    public = inviting.make_key("new")
+    before = inviting.lines(), sorted(p.name for p in inviting.root.iterdir())
+    odd = (
+        "",
+        "..",
+        ".",
+        ".ssh",
+        ".byteback",
+        "-x",
+        "www/",
+        "a/b",
+        "\uff37\uff37\uff37",
+        "w\tw",
+    )
+    near = ("www.", "www.example", "ww", "wwww", "current", "victim", "VICTIM")
+    taken = ("victim", "Victim", "x" * 254, "x" * 100_000)
+    for key, names in ((named, (*odd, *near)), (whoever, (*odd, *taken))):
+        for name in names:
+            tried = inviting.session(key, f"{ENROL} {name} {public}")
+            assert tried.status not in (0, 255), (name[:99], tried)
+    found = inviting.lines(), sorted(p.name for p in inviting.root.iterdir())
+    assert found == before
+    assert inviting.session("victim").status == 0
+    # The controls: a name like any other, and the one that was meant.
+    assert inviting.session(whoever, f"{ENROL} current {public}").status == 0
+    assert inviting.session("new").status == 0
+    second = inviting.make_key("second")
+    assert inviting.session(named, f"{ENROL} WWW {second}").status == 0
+
+
+def test_a_push_without_an_end_keeps_no_client_from_being_retired(
+    store: FleetStore,
+) -> None:
+    store.enrol("www")
+    store.settings('sealed = true\n[host."www"]\ngrowth_factor = 9\n')
+    with store.silent_push("www") as session:
+        refused = store.clients("retire", "www", status=11)
+        assert "key --revoke" in refused.stderr
+        store.clients("key", "--revoke", "www")
+        assert session.wait(60) != 0
+        store.clients("retire", "www")
+    said = store.clients("remove", "--yes", "www").stdout
+    assert 'a table [host."www"]: take it out' in said
