@@ -331,10 +331,11 @@ def fill_up(scene: Scene, *, names: bool = False) -> None:
     assert scene.prune("--approve", scene.client.host).status == 0
     scene.ballast(0.3)
     if names:
-        directory = scene.client.store / "names"
-        directory.mkdir()
-        for _ in range(3):  # what a commit gives back, too
-            fill_with_names(directory)
+        places = [scene.client.store / f"names-{number}" for number in range(3)]
+        for place in places:
+            place.mkdir()
+        for place in places:  # what a commit gives back, too
+            fill_with_names(place)
             scene.commit()
     grow(30)
 

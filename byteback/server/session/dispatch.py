@@ -33,7 +33,14 @@ from byteback.errors import (
 )
 from byteback.model.hostname import is_host_name
 from byteback.server import limits
-from byteback.server.store import change, key_change, presence, retirement, state
+from byteback.server.store import (
+    change,
+    key_change,
+    presence,
+    retirement,
+    shortage,
+    state,
+)
 from byteback.server.store.layout import Store, own_store
 from byteback.wire import replies, requests
 from byteback.wire.failures import Reason
@@ -117,11 +124,11 @@ def _explained(store: Store, check: Callable[[], None]) -> Iterator[None]:
         raise
     except (BytebackError, OSError) as error:
         check()
+        if not shortage.is_meant_by(error):
+            raise
         from byteback.server.transfer import full_disc
 
-        if full_disc.is_meant_by(error):
-            raise full_disc.told(store, error) from error
-        raise
+        raise full_disc.told(store, error) from error
 
 
 def for_client(error: BytebackError) -> BytebackError:

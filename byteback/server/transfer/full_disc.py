@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from byteback.errors import BusyError, BytebackError, ToolError
 from byteback.model import retention
+from byteback.model.free_space import FreeSpace
 from byteback.server.accounting import growth, ledger
 from byteback.server.store import clock
 from byteback.server.store.layout import Store
@@ -45,17 +46,8 @@ def check(store: Store) -> None:
         raise BusyError(_sentence(number), reason=Reason.DISC_FULL)
 
 
-def is_meant_by(error: BaseException) -> bool:
-    """True if ``error`` says that there was no room in the store."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, ToolError):
-        return commands.is_out_of_space(error)
-    return isinstance(error, BytebackError) and error.reason == Reason.DISC_FULL
-
-
 def told(store: Store, error: BytebackError | OSError) -> BusyError:
-    """``error``, which is_meant_by, as the client hears it: with what becomes of it.
+    """``error``, of which shortage.is_meant_by is true, with what becomes of it.
 
     Starts a pruning run.
     """
@@ -66,14 +58,14 @@ def told(store: Store, error: BytebackError | OSError) -> BusyError:
         is_ours = error.reason == Reason.DISC_FULL
         message = error.message if is_ours else _sentence(errno.ENOSPC)
     hint = MAKING_ROOM
-    with contextlib.suppress(OSError, ToolError):
+    with contextlib.suppress(OSError, BytebackError):
         free = commands.free_space(store.root)
         if free.percent < free.data_percent:
             message += " (it has no room for more names, owners and modes of files)"
-    if clock.fault(store, time.time(), ledger.last_times(store)) is not None:
-        hint = CLOCK_HAS_JUMPED
-    elif not has_old_snapshots(store):
-        hint = NOTHING_MAY_GO
+        if clock.fault(store, time.time(), ledger.last_times(store)) is not None:
+            hint = CLOCK_HAS_JUMPED
+        elif not _has_old_snapshots(store, free):
+            hint = NOTHING_MAY_GO
     return BusyError(message, hint, reason=Reason.DISC_FULL)
 
 
@@ -83,7 +75,7 @@ def _sentence(number: int | None) -> str:
     return "the server's disc is full"
 
 
-def has_old_snapshots(store: Store) -> bool:
+def _has_old_snapshots(store: Store, free: FreeSpace) -> bool:
     """True if pruning may delete a snapshot, as far as their ages and clients tell."""
     now = datetime.now(UTC)
     snapshots = []
@@ -95,7 +87,6 @@ def has_old_snapshots(store: Store) -> bool:
     old = [snapshot for snapshot in snapshots if snapshot not in kept]
     if not old:
         return False
-    free = commands.free_space(store.root)
     held = growth.held(old, growth.verdicts(store, free, now.timestamp()))
     return len(held) < len(old)
 
