@@ -308,12 +308,15 @@ def _scrub_alarms(store: StoreState, now: float) -> Iterator[Alarm]:
 
 
 def _work_alarms(store: StoreState, now: float) -> Iterator[Alarm]:
-    if store.pruned is not None and now - store.pruned > IDLE_S:
+    # One that never ran is missed from the first backup on.
+    pruned = store.pruned if store.pruned is not None else store.in_use_since
+    if pruned is not None and now - pruned > IDLE_S:
         yield _of_store(
             "pruning-stopped",
             Level.CRITICAL,
-            f"pruning has not finished a run for {format_age(now - store.pruned)}",
-            "see systemctl status byteback-prune.timer, or cron's log",
+            f"pruning has not finished a run for {format_age(now - pruned)}",
+            "see systemctl status byteback-prune.timer, or cron's log; "
+            "byteback-setup-server schedules it",
         )
     is_late = store.sealed is not None and now - store.sealed > IDLE_S
     if store.seals and is_late and store.sealed is not None:

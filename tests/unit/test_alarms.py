@@ -154,6 +154,8 @@ HEALTHY = StoreState(
         ({"scrub_finished": None}, ["scrub-overdue"]),
         ({"scrub_finished": None, "in_use_since": NOW - DAY_S}, []),
         ({"pruned": NOW - 2 * HOUR_S}, ["pruning-stopped"]),
+        ({"pruned": None}, ["pruning-stopped"]),
+        ({"pruned": None, "in_use_since": NOW - 3000}, []),
         ({"sealed": NOW - 2 * HOUR_S}, ["sealing-stopped"]),
         ({"sealed": NOW - 2 * HOUR_S, "seals": False}, []),
         ({"oldest_snapshot": NOW - 6 * DAY_S}, ["short-history"]),

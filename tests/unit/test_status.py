@@ -210,6 +210,16 @@ def test_sizes_come_from_what_was_measured(store: Store) -> None:
     assert sizes.expected_from_each(store, "web", fewer)[names[0]] == 3 * GIB
 
 
+def test_one_snapshot_gives_nothing_back(store: Store) -> None:
+    """Its push may have begun in the minute that its name tells."""
+    (name,) = add_client(store, "web", 2)
+    minute = datetime.fromisoformat(name).timestamp()
+    record(store, "web", (time.time() - minute - 5) / 3600, taken=20 * GIB)
+    record_snapshot(store, "web", name, 30 * GIB)
+    (web,) = collect.collect(store, time.time()).clients
+    assert (web.current_bytes, web.history_bytes) == (30 * GIB, 0)
+
+
 def test_deletions_correct_the_estimates(store: Store) -> None:
     names = add_client(store, "web", 50, 2)
     for name, age_h in zip(names, (50.05, 2.05), strict=True):

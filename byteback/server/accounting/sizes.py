@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from byteback.model import space_estimate
+from byteback.model.growth import SNAPSHOT_NAME_S
 from byteback.model.snapshot import Snapshot
 from byteback.model.space_estimate import Deletion, Step
 from byteback.server.accounting.ledger_file import opened, path
@@ -55,9 +56,12 @@ def client_sizes(
             if since is None:
                 found[client] = ClientSize(current, None)
                 continue
-            taken = _one(ledger, _TAKEN, client, since)
+            # A name tells its time to the minute: not the push that the oldest shows.
+            taken = _one(ledger, _TAKEN, client, since + SNAPSHOT_NAME_S)
             first = _one(ledger, _OLDEST_SIZE, client, since)
             grown = None if current is None or first is None else current - first
+            if taken is None and first is not None:
+                taken = 0  # nothing came after a snapshot that the ledger knows
             history = space_estimate.history_bytes(taken or 0, grown, factor)
             found[client] = ClientSize(current, None if taken is None else history)
     return found
