@@ -11,6 +11,7 @@ import os
 
 from byteback import log
 from byteback.errors import (
+    BusyError,
     BytebackError,
     NotSetUpError,
     RefusedError,
@@ -28,6 +29,7 @@ from byteback.server.snapshots import sealing
 from byteback.server.store import change, key_change, settings
 from byteback.server.store.change import Change
 from byteback.server.store.layout import Store
+from byteback.server.transfer import full_disc
 from byteback.system import files
 
 
@@ -54,6 +56,7 @@ def rename(store: Store, old: str, new: str) -> list[str]:
     """
     client, place = _check(store, old, new)
     with sessions.alone(store, client), sessions.alone(store, new):
+        _check_room(store)
         number = removal.directory_number(store, place)
         name = change.store_name(store.root)
         found = Change(change.RENAME, client, new, number, False, name)
@@ -99,6 +102,15 @@ def _check(store: Store, old: str, new: str) -> tuple[str, str]:
         )
     _check_is_free(store, authorized_keys.read(store), client, new)
     return client, client
+
+
+def _check_room(store: Store) -> None:
+    """Raise BusyError on a full disc, where a renaming would stand still half-way."""
+    try:
+        full_disc.check(store)
+    except BusyError as error:
+        error.hint = "nothing was renamed: make room first"
+        raise
 
 
 def _is_moved_by_hand(store: Store, old: str, new: str) -> bool:

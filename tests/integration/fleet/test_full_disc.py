@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from byteback.server.store import change
 from tests.integration.fleet.store import FleetStore
 from tests.integration.pruning.store import fill_with_names
 from tests.integration.pruning.test_full_disc import fill_with_data
@@ -57,3 +58,15 @@ def test_another_one_goes_when_there_is_room(store: FleetStore) -> None:
     assert store.tick().status == 0
     assert store.traces_of("www") == []
     assert store.session("other").status == 0
+
+
+def test_nothing_is_renamed_there(store: FleetStore) -> None:
+    make_clients(store)
+    with become(store.user):
+        fill_with_data(store.root / "other" / "current")
+    store.commit()
+    told = store.clients("rename", "www", "new", status=75)
+    assert "nothing was renamed" in told.stderr
+    assert not (store.root / "new").exists()
+    assert not change.PATH.exists()
+    assert store.session("www").status == 0
