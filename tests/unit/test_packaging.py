@@ -203,3 +203,19 @@ def test_pause_before_the_backup_is_stable(tmp_path: Path) -> None:
     }
     assert len(delays) == 1
     assert 0 <= int(delays.pop()) < 14400
+
+
+def test_a_purge_takes_what_is_remembered_from_run_to_run() -> None:
+    named = re.compile(
+        r'(?:"/var/(?:lib|cache)/byteback/|PATH\.with_name\(")([a-z.-]+)"'
+    )
+    scripts = {
+        "client": (CHECKOUT / "debian/byteback.postrm").read_text(),
+        "server": (CHECKOUT / "debian/byteback-server.postrm").read_text(),
+    }
+    for side, script in scripts.items():
+        paths = (CHECKOUT / "byteback" / side).rglob("*.py")
+        files = {name for path in paths for name in named.findall(path.read_text())}
+        assert len(files) >= 3
+        removed = set(re.findall(r"[a-z.-]+", script))
+        assert files <= removed, side
