@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from byteback import log
+from byteback.errors import BusyError, BytebackError, quote
 from byteback.model.fleet import ClientKey
 from byteback.model.hostname import check_host_name, is_same_host
 from byteback.model.public_key import PublicKey
@@ -12,8 +13,10 @@ from byteback.model.size import format_count
 from byteback.server.access import authorized_keys, enrolment, invitations
 from byteback.server.access.enrolment import EnrolRequest
 from byteback.server.fleet import roster, sessions
-from byteback.server.store import key_change
+from byteback.server.store import key_change, reserve, retirement
 from byteback.server.store.layout import Store
+from byteback.server.transfer import full_disc
+from byteback.system.btrfs import commands
 
 
 def show(store: Store, name: str) -> tuple[ClientKey, ...]:
@@ -53,10 +56,40 @@ def revoke(store: Store, name: str, *, dry_run: bool) -> list[str]:
         return [f"{client} has no key"]
     if dry_run:
         return [_step(client, key) for key in keys]
-    told = take_away(store, client)
+    try:
+        told = take_away(store, client)
+    except (BytebackError, OSError):
+        try:
+            full_disc.check(store)
+        except BusyError:
+            raise _refuse_instead(store, client) from None
+        raise
     fingerprints = [key.fingerprint for key in keys]
     log.audit("REVOKE", host=client, keys=" ".join(fingerprints))
     return [*(f"took away the key {one} of {client}" for one in fingerprints), *told]
+
+
+def _refuse_instead(store: Store, client: str) -> BusyError:
+    """Retire a client whose key cannot be taken away, because the disc is full.
+
+    Its own backups may have filled it. An empty note needs no room for data, and the
+    reserve has the rest.
+    """
+    place = retirement.path(store, client)
+    try:
+        place.touch(mode=0o600)
+    except OSError:
+        reserve.release(store)
+        commands.sync(store.root)
+        place.touch(mode=0o600)
+    sessions.end(store, client)
+    log.audit("RETIRE", host=client, why="the disc is full")
+    return BusyError(
+        f"the disc is full, so that the key of {quote(client)} stays for now: it opens "
+        "nothing, for the client is retired",
+        hint=f"make room, as 'byteback-prune --discard {client}' or 'byteback-clients "
+        "remove' does, and give this command again",
+    )
 
 
 def take_away(store: Store, client: str) -> list[str]:

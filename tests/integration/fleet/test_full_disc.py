@@ -9,7 +9,7 @@ import pytest
 
 from byteback.server.store import change
 from tests.integration.fleet.store import FleetStore
-from tests.integration.pruning.store import fill_with_names
+from tests.integration.pruning.store import MIB, fill_with_names
 from tests.integration.pruning.test_full_disc import fill_with_data
 from tests.integration.sealing.store import become
 
@@ -70,3 +70,21 @@ def test_nothing_is_renamed_there(store: FleetStore) -> None:
     assert not (store.root / "new").exists()
     assert not change.PATH.exists()
     assert store.session("www").status == 0
+
+
+def test_who_filled_it_is_refused(store: FleetStore) -> None:
+    """Its key cannot be taken out of the file, and opens nothing all the same."""
+    make_clients(store)
+    with become(store.user):
+        fill_with_data(store.root / "www" / "current")
+    store.commit()
+    assert store.session("www").status == 0
+    told = store.clients("key", "--revoke", "www", status=75)
+    assert "it opens nothing" in told.stderr
+    assert store.session("www").status == 9
+    assert store.session("other").status == 0
+    with become(store.user):
+        (store.root / "www" / "current" / f"fill-{MIB}").unlink()
+    store.commit()
+    store.clients("key", "--revoke", "www")
+    assert store.keys_of("www") == 0
