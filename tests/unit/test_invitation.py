@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,25 @@ def test_ended_ones_do_not_count(
     assert [one.number for one in invitations.open_invitations(store)] == found
     invitations.withdraw(store, found[0])
     invite(60)
+
+
+def test_sshd_reads_the_machines_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The zone of who invites is no matter."""
+    store = Store(tmp_path)
+    found = []
+    for zone in ("Etc/GMT+11", "Etc/GMT-11"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        word, made = invitations.invite(store, "", 3600, HOST_KEY, Path("/x"))
+        line = store.authorized_keys.read_bytes().splitlines()[-1]
+        parsed = parse_key_line(line)
+        assert parsed is not None
+        assert parsed.blob == word.key.blob
+        text = f"{parsed.option('expiry-time')}+0000"
+        at = datetime.strptime(text, "%Y%m%d%H%M%S%z")
+        found.append(at.timestamp() - made.until)
+    monkeypatch.undo()
+    time.tzset()
+    assert found[0] == found[1]

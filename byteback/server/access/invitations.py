@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 from byteback import log
@@ -29,6 +30,7 @@ HOST_KEYS = tuple(
     Path(f"/etc/ssh/ssh_host_{kind}_key.pub") for kind in ("ed25519", "ecdsa", "rsa")
 )
 MAX_OPEN = 5000
+ZONE = Path("/etc/localtime")  # tzfile(5)
 
 
 def invite(
@@ -54,8 +56,7 @@ def invite(
                 f"there are {count} open invitations",
                 hint="byteback-clients invite --withdraw ends one",
             )
-        expiry = time.strftime("%Y%m%d%H%M%S", time.localtime(made.until))
-        line = format_invitation_line(key, program, made.token, expiry)
+        line = format_invitation_line(key, program, made.token, _sshd_time(made.until))
         key_file.lines.append(line)
     log.audit("INVITE", host=name or None, invitation=made.number, seconds=valid_s)
     return word, made
@@ -158,6 +159,19 @@ def read_host_key(path: Path | None) -> PublicKey:
         f"there is no public host key of this server's sshd {wanted}",
         hint="name it: --host-key FILE.pub",
     )
+
+
+def _sshd_time(seconds: int) -> str:
+    """A moment as sshd reads ``expiry-time``: by the machine's zone, not by ``$TZ``.
+
+    An administrator's own zone would end the word hours too soon, or too late.
+    """
+    from zoneinfo import ZoneInfo
+
+    zone: tzinfo = UTC
+    with contextlib.suppress(OSError, ValueError), ZONE.open("rb") as file:
+        zone = ZoneInfo.from_file(file)
+    return f"{datetime.fromtimestamp(seconds, zone):%Y%m%d%H%M%S}"
 
 
 def _check_is_new(store: Store, key_file: KeyFile, name: str) -> None:
