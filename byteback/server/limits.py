@@ -33,9 +33,12 @@ SEARCH_MEMORY = 1 << 30  # bytes of address space
 RETRY_S = 60
 
 
-def place_paths(store: Store, host: str) -> list[Path]:
+def place_paths(store: Store, client: str) -> list[Path]:
     """The lock files of all places for sessions and searches of a client."""
-    prefixes = ((f"{lock_name(host)}.", MAX_SESSIONS), (_search(host), MAX_SEARCHES))
+    prefixes = (
+        (f"{lock_name(client)}.", MAX_SESSIONS),
+        (_search(client), MAX_SEARCHES),
+    )
     return [
         path
         for prefix, count in prefixes
@@ -44,29 +47,29 @@ def place_paths(store: Store, host: str) -> list[Path]:
 
 
 @contextlib.contextmanager
-def place(store: Store, host: str) -> Iterator[None]:
+def place(store: Store, client: str) -> Iterator[None]:
     """One of the client's places for sessions; BusyError when all are taken.
 
     On a full disc sessions go uncounted: ``--complete`` and pruning must go on there.
     """
-    words = f"{quote(host)} has {MAX_SESSIONS} sessions open here already"
+    words = f"{quote(client)} has {MAX_SESSIONS} sessions open here already"
     with places.take(
-        _places(store), f"{lock_name(host)}.", MAX_SESSIONS, words, RETRY_S
+        _places(store), f"{lock_name(client)}.", MAX_SESSIONS, words, RETRY_S
     ):
         yield
 
 
 @contextlib.contextmanager
-def search_place(store: Store, host: str) -> Iterator[None]:
+def search_place(store: Store, client: str) -> Iterator[None]:
     """One of the client's places for searches, which take memory and time."""
-    words = f"{quote(host)} has {MAX_SEARCHES} searches open here already"
-    with places.take(_places(store), _search(host), MAX_SEARCHES, words, RETRY_S):
+    words = f"{quote(client)} has {MAX_SEARCHES} searches open here already"
+    with places.take(_places(store), _search(client), MAX_SEARCHES, words, RETRY_S):
         yield
 
 
-def _search(host: str) -> str:
+def _search(client: str) -> str:
     # No host's name has a plus: "a.search" may be one beside "a".
-    return f"{lock_name(host)}+search."
+    return f"{lock_name(client)}+search."
 
 
 def _places(store: Store) -> Path:

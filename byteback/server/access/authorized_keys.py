@@ -42,9 +42,9 @@ class KeyFile:
         """The lines that let this key in; compared as keys, never as text."""
         return {at: x for at, x in self.key_lines().items() if x.blob == blob}
 
-    def lines_of_host(self, host: str) -> dict[int, KeyLine]:
-        """The lines whose keys are bound to ``host``, in the old style or the new."""
-        return {at: x for at, x in self.key_lines().items() if x.host == host}
+    def lines_of_host(self, client: str) -> dict[int, KeyLine]:
+        """The lines whose keys are bound to ``client``, in the old style or the new."""
+        return {at: x for at, x in self.key_lines().items() if x.host == client}
 
     def put(self, places: list[int], line: bytes) -> None:
         """Put ``line`` in the first of ``places`` and drop the rest, else append it."""

@@ -121,8 +121,8 @@ def check_clock(store: Store) -> None:
         )
 
 
-def find_line(key_file: KeyFile, token: str, host: str) -> int:
-    """The place of an invitation's line that lets ``host`` enrol now.
+def find_line(key_file: KeyFile, token: str, client: str) -> int:
+    """The place of an invitation's line that lets ``client`` enrol now.
 
     Asked under the file's lock: a connection may have been held open since the
     invitation was used. Raises RefusedError.
@@ -130,7 +130,7 @@ def find_line(key_file: KeyFile, token: str, host: str) -> int:
     for at, one in _lines(key_file):
         if one.token != token or one.until <= time.time():
             continue
-        if one.name and not is_same_host(one.name, host):
+        if one.name and not is_same_host(one.name, client):
             raise RefusedError(
                 f"this invitation is for the client {quote(one.name)}",
                 hint=f"byteback-setup-client --hostname {one.name}, or ask the "

@@ -70,62 +70,64 @@ def _look_within_time(
 ) -> Iterator[bool]:
     """Look into one host after the other, as long as there is time; False then."""
     deadline = time.monotonic() + ALL_S
-    for host in hosts:
+    for client in hosts:
         if time.monotonic() > deadline:
             yield False
             return
         try:
-            _look_into(store, host, is_new=host in new)
+            _look_into(store, client, is_new=client in new)
         except (OSError, BytebackError) as error:  # gone meanwhile, or closed to us
-            logger.info("cannot measure the backups of %s: %s", quote(host), error)
+            logger.info("cannot measure the backups of %s: %s", quote(client), error)
         yield True
 
 
-def _look_into(store: Store, host: str, *, is_new: bool) -> None:
+def _look_into(store: Store, client: str, *, is_new: bool) -> None:
     """Measure one host, if that is needed and this run can do it."""
     if not privilege.is_root_within_reach() and settings.load().sealed:
         return  # root prunes here, and measures better
     now = time.time()
-    record = growth.record_of(store, host)
-    origin = growth.origin_of(store, host, record)
+    record = growth.record_of(store, client)
+    origin = growth.origin_of(store, client, record)
     size = growth.size_of(commands.free_space(store.root))
-    rules = growth.rules_of(settings.load(host))
+    rules = growth.rules_of(settings.load(client))
     backups = growth.group_backups(record)
     if record.baseline is not None:
         return
     if not model.needs_baseline(backups, now, size, rules, origin):
         if is_new:
-            ledger.note_baseline(store, host, None)
+            ledger.note_baseline(store, client, None)
         return
-    taken, unrecorded = _measure(store, host, backups[0].began if backups else now)
-    ledger.note_baseline(store, host, taken)
+    taken, unrecorded = _measure(store, client, backups[0].began if backups else now)
+    ledger.note_baseline(store, client, taken)
     amount = format_size(taken.data + taken.metadata)
-    logger.info("a backup of %s usually takes up to %s, by its snapshots", host, amount)
+    logger.info(
+        "a backup of %s usually takes up to %s, by its snapshots", client, amount
+    )
     limit = model.allowance([], None, now, size, rules, origin._replace(baseline=taken))
     if not backups and limit is not None and limit.is_exceeded_by(unrecorded):
-        ledger.note_unrecorded(store, host, unrecorded)
+        ledger.note_unrecorded(store, client, unrecorded)
 
 
-def _measure(store: Store, host: str, before: float) -> tuple[Taken, Taken]:
+def _measure(store: Store, client: str, before: float) -> tuple[Taken, Taken]:
     """Measure the most that a backup took, and what only ``current`` holds.
 
     By snapshots from before that time alone: no client sets its own measure.
     """
     snapshots = [
         snapshot
-        for snapshot in store.snapshots(host)
+        for snapshot in store.snapshots(client)
         if snapshot.time.timestamp() + model.SNAPSHOT_NAME_S <= before
     ][-model.REMEMBERED - 1 :]
     if not snapshots:
         return Taken(), Taken()
     deadline = time.monotonic() + ONE_S
     try:
-        steps, unrecorded = _by_transactions(store, host, snapshots, deadline)
+        steps, unrecorded = _by_transactions(store, client, snapshots, deadline)
     except OSError:  # not root
         times = [snapshot.time.timestamp() for snapshot in snapshots]
-        steps, unrecorded = times_of_change.measure(store.current(host), times, ONE_S)
+        steps, unrecorded = times_of_change.measure(store.current(client), times, ONE_S)
     usual = model.largest_step(steps)
-    newest = store.host_directory(host) / snapshots[-1].name
+    newest = store.host_directory(client) / snapshots[-1].name
     names, _ = count_some(os.fspath(newest), ONE_S)
     # Sums of what files hold, and the places of it, are metadata, too.
     metadata = usual.metadata + usual.data // DATA_PER_METADATA
@@ -141,16 +143,16 @@ class _State(NamedTuple):
 
 
 def _by_transactions(
-    store: Store, host: str, snapshots: Sequence[Snapshot], deadline: float
+    store: Store, client: str, snapshots: Sequence[Snapshot], deadline: float
 ) -> tuple[list[Step], Taken]:
     """Measure, by btrfs, what was written between snapshots and since the newest.
 
     Raises OSError for all users but root.
     """
     with contextlib.ExitStack() as stack:
-        current = _open(stack, store.current(host), math.inf)
+        current = _open(stack, store.current(client), math.inf)
         found = [
-            _open(stack, store.host_directory(host) / s.name, s.time.timestamp())
+            _open(stack, store.host_directory(client) / s.name, s.time.timestamp())
             for s in reversed(snapshots)
         ]
         states = [state for state in found if state is not None]

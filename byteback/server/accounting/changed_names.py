@@ -35,23 +35,23 @@ class _Listing(NamedTuple):
     directories: Collection[str]
 
 
-def count_by_changes(store: Store, host: str, name: str) -> int | None:
+def count_by_changes(store: Store, client: str, name: str) -> int | None:
     """How many names a snapshot has, by an earlier one that was counted.
 
     None if it is not known what has changed between any of those and this one.
     """
-    journal = change_journal.read(store, host)
+    journal = change_journal.read(store, client)
     if journal is None:
         return None
-    top = store.host_directory(host) / name
+    top = store.host_directory(client) / name
     new = _read_frozen(top)
     if new is None or new.parent_uuid.hex() != journal.uuid:
         return None
-    is_told = journal.tells_of(new) or journal.is_up_to_date(store, host)
+    is_told = journal.tells_of(new) or journal.is_up_to_date(store, client)
     if not is_told:
         return None
-    for earlier, names in ledger.counted(store, host, journal.began, MAX_EARLIER):
-        old_top = store.host_directory(host) / earlier
+    for earlier, names in ledger.counted(store, client, journal.began, MAX_EARLIER):
+        old_top = store.host_directory(client) / earlier
         old = _read_frozen(old_top)
         if old is None or old.parent_uuid != new.parent_uuid:
             continue

@@ -32,21 +32,21 @@ def count_new(store: Store) -> None:
     host that turns out to be suddenly smaller the log says so.
     """
     deadline = time.monotonic() + ALL_COUNTS_S
-    for host, name, push in ledger.uncounted(store):
+    for client, name, push in ledger.uncounted(store):
         left = deadline - time.monotonic()
         if left <= 0:
             return
-        path = store.host_directory(host) / name
+        path = store.host_directory(client) / name
         if parse_snapshot_name(name) is None or not commands.is_subvolume(path):
             ledger.note_names(store, push, None)  # gone meanwhile
             continue
-        names = count_by_changes(store, host, name)
+        names = count_by_changes(store, client, name)
         if names is None:
             names = count_names(os.fspath(path), min(COUNT_S, left))
         if names is None and left < COUNT_S:
             return
         ledger.note_names(store, push, names)
-        _tell_shrinkage(store, host)
+        _tell_shrinkage(store, client)
 
 
 def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
@@ -58,9 +58,9 @@ def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
     return count if is_all else None
 
 
-def _tell_shrinkage(store: Store, host: str) -> None:
-    record = growth.record_of(store, host)
+def _tell_shrinkage(store: Store, client: str) -> None:
+    record = growth.record_of(store, client)
     free = commands.free_space(store.root)
-    verdict = growth.judge_host(store, host, record, free, time.time())
+    verdict = growth.judge_host(store, client, record, free, time.time())
     if verdict.shrinkage is not None:
-        logger.warning("%s", growth.describe_shrinkage(host, verdict))
+        logger.warning("%s", growth.describe_shrinkage(client, verdict))

@@ -32,10 +32,10 @@ from byteback.system.btrfs import commands
 def verdicts(store: Store, free: FreeSpace, now: float) -> dict[str, Verdict]:
     """Judge each host's recent backups; hosts with nothing special are left out."""
     found = {}
-    for host in suspects(store, free, now):
-        verdict = judge_host(store, host, record_of(store, host), free, now)
+    for client in suspects(store, free, now):
+        verdict = judge_host(store, client, record_of(store, client), free, now)
         if verdict.blamed_since is not None or verdict.shrinkage is not None:
-            found[host] = verdict
+            found[client] = verdict
     return found
 
 
@@ -75,47 +75,47 @@ def blamed(verdicts_: Mapping[str, Verdict]) -> Taken:
     return sum((verdict.blamed for verdict in verdicts_.values()), Taken())
 
 
-def describe_blame(host: str, verdict: Verdict) -> str:
+def describe_blame(client: str, verdict: Verdict) -> str:
     """Tell which host caused a shortage, and what an administrator can do."""
     amount = format_size(verdict.blamed.data + verdict.blamed.metadata)
     larger = "by a backup that is suddenly larger than its earlier ones"
     if verdict.is_guess:
         larger = "and it is not known yet how much its backups usually take"
     return (
-        f"host {quote(host)} has taken {amount} {larger}, and no history is deleted "
-        f"for that: 'byteback-prune --approve {host}' lets it be, 'byteback-prune "
-        f"--discard {host}' drops it"
+        f"host {quote(client)} has taken {amount} {larger}, and no history is deleted "
+        f"for that: 'byteback-prune --approve {client}' lets it be, 'byteback-prune "
+        f"--discard {client}' drops it"
     )
 
 
-def describe_shrinkage(host: str, verdict: Verdict) -> str:
+def describe_shrinkage(client: str, verdict: Verdict) -> str:
     """Tell what a host has lost, and what an administrator can do."""
     lost = verdict.shrinkage
     if lost is None:
         return ""
     return (
-        f"host {quote(host)} has only {lost.names} files and directories left of "
+        f"host {quote(client)} has only {lost.names} files and directories left of "
         f"usually {lost.usual_names}: its older snapshots are kept for 30 days, or "
-        f"until 'byteback-prune --approve {host}' says that this is right"
+        f"until 'byteback-prune --approve {client}' says that this is right"
     )
 
 
-def approve(store: Store, host: str) -> list[str]:
+def approve(store: Store, client: str) -> list[str]:
     """Accept what a host's backups have become, and whatever the next one brings.
 
     Returns lines about what was amiss. Raises NotSetUpError if there is no such
     client, BytebackError if it cannot be recorded.
     """
-    host = check_client(store, host)
-    verdict = verdicts(store, commands.free_space(store.root), time.time()).get(host)
-    if not ledger.approve(store, host):
+    client = check_client(store, client)
+    verdict = verdicts(store, commands.free_space(store.root), time.time()).get(client)
+    if not ledger.approve(store, client):
         reserve.release(store)
-        if not ledger.approve(store, host):
+        if not ledger.approve(store, client):
             raise BytebackError(
                 "the ledger cannot be written to, so nothing was approved",
                 hint="the system log has the reason",
             )
-    lines = [f"approved the backups of {host} up to its next snapshot"]
+    lines = [f"approved the backups of {client} up to its next snapshot"]
     if verdict is not None and verdict.blamed_since is not None:
         amount = format_size(verdict.blamed.data + verdict.blamed.metadata)
         lines.append(f"pruning may delete history for the {amount} that it has taken")
@@ -124,36 +124,36 @@ def approve(store: Store, host: str) -> list[str]:
     return lines
 
 
-def check_client(store: Store, host: str) -> str:
+def check_client(store: Store, client: str) -> str:
     """The client's name as the store has it; NotSetUpError if there is none."""
-    found = store.client_name(host)
+    found = store.client_name(client)
     if found is None:
         raise NotSetUpError(
-            f"{quote(host)} is no client of this store",
+            f"{quote(client)} is no client of this store",
             hint=f"the clients are the directories of {store.root} with current inside",
         )
     return found
 
 
 def judge_host(
-    store: Store, host: str, record: HostRecord, free: FreeSpace, now: float
+    store: Store, client: str, record: HostRecord, free: FreeSpace, now: float
 ) -> Verdict:
     """Judge one host's recent backups."""
     limits = ServerSettings()
     with contextlib.suppress(UsageError):
-        limits = settings.load(host)
+        limits = settings.load(client)
     return growth.judge(
         group_backups(record),
         now,
         size_of(free),
         rules_of(limits),
-        origin_of(store, host, record),
+        origin_of(store, client, record),
     )
 
 
-def record_of(store: Store, host: str) -> HostRecord:
+def record_of(store: Store, client: str) -> HostRecord:
     """The ledger's record of one host."""
-    return ledger.host_records(store, host).get(host, HostRecord())
+    return ledger.host_records(store, client).get(client, HostRecord())
 
 
 def group_backups(record: HostRecord) -> list[Backup]:
@@ -172,15 +172,15 @@ def size_of(free: FreeSpace) -> Taken:
     return Taken(free.total_bytes, room)
 
 
-def origin_of(store: Store, host: str, record: HostRecord) -> Origin:
+def origin_of(store: Store, client: str, record: HostRecord) -> Origin:
     """The measure for the earliest backups in a record."""
-    return Origin(oldest_snapshot(store, host), record.baseline)
+    return Origin(oldest_snapshot(store, client), record.baseline)
 
 
-def oldest_snapshot(store: Store, host: str) -> float | None:
+def oldest_snapshot(store: Store, client: str) -> float | None:
     """When the oldest of a host's snapshots was made, in seconds since 1970."""
     try:
-        snapshots = store.snapshots(host)
+        snapshots = store.snapshots(client)
     except OSError:
         return None
     return snapshots[0].time.timestamp() if snapshots else None

@@ -105,13 +105,13 @@ class HostRecord:
 
 
 def begin_transfer(
-    store: Store, host: str, address: str, kind: str, *, is_full: bool | None = None
+    store: Store, client: str, address: str, kind: str, *, is_full: bool | None = None
 ) -> int | None:
     """Record the start of a transfer; its number, or None if that was impossible."""
     with opened(store, short_timeout=kind != "push") as ledger:
         cursor = ledger.execute(
             "INSERT INTO transfer (host, address, kind, started) VALUES (?, ?, ?, ?)",
-            (host, address, kind, time.time()),
+            (client, address, kind, time.time()),
         )
         ledger.execute(
             "DELETE FROM transfer WHERE started < ?",
@@ -127,7 +127,7 @@ def begin_transfer(
         if cursor.lastrowid is not None and cursor.lastrowid % TRIM_EVERY == 0:
             from byteback.server.accounting.ledger_trim import trim
 
-            trim(ledger, host, rows=KEPT_ROWS, recent=KEPT_RECENT)
+            trim(ledger, client, rows=KEPT_ROWS, recent=KEPT_RECENT)
         return cursor.lastrowid
     return None
 
@@ -177,18 +177,20 @@ def uncounted(store: Store) -> list[tuple[str, str, int]]:
     values = {"since": now - COUNTED_DAYS * _DAY_S, "until": now + 1}
     with opened(store) as ledger:
         return [
-            (str(host), str(name), int(push))
-            for host, name, push in ledger.execute(_UNCOUNTED, values)
+            (str(client), str(name), int(push))
+            for client, name, push in ledger.execute(_UNCOUNTED, values)
         ]
     return []
 
 
-def counted(store: Store, host: str, since: float, most: int) -> list[tuple[str, int]]:
+def counted(
+    store: Store, client: str, since: float, most: int
+) -> list[tuple[str, int]]:
     """Snapshots made since then of which note_names was told, and how many names.
 
     The ``most`` newest ones, the newest first.
     """
-    values = {"host": host, "since": since, "until": time.time() + 1, "most": most}
+    values = {"host": client, "since": since, "until": time.time() + 1, "most": most}
     with opened(store, short_timeout=True) as ledger:
         rows = ledger.execute(_COUNTED, values)
         return [(str(name), int(names)) for name, names in rows]
@@ -204,11 +206,11 @@ def note_names(store: Store, number: int, names: int | None) -> None:
         )
 
 
-def approve(store: Store, host: str) -> bool:
+def approve(store: Store, client: str) -> bool:
     """Record an administrator's approval of a host's backups; False if that failed."""
     with opened(store) as ledger:
         ledger.execute(
-            "INSERT INTO approval (host, time) VALUES (?, ?)", (host, time.time())
+            "INSERT INTO approval (host, time) VALUES (?, ?)", (client, time.time())
         )
         ledger.execute(
             "DELETE FROM approval WHERE time < ?", (time.time() - KEPT_DAYS * _DAY_S,)
@@ -217,17 +219,17 @@ def approve(store: Store, host: str) -> bool:
     return False
 
 
-def forget_taken(store: Store, host: str, since: float) -> None:
+def forget_taken(store: Store, client: str, since: float) -> None:
     """Record that what a host's pushes have taken since then was given back."""
     with opened(store) as ledger:
         ledger.execute(
             "UPDATE transfer SET data_taken = 0, metadata_taken = 0, names = NULL,"
             " stopped = 0 WHERE host = ? AND started >= ?",
-            (host, since),
+            (client, since),
         )
 
 
-def note_baseline(store: Store, host: str, taken: Taken | None) -> None:
+def note_baseline(store: Store, client: str, taken: Taken | None) -> None:
     """Record what a host's backups took before this ledger knew of any.
 
     None says that this was looked into, and that there was no need to measure it.
@@ -237,7 +239,7 @@ def note_baseline(store: Store, host: str, taken: Taken | None) -> None:
     with opened(store) as ledger:
         ledger.execute(
             "INSERT OR REPLACE INTO baseline VALUES (?, ?, ?, ?)",
-            (host, time.time(), data, metadata),
+            (client, time.time(), data, metadata),
         )
 
 
@@ -251,14 +253,14 @@ def looked_into(store: Store, since: float) -> set[str]:
     return set()
 
 
-def note_unrecorded(store: Store, host: str, taken: Taken) -> None:
+def note_unrecorded(store: Store, client: str, taken: Taken) -> None:
     """Record a push afterwards, by what it has left in ``current``."""
     now = time.time()
     with opened(store) as ledger:
         ledger.execute(
             "INSERT INTO transfer (host, address, kind, started, ended, result,"
             " data_taken, metadata_taken) VALUES (?, '', 'push', ?, ?, 'failed', ?, ?)",
-            (host, now, now, taken.data, taken.metadata),
+            (client, now, now, taken.data, taken.metadata),
         )
 
 
@@ -268,7 +270,7 @@ def known_hosts(store: Store) -> list[str]:
         return []
     with opened(store) as ledger:
         rows = ledger.execute("SELECT DISTINCT host FROM transfer")
-        return [str(host) for (host,) in rows]
+        return [str(client) for (client,) in rows]
     return []
 
 
@@ -293,11 +295,11 @@ def hosts_that_stand_out(
         "factor": factor,
     }
     with opened(store) as ledger:
-        return [str(host) for (host,) in ledger.execute(_STANDING_OUT, values)]
+        return [str(client) for (client,) in ledger.execute(_STANDING_OUT, values)]
     return []
 
 
-def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]:
+def host_records(store: Store, client: str | None = None) -> dict[str, HostRecord]:
     """The recent pushes, snapshots and approvals of all hosts, or of one.
 
     Nothing is written; empty where there is no ledger, or none that can be read.
@@ -309,9 +311,9 @@ def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]
         return found
     # Nothing of the future either: a clock that was wrong must not mix up the order.
     now = time.time()
-    values = {"host": host, "since": now - LOOK_BACK_DAYS * _DAY_S, "until": now + 1}
+    values = {"host": client, "since": now - LOOK_BACK_DAYS * _DAY_S, "until": now + 1}
     queries = [_PUSHES, _SNAPSHOTS, _APPROVALS, _BASELINES]
-    if host is not None:
+    if client is not None:
         queries = [query.replace(_ANY_OR_ONE, _ONE) for query in queries]
     pushes, snapshots, approvals, baselines = queries
     with opened(store) as ledger:
@@ -325,7 +327,7 @@ def host_records(store: Store, host: str | None = None) -> dict[str, HostRecord]
             found.setdefault(name, HostRecord()).snapshots.append(made)
         for name, moment in ledger.execute(approvals, values):
             found.setdefault(name, HostRecord()).approvals.append(moment)
-        for name, data, metadata in ledger.execute(baselines, {"host": host}):
+        for name, data, metadata in ledger.execute(baselines, {"host": client}):
             # By itself it says nothing of a host: there is no backup to be judged.
             if name in found:
                 found[name].baseline = Taken(data, metadata)
@@ -349,7 +351,7 @@ def last_times(store: Store) -> list[float]:
 
 def add_snapshot(
     store: Store,
-    host: str,
+    client: str,
     name: str,
     *,
     incomplete: bool,
@@ -362,7 +364,7 @@ def add_snapshot(
         cursor = ledger.execute(
             "INSERT INTO snapshot (host, name, made, incomplete, files)"
             " VALUES (?, ?, ?, ?, ?)",
-            (host, name, time.time(), incomplete, files),
+            (client, name, time.time(), incomplete, files),
         )
         with contextlib.suppress(
             sqlite3.OperationalError
@@ -376,18 +378,18 @@ def add_snapshot(
         )
 
 
-def incomplete_snapshots(store: Store, host: str) -> frozenset[str]:
+def incomplete_snapshots(store: Store, client: str) -> frozenset[str]:
     """Names of the host's snapshots that are known to lack some files."""
     with opened(store, short_timeout=True) as ledger:
         rows = ledger.execute(
-            "SELECT name FROM snapshot WHERE host = ? AND incomplete", (host,)
+            "SELECT name FROM snapshot WHERE host = ? AND incomplete", (client,)
         )
         return frozenset(str(row[0]) for row in rows)
     return frozenset()
 
 
 def note_deletion(
-    store: Store, host: str, name: str, expected: int | None, freed: int | None
+    store: Store, client: str, name: str, expected: int | None, freed: int | None
 ) -> None:
     """Record that pruning deleted a snapshot, and how many bytes came back."""
     now = time.time()
@@ -395,7 +397,7 @@ def note_deletion(
         ledger.execute(
             "INSERT INTO deletion (host, name, time, expected, freed)"
             " VALUES (?, ?, ?, ?, ?)",
-            (host, name, now, expected, freed),
+            (client, name, now, expected, freed),
         )
         ledger.execute(
             "DELETE FROM deletion WHERE time < ?", (now - KEPT_DAYS * _DAY_S,)
@@ -419,7 +421,9 @@ def note_free_space(store: Store, free_bytes: int, total_bytes: int) -> None:
         )
 
 
-def forget_snapshot(store: Store, host: str, name: str) -> None:
+def forget_snapshot(store: Store, client: str, name: str) -> None:
     """Take back that a snapshot was made, for it was not."""
     with opened(store) as ledger:
-        ledger.execute("DELETE FROM snapshot WHERE host = ? AND name = ?", (host, name))
+        ledger.execute(
+            "DELETE FROM snapshot WHERE host = ? AND name = ?", (client, name)
+        )

@@ -85,14 +85,14 @@ def first_transfer(store: Store) -> float | None:
 def failed_records(store: Store) -> frozenset[str]:
     """The clients whose record has missed changes, by their last comparison."""
     return frozenset(
-        str(host) for host, missed, _ in _all_rows(store, _MISSED) if missed
+        str(client) for client, missed, _ in _all_rows(store, _MISSED) if missed
     )
 
 
 def clocks_ahead(store: Store) -> dict[str, float]:
     """Seconds by which clients' clocks were ahead when they last told a difference."""
     rows = _all_rows(store, _CLOCKS)
-    return {str(host): float(ahead_s) for host, ahead_s, _ in rows}
+    return {str(client): float(ahead_s) for client, ahead_s, _ in rows}
 
 
 def _all_rows(store: Store, query: str) -> list[tuple[Any, ...]]:

@@ -33,17 +33,17 @@ class _Row(NamedTuple):
     stopped: int
 
 
-def trim(ledger: sqlite3.Connection, host: str, *, rows: int, recent: int) -> None:
+def trim(ledger: sqlite3.Connection, client: str, *, rows: int, recent: int) -> None:
     """Drop all but some ``rows`` of a host's transfers.
 
     The last ``recent`` stay, then the pushes that took most, and in any case the
     last of each of the last ``recent`` backups: what lies between two snapshots.
     """
-    found = [_Row(*row) for row in ledger.execute(_ROWS, (host,))]
+    found = [_Row(*row) for row in ledger.execute(_ROWS, (client,))]
     if len(found) <= rows:
         return
     made = "SELECT made FROM snapshot WHERE host = ? ORDER BY made"
-    ends = [float(time) for (time,) in ledger.execute(made, (host,))]
+    ends = [float(time) for (time,) in ledger.execute(made, (client,))]
     largest_first = sorted(
         found, key=lambda row: (row.data + row.metadata, row.number), reverse=True
     )

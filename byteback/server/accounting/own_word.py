@@ -16,7 +16,7 @@ WHERE host = ? AND clock_ahead IS NOT NULL ORDER BY started DESC LIMIT 1
 """
 
 
-def note_missed(store: Store, host: str, count: int) -> None:
+def note_missed(store: Store, client: str, count: int) -> None:
     """Record with a host's last push what its comparison found; see ledger_file.
 
     A ledger of an older version, on a disc without room for new columns, is left alone.
@@ -25,21 +25,21 @@ def note_missed(store: Store, host: str, count: int) -> None:
         ledger.execute(
             "UPDATE transfer SET missed = ? WHERE id = (SELECT MAX(id) FROM transfer"
             " WHERE host = ? AND kind = 'push')",
-            (count, host),
+            (count, client),
         )
 
 
-def note_clock(store: Store, host: str, ahead_s: int) -> None:
+def note_clock(store: Store, client: str, ahead_s: int) -> None:
     """Record by how much a client's clock is ahead of this one, with its last push.
 
     A clock that is right, and was right the last time, costs no transaction.
     """
     with opened(store, short_timeout=True) as ledger:
-        row = ledger.execute(_CLOCK_AHEAD, (host,)).fetchone()
+        row = ledger.execute(_CLOCK_AHEAD, (client,)).fetchone()
         if max(abs(ahead_s), abs(row[0]) if row else 0) <= CLOCK_NOISE_S:
             return
         ledger.execute(
             "UPDATE transfer SET clock_ahead = ? WHERE id = (SELECT MAX(id)"
             " FROM transfer WHERE host = ? AND kind = 'push')",
-            (ahead_s, host),
+            (ahead_s, client),
         )

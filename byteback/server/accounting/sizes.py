@@ -99,8 +99,8 @@ def expected_from_all(
     for snapshot in snapshots:
         by_host.setdefault(snapshot.host, {})[snapshot.name] = snapshot
     found = {}
-    for host, named in by_host.items():
-        for name, size in expected_from_each(store, host, named.keys()).items():
+    for client, named in by_host.items():
+        for name, size in expected_from_each(store, client, named.keys()).items():
             found[named[name]] = size
     return found
 

@@ -17,14 +17,14 @@ ORDER BY made
 
 
 def read(
-    store: Store, host: str | None = None
+    store: Store, client: str | None = None
 ) -> dict[tuple[str, str], tuple[str, ...]]:
     """What snapshots were made of, by client and name, as far as that is known."""
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     if not path(store).exists():
         return found
     with opened(store, short_timeout=True) as ledger:
-        for client, name, word in ledger.execute(_SOURCES, {"host": host}):
+        for owner, name, word in ledger.execute(_SOURCES, {"host": client}):
             with contextlib.suppress(RefusedError):
-                found[client, name] = coverage.parse_sources(str(word))
+                found[owner, name] = coverage.parse_sources(str(word))
     return found

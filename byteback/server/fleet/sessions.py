@@ -27,38 +27,38 @@ KILL_WAIT_S = 5.0
 POLL_S = 0.05
 
 
-def end(store: Store, host: str) -> int:
+def end(store: Store, client: str) -> int:
     """End the client's sessions, and the transfers in them; how many there were."""
-    count = _signal(store, host, signal.SIGTERM)
-    if count and not _wait(store, host, END_WAIT_S):
-        _signal(store, host, signal.SIGKILL)
-        _wait(store, host, KILL_WAIT_S)
+    count = _signal(store, client, signal.SIGTERM)
+    if count and not _wait(store, client, END_WAIT_S):
+        _signal(store, client, signal.SIGKILL)
+        _wait(store, client, KILL_WAIT_S)
     return count
 
 
 @contextlib.contextmanager
-def alone(store: Store, host: str) -> Iterator[None]:
-    """Keep all sessions of ``host`` out, and whatever else works on its ``current``.
+def alone(store: Store, client: str) -> Iterator[None]:
+    """Keep all sessions of ``client`` out, and whatever else works on its ``current``.
 
     A client that comes meanwhile is told that it is busy here. Raises LockedError if a
     session is under way. On a full disc the store's reserve makes room for the locks.
     """
     deadline = time.monotonic() + ALONE_WAIT_S
-    paths = [*limits.place_paths(store, host), store.lock_path(host)]
+    paths = [*limits.place_paths(store, client), store.lock_path(client)]
     with contextlib.ExitStack() as stack:
         for path in paths:
             wait_s = max(0.0, deadline - time.monotonic())
             try:
                 stack.enter_context(_hold(store, path, wait_s))
             except LockedError as error:
-                raise under_way(host, error) from None
+                raise under_way(client, error) from None
         yield
 
 
-def under_way(host: str, error: LockedError) -> LockedError:
+def under_way(client: str, error: LockedError) -> LockedError:
     """The error for an administrator in whose way a session of the client is."""
     return LockedError(
-        f"a session of {quote(host)} is under way: {error.message}",
+        f"a session of {quote(client)} is under way: {error.message}",
         hint="wait for its end, or end it: 'byteback-clients key --revoke' does, and "
         "takes the key away",
     )
@@ -78,9 +78,9 @@ def _hold(
     return lock
 
 
-def _holders(store: Store, host: str) -> list[int]:
+def _holders(store: Store, client: str) -> list[int]:
     found = set()
-    for path in limits.place_paths(store, host):
+    for path in limits.place_paths(store, client):
         with contextlib.suppress(OSError):
             found.add(open_files.number_of(path))
     if not found:
@@ -89,17 +89,17 @@ def _holders(store: Store, host: str) -> list[int]:
         return [int(process.name) for process in open_files.holders(found)]
 
 
-def _signal(store: Store, host: str, number: signal.Signals) -> int:
-    pids = _holders(store, host)
+def _signal(store: Store, client: str, number: signal.Signals) -> int:
+    pids = _holders(store, client)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
     return len(pids)
 
 
-def _wait(store: Store, host: str, seconds: float) -> bool:
+def _wait(store: Store, client: str, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while _holders(store, host):
+    while _holders(store, client):
         if time.monotonic() >= deadline:
             return False
         time.sleep(POLL_S)

@@ -24,11 +24,11 @@ def snapshot(root: Path) -> str:
     if os.geteuid() != pwd.getpwnam(USER).pw_uid:
         raise NotRootError(f"only root and the user {quote(USER)} can make snapshots")
     presence.check_writable(store)
-    host = _host_of(store, root)
-    found = store.client_name(host)
+    client = _host_of(store, root)
+    found = store.client_name(client)
     if found is None:
         raise NotSetUpError(
-            f"{quote(host)} is no client of this store",
+            f"{quote(client)} is no client of this store",
             hint=f"the clients are the directories of {store.root} with current inside",
         )
     return take.take_snapshot(store, found, settings.load(found))

@@ -18,7 +18,7 @@ from byteback.system import files, privilege
 from byteback.system.btrfs import commands
 
 
-def discard(store: Store, host: str) -> list[str]:
+def discard(store: Store, client: str) -> list[str]:
     """Put ``current`` back to the host's newest snapshot, or to nothing without one.
 
     A transfer that is under way is ended first. The new ``current`` is made beside
@@ -27,56 +27,56 @@ def discard(store: Store, host: str) -> list[str]:
     Returns lines about what was done. Raises NotSetUpError if there is no such
     client, BusyError if its transfer does not end, ToolError if btrfs fails.
     """
-    host = growth.check_client(store, host)
+    client = growth.check_client(store, client)
     before = commands.free_space(store.root)
-    verdict = growth.verdicts(store, before, time.time()).get(host)
-    with runner.own_lock(store, host):
-        repair.clear_discarded(store, host)
-        newest = take.newest_name(store, host)
-        directory = store.host_directory(host)
+    verdict = growth.verdicts(store, before, time.time()).get(client)
+    with runner.own_lock(store, client):
+        repair.clear_discarded(store, client)
+        newest = take.newest_name(store, client)
+        directory = store.host_directory(client)
         beside = directory / DISCARDED
         try:
-            _make(store, host, newest, beside)
+            _make(store, client, newest, beside)
         except ToolError as error:
             if not (commands.is_out_of_space(error) and reserve.release(store)):
                 raise
-            _make(store, host, newest, beside)
-        files.exchange(beside, store.current(host))
+            _make(store, client, newest, beside)
+        files.exchange(beside, store.current(client))
         commands.sync(store.root)
-        repair.clear_discarded(store, host)
-        ledger.forget_taken(store, host, _last_snapshot_time(store, host))
+        repair.clear_discarded(store, client)
+        ledger.forget_taken(store, client, _last_snapshot_time(store, client))
     commands.wait_for_deletions(store.root, SPACE_TIMEOUT_S)
     after = commands.free_space(store.root)
     lines = [
-        f"current of {host} is back at {newest or 'nothing: it has no snapshot'}",
+        f"current of {client} is back at {newest or 'nothing: it has no snapshot'}",
         f"free space was {before}, is {after}",
     ]
     since = verdict.blamed_since if verdict is not None else None
     if since is not None:
-        made = [s.name for s in store.snapshots(host) if s.time.timestamp() >= since]
+        made = [s.name for s in store.snapshots(client) if s.time.timestamp() >= since]
         if made:
             lines.append(f"what it took before is kept in {', '.join(made)}")
     return lines
 
 
-def _make(store: Store, host: str, source: str | None, target: Path) -> None:
+def _make(store: Store, client: str, source: str | None, target: Path) -> None:
     if source is None:
         commands.create_subvolume(target)
         target.chmod(0o700)
     elif not seal.is_roots(target.with_name(source)):
         commands.take_snapshot(target.with_name(source), target, read_only=False)
     elif privilege.is_root_within_reach():
-        sealing.copy(store, host, source, target.name)
+        sealing.copy(store, client, source, target.name)
     else:
         raise BytebackError(
-            f"only root can copy the newest snapshot of {quote(host)}: it is sealed",
+            f"only root can copy the newest snapshot of {quote(client)}: it is sealed",
             hint="run this with sudo",
         )
 
 
-def _last_snapshot_time(store: Store, host: str) -> float:
-    recorded = growth.record_of(store, host).snapshots
+def _last_snapshot_time(store: Store, client: str) -> float:
+    recorded = growth.record_of(store, client).snapshots
     named: list[float] = []
     with contextlib.suppress(OSError):
-        named = [snapshot.time.timestamp() for snapshot in store.snapshots(host)]
+        named = [snapshot.time.timestamp() for snapshot in store.snapshots(client)]
     return max([*recorded, *named], default=0.0)

@@ -43,10 +43,10 @@ def find(store: Store, snapshots: Iterable[Snapshot]) -> Obstacles:
     for snapshot in snapshots:
         by_host.setdefault(snapshot.host, []).append(snapshot)
     found: dict[Snapshot, Obstacle] = {}
-    for host, own in by_host.items():
+    for client, own in by_host.items():
         # A host may be taken away, or closed to us, while we look.
         with contextlib.suppress(OSError):
-            found.update(_find_in(store, host, own))
+            found.update(_find_in(store, client, own))
     return found
 
 
@@ -56,10 +56,10 @@ def of_kind(obstacles: Obstacles, *kinds: Kind) -> set[Snapshot]:
 
 
 def _find_in(
-    store: Store, host: str, snapshots: Collection[Snapshot]
+    store: Store, client: str, snapshots: Collection[Snapshot]
 ) -> dict[Snapshot, Obstacle]:
-    directory = store.host_directory(host)
-    claims = sealing.claims(store, host, [snapshot.name for snapshot in snapshots])
+    directory = store.host_directory(client)
+    claims = sealing.claims(store, client, [snapshot.name for snapshot in snapshots])
     has_root = privilege.is_root_within_reach()
     found = {}
     for snapshot in snapshots:

@@ -29,24 +29,24 @@ def repair(store: Store) -> None:
     What cannot be put right is logged, and looked at again by the next run.
     """
     seals = Seals(store)
-    for host in _host_names(store):
+    for client in _host_names(store):
         try:
-            _repair_host(store, host, seals)
+            _repair_host(store, client, seals)
         except (LockedError, BusyError):
             continue  # a transfer is on: it will still be there next time
         except (OSError, BytebackError) as error:
             reason = error.message if isinstance(error, BytebackError) else error
-            logger.warning("cannot put %s right: %s", quote(host), reason)
+            logger.warning("cannot put %s right: %s", quote(client), reason)
 
 
 def look_after_seals(store: Store) -> None:
     """The sealed snapshots' part of repair, before anything is decided by names."""
     seals = Seals(store)
-    for host in _host_names(store):
+    for client in _host_names(store):
         try:
-            seals.look_after(host, *_sorted_out(store.trees(host)))
+            seals.look_after(client, *_sorted_out(store.trees(client)))
         except (OSError, BytebackError) as error:
-            logger.warning("cannot look at %s: %s", quote(host), error)
+            logger.warning("cannot look at %s: %s", quote(client), error)
 
 
 def _host_names(store: Store) -> list[str]:
@@ -55,9 +55,9 @@ def _host_names(store: Store) -> list[str]:
     return sorted(filter(is_host_name, names))
 
 
-def clear_discarded(store: Store, host: str) -> None:
+def clear_discarded(store: Store, client: str) -> None:
     """Delete what a discard has left; the caller holds the host's lock."""
-    left = store.host_directory(host) / DISCARDED
+    left = store.host_directory(client) / DISCARDED
     if commands.is_subvolume(left):
         commands.delete_on_full_disc(
             left, lambda: reserve.release(store), seal.deletion_check(None)
@@ -66,31 +66,31 @@ def clear_discarded(store: Store, host: str) -> None:
         take.discard_left(left)
 
 
-def _repair_host(store: Store, host: str, seals: Seals) -> None:
+def _repair_host(store: Store, client: str, seals: Seals) -> None:
     try:
-        dated, names = _sorted_out(store.trees(host))
-        unsealed = seals.look_after(host, dated, names)
+        dated, names = _sorted_out(store.trees(client))
+        unsealed = seals.look_after(client, dated, names)
         if unsealed is None:
-            dated, names = _sorted_out(store.trees(host))
+            dated, names = _sorted_out(store.trees(client))
             unsealed = dated
     except PermissionError:
         return  # not ours
     except FileNotFoundError:
         return  # gone meanwhile
     if DISCARDED in names:
-        with store.lock_host(host):
-            clear_discarded(store, host)
-        logger.info("deleted what was left of a discarded backup of %s", quote(host))
-    if CURRENT not in names and dated and _is_enrolled(store, host):
-        with store.lock_host(host):
-            take.ensure_current(store, host)
+        with store.lock_host(client):
+            clear_discarded(store, client)
+        logger.info("deleted what was left of a discarded backup of %s", quote(client))
+    if CURRENT not in names and dated and _is_enrolled(store, client):
+        with store.lock_host(client):
+            take.ensure_current(store, client)
         logger.warning(
             "%s had lost its current: made it again from its newest snapshot",
-            quote(host),
+            quote(client),
         )
     if CURRENT in names:
         for name in unsealed:
-            _close(store, host, name)
+            _close(store, client, name)
 
 
 def _sorted_out(names: list[str]) -> tuple[list[str], set[str]]:
@@ -99,22 +99,22 @@ def _sorted_out(names: list[str]) -> tuple[list[str], set[str]]:
     return dated, set(names) - set(dated)
 
 
-def _is_enrolled(store: Store, host: str) -> bool:
+def _is_enrolled(store: Store, client: str) -> bool:
     """True if a key may send backups; if none may, the client may be retired."""
     with contextlib.suppress(BytebackError, OSError):
-        return bool(authorized_keys.read(store).lines_of_host(host))
+        return bool(authorized_keys.read(store).lines_of_host(client))
     return False
 
 
-def _close(store: Store, host: str, name: str) -> None:
+def _close(store: Store, client: str, name: str) -> None:
     """Set a snapshot read-only that is not.
 
     A run that was killed while it deleted one as the store's user leaves it writable,
     and so did the old tool. The kernel says so without being asked by a program; of
     one that is not ours it says that we may not write, which is true.
     """
-    path = store.host_directory(host) / name
+    path = store.host_directory(client) / name
     if not os.access(path, os.W_OK) or not commands.is_subvolume(path):
         return
     commands.set_read_only(path, True)
-    logger.info("set %s/%s read-only", host, name)
+    logger.info("set %s/%s read-only", client, name)

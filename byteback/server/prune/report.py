@@ -24,10 +24,10 @@ ORDERS = (AGE, IMPORTANCE)
 def snapshots(store: Store) -> list[Snapshot]:
     """All snapshots of all clients."""
     found: list[Snapshot] = []
-    for host in store.hosts():
+    for client in store.hosts():
         # A host's directory may be taken away while we look.
         with contextlib.suppress(FileNotFoundError):
-            found += store.snapshots(host)
+            found += store.snapshots(client)
     return found
 
 

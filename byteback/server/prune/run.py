@@ -341,15 +341,15 @@ class Pruner:
             reserve.provide(self.store)
 
     def _tell_blame(self, free: FreeSpace) -> None:
-        for host, verdict in self._verdicts().items():
+        for client, verdict in self._verdicts().items():
             if verdict.blamed_since is not None:
-                reason = growth.describe_blame(host, verdict)
+                reason = growth.describe_blame(client, verdict)
                 logger.warning("free space is %s: %s", free, reason)
 
     def _tell_shrinkages(self) -> None:
-        for host, verdict in self._verdicts().items():
+        for client, verdict in self._verdicts().items():
             if verdict.shrinkage is not None:
-                logger.warning("%s", growth.describe_shrinkage(host, verdict))
+                logger.warning("%s", growth.describe_shrinkage(client, verdict))
 
     def _mark_under_way(self, under_way: bool) -> None:
         """Note for later runs that the upper limit is to be reached.
@@ -388,12 +388,12 @@ class Pruner:
     def _stuck_error(self, free: FreeSpace) -> PolicyError:
         """Why there is no room, and what an administrator can do."""
         large = [h for h, v in self._verdicts().items() if v.blamed_since is not None]
-        host = large[0] if large else "HOST"
+        client = large[0] if large else "HOST"
         return PolicyError(
             f"free space is {free}, and no snapshot may be deleted: each is younger "
             "than a week, the newest of its host, kept until an administrator has "
             "looked, or could not be deleted",
             hint="a larger disc helps, clients that leave more out, or 'byteback-prune "
-            f"--discard {host}', which drops what a client has sent since its last "
+            f"--discard {client}', which drops what a client has sent since its last "
             "snapshot; see 'When nothing may be deleted' in byteback-prune(1)",
         )

@@ -30,7 +30,7 @@ Names = dict[str, set[str]]  # in each directory, by its path: "/" or "/etc"
 
 def add(
     store: Store,
-    host: str,
+    client: str,
     trees: Mapping[str, Subvolume],
     wanted: Mapping[str, Identity | None],
 ) -> bool:
@@ -39,11 +39,11 @@ def add(
     ``trees`` are those of which lineage.read_trees can tell. False if they have to be
     read as a whole. Raises OSError.
     """
-    index = name_index.read(store, host)
-    journal = change_journal.read(store, host)
+    index = name_index.read(store, client)
+    journal = change_journal.read(store, client)
     if index is None or journal is None or not index.is_whole:
         return False
-    if index.made < journal.began or not journal.is_up_to_date(store, host):
+    if index.made < journal.began or not journal.is_up_to_date(store, client):
         return False
     since = _indexed_until(index, journal)
     touched = None if since is None else journal.touched_after(since)
@@ -55,11 +55,11 @@ def add(
     names = _read_added(index.parts[1]) if len(index.parts) > 1 else {}
     try:
         for name in new:
-            _read_directories(store.host_directory(host) / name, touched, names)
+            _read_directories(store.host_directory(client) / name, touched, names)
         if sum(map(_size, names.items())) > MAX_SIZE:
             return False
         name_index.write(
-            name_index.added_path_of(store, host),
+            name_index.added_path_of(store, client),
             ((path, names[path]) for path in _in_order(names)),
             wanted,
             base=index.made,

@@ -69,43 +69,43 @@ def _index_all(store: Store) -> None:
     _clear_away(store, hosts)
     search_limits.allow_open_files()
     deadline = time.monotonic() + ALL_S
-    for host in hosts:
+    for client in hosts:
         left = deadline - time.monotonic()
         if left <= 0:
             return
         try:
-            _index(store, host, min(ONE_S, left))
+            _index(store, client, min(ONE_S, left))
         except (OSError, BytebackError, MemoryError) as error:
-            logger.info("no index of the names of %s: %s", quote(host), error)
+            logger.info("no index of the names of %s: %s", quote(client), error)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 return
 
 
-def _index(store: Store, host: str, seconds: float) -> None:
-    if state.finished_since(store, host) is None:
+def _index(store: Store, client: str, seconds: float) -> None:
+    if state.finished_since(store, client) is None:
         return  # a transfer is on: when it has ended there is more to know
-    directory = store.host_directory(host)
-    names = store.trees(host)
+    directory = store.host_directory(client)
+    names = store.trees(client)
     current = lineage.read_trees(directory, [CURRENT])
-    present = name_index.identify(store, host, current)
-    if not name_index.is_due(store, host, names, present):
+    present = name_index.identify(store, client, current)
+    if not name_index.is_due(store, client, names, present):
         return
     # A change by hand from now on has a transaction of its own.
     commands.sync(directory)
     trees = lineage.read_trees(directory, names)
-    identities = name_index.identify(store, host, trees)
+    identities = name_index.identify(store, client, trees)
     recorded = {name: identities.get(name) for name in names}
-    if added_names.add(store, host, trees, recorded):
+    if added_names.add(store, client, trees, recorded):
         return
     limits = Limits(0, seconds, is_watched=False)
     search = walk.Search(
         directory, names, lineage.chains_of(trees), [], "copies", limits
     )
-    path = name_index.path_of(store, host)
+    path = name_index.path_of(store, client)
     started = time.monotonic()
     try:
         name_index.write(path, _directories(search, trees), recorded)
-        name_index.added_path_of(store, host).unlink(missing_ok=True)
+        name_index.added_path_of(store, client).unlink(missing_ok=True)
         return
     except _ChangedError:
         reason, recorded = "its trees changed meanwhile", {}
@@ -115,7 +115,7 @@ def _index(store: Store, host: str, seconds: float) -> None:
         if seconds < ONE_S:
             return  # the next run has more time for it
         reason = error.message
-    logger.info("no index of the names of %s: %s", quote(host), reason)
+    logger.info("no index of the names of %s: %s", quote(client), reason)
     taken = time.monotonic() - started
     name_index.write(path, [], recorded, is_whole=False, taken=taken)
 
@@ -141,7 +141,7 @@ def _uuids(trees: Mapping[str, Subvolume]) -> Mapping[str, bytes]:
 def _clear_away(store: Store, hosts: list[str]) -> None:
     """Delete what is left of clients that are gone, and of runs that were killed."""
     paths = (name_index.path_of, name_index.added_path_of)
-    kept = {path_of(store, host).name for host in hosts for path_of in paths}
+    kept = {path_of(store, client).name for client in hosts for path_of in paths}
     for path in (store.state / "hosts").glob("*.names*"):
         if path.suffix in ENDINGS and path.name not in kept:
             with contextlib.suppress(OSError):

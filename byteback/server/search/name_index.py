@@ -43,17 +43,17 @@ Identity = list[str | int]  # which tree it is, and that it is as it was
 Identities = Mapping[str, Identity]
 
 
-def path_of(store: Store, host: str) -> Path:
-    """The path of the index of ``host``."""
-    return store.lock_path(host).with_suffix(".names")
+def path_of(store: Store, client: str) -> Path:
+    """The path of the index of ``client``."""
+    return store.lock_path(client).with_suffix(".names")
 
 
-def added_path_of(store: Store, host: str) -> Path:
+def added_path_of(store: Store, client: str) -> Path:
     """The path of the names that came after that index was made."""
-    return store.lock_path(host).with_suffix(ADDED)
+    return store.lock_path(client).with_suffix(ADDED)
 
 
-def identify(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Identities:
+def identify(store: Store, client: str, trees: Mapping[str, Subvolume]) -> Identities:
     """The identity of each tree that an index can cover.
 
     ``trees`` are those that have not been written to, and ``current``, which only
@@ -64,7 +64,7 @@ def identify(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Identit
     for name, subvolume in trees.items():
         identity: Identity = [subvolume.uuid.hex(), subvolume.changed]
         if name == CURRENT:
-            since = state.finished_since(store, host)
+            since = state.finished_since(store, client)
             if since is None:
                 continue
             identity.append(since)
@@ -96,28 +96,28 @@ class Index(NamedTuple):
         return led.paths if is_led else None
 
 
-def load(store: Store, host: str, trees: Mapping[str, Subvolume]) -> Index | None:
-    """The index of ``host``, for the trees that are what they were; None for none.
+def load(store: Store, client: str, trees: Mapping[str, Subvolume]) -> Index | None:
+    """The index of ``client``, for the trees that are what they were; None for none.
 
     ``trees`` is what lineage.read_trees tells now.
     """
-    found = read(store, host)
+    found = read(store, client)
     if found is None or not found.is_whole:
         return None
-    present = identify(store, host, trees)
+    present = identify(store, client, trees)
     covered = {n for n, one in present.items() if found.trees.get(n) == one}
     return Index(found.parts, covered)
 
 
 def is_due(
-    store: Store, host: str, names: Collection[str], present: Identities
+    store: Store, client: str, names: Collection[str], present: Identities
 ) -> bool:
     """True if a new index would cover more than the old one, and is due.
 
     ``names`` are all trees, ``present`` what is known of ``current``. A client decides
     when it transfers, and how long its index takes: it is not to keep others waiting.
     """
-    found = read(store, host)
+    found = read(store, client)
     if found is None:
         return True
     if found.taken > CHEAP_S and 0 <= time.time() - found.made < SHARE * found.taken:
@@ -137,12 +137,12 @@ class Files(NamedTuple):
     taken: float  # seconds that it took
 
 
-def read(store: Store, host: str) -> Files | None:
+def read(store: Store, client: str) -> Files | None:
     """Map what there is; None if there is nothing, or nothing of use."""
-    first = _read(path_of(store, host))
+    first = _read(path_of(store, client))
     if first is None:
         return None
-    later = _read(added_path_of(store, host))
+    later = _read(added_path_of(store, client))
     if later is None or later.base != first.files.made:
         return first.files
     return first.files._replace(

@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 def resolve_apart(
     store: Store,
-    host: str,
+    client: str,
     request: requests.Pull,
     settings: ServerSettings,
     *,
@@ -33,8 +33,8 @@ def resolve_apart(
     Raises RefusedError as that does, and where the process fails.
     """
     limits.check_can_confine_search(settings)
-    with limits.search_place(store, host):
-        answer = _ask(store, host, request, settings, current_is_whole)
+    with limits.search_place(store, client):
+        answer = _ask(store, client, request, settings, current_is_whole)
     text = answer[1:].decode("utf-8", "surrogateescape")
     if answer[:1] == _FOUND:
         return text.split("\0")
@@ -44,7 +44,7 @@ def resolve_apart(
 
 def _ask(
     store: Store,
-    host: str,
+    client: str,
     request: requests.Pull,
     settings: ServerSettings,
     current_is_whole: bool,
@@ -53,7 +53,7 @@ def _ask(
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _answer(writer, store, host, request, settings, current_is_whole)
+        _answer(writer, store, client, request, settings, current_is_whole)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
         answer = stream.read()
@@ -64,17 +64,17 @@ def _ask(
 def _answer(
     writer: int,
     store: Store,
-    host: str,
+    client: str,
     request: requests.Pull,
     settings: ServerSettings,
     current_is_whole: bool,
 ) -> NoReturn:
     """In the child: answer, and end without a word to any other process."""
     try:
-        chains, index = run.read_history(store, host)
-        limits.confine_search(store.host_directory(host), settings)
+        chains, index = run.read_history(store, client)
+        limits.confine_search(store.host_directory(client), settings)
         names = run.resolve(
-            *(store, host, request),
+            *(store, client, request),
             current_is_whole=current_is_whole,
             chains=chains,
             index=index,

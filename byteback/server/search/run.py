@@ -37,18 +37,18 @@ CHUNK = 1 << 20
 MAX_SAMPLE = 50_000
 
 
-def read_history(store: Store, host: str) -> tuple[Chains, Index | None]:
+def read_history(store: Store, client: str) -> tuple[Chains, Index | None]:
     """Read the history and the index that make a search faster, for find and resolve.
 
     Read before the process is confined, which after that sees only the trees.
     """
-    trees = lineage.read_trees(store.host_directory(host), store.trees(host))
-    return lineage.chains_of(trees), name_index.load(store, host, trees)
+    trees = lineage.read_trees(store.host_directory(client), store.trees(client))
+    return lineage.chains_of(trees), name_index.load(store, client, trees)
 
 
 def find(
     store: Store,
-    host: str,
+    client: str,
     snapshot: str,
     scope: str,
     patterns: Sequence[str],
@@ -57,7 +57,7 @@ def find(
     chains: Chains = (),
     index: Index | None = None,
 ) -> Iterator[Entry]:
-    """Find what the patterns match in the trees of ``host`` that ``snapshot`` names.
+    """Find what the patterns match in the trees of ``client`` that ``snapshot`` names.
 
     Sorted by path. Scope "newest" gives the newest copy of each path, "versions" each
     distinct (path, mtime, size), newest first and of each the newest copy, and
@@ -68,7 +68,7 @@ def find(
     if the search finds too much or takes too long.
     """
     search = _prepare(
-        *(store, host, snapshot, scope, patterns),
+        *(store, client, snapshot, scope, patterns),
         current_is_whole=current_is_whole,
         chains=chains,
     )
@@ -80,7 +80,7 @@ def find(
 
 def _prepare(
     store: Store,
-    host: str,
+    client: str,
     snapshot: str,
     scope: str,
     patterns: Sequence[str],
@@ -88,17 +88,17 @@ def _prepare(
     current_is_whole: bool,
     chains: Chains,
 ) -> walk.Search:
-    trees = _choose_trees(store, host, snapshot, current_is_whole=current_is_whole)
+    trees = _choose_trees(store, client, snapshot, current_is_whole=current_is_whole)
     compiled = pattern.compile_patterns(patterns)
     limits = Limits(MAX_RESULTS, MAX_SECONDS)
     search_limits.allow_open_files()
-    directory = store.host_directory(host)
+    directory = store.host_directory(client)
     return walk.Search(directory, trees, chains, compiled, scope, limits)
 
 
 def changes(
     store: Store,
-    host: str,
+    client: str,
     newer: str,
     older: str,
     patterns: Sequence[str],
@@ -106,19 +106,19 @@ def changes(
     current_is_whole: bool,
     chains: Chains = (),
 ) -> Iterator[Difference]:
-    """List the changes between two trees of ``host``, in and below what matches.
+    """List the changes between two trees of ``client``, in and below what matches.
 
     With a star in a name the newest tree counts that it stands for. Sorted by path.
     Raises RefusedError as find does.
     """
     trees = [
-        _choose_trees(store, host, name, current_is_whole=current_is_whole)[0]
+        _choose_trees(store, client, name, current_is_whole=current_is_whole)[0]
         for name in (newer, older)
     ]
     compiled = pattern.compile_patterns(patterns)
     limits = Limits(MAX_RESULTS, MAX_SECONDS)
     search_limits.allow_open_files()
-    directory = store.host_directory(host)
+    directory = store.host_directory(client)
     if trees[0] == trees[1]:
         return iter(())
     search = walk.Search(directory, trees, chains, compiled, "changes", limits)
@@ -127,7 +127,7 @@ def changes(
 
 def sample(
     store: Store,
-    host: str,
+    client: str,
     snapshot: str,
     patterns: Sequence[str],
     count: int,
@@ -143,7 +143,7 @@ def sample(
     if count > MAX_SAMPLE:
         raise RefusedError(f"a sample has no more than {MAX_SAMPLE} files")
     search = _prepare(
-        *(store, host, snapshot, "newest", patterns),
+        *(store, client, snapshot, "newest", patterns),
         current_is_whole=current_is_whole,
         chains=chains,
     )
@@ -153,7 +153,7 @@ def sample(
 
 def total_size(
     store: Store,
-    host: str,
+    client: str,
     snapshot: str,
     patterns: Sequence[str],
     *,
@@ -165,7 +165,7 @@ def total_size(
     match is counted twice. Raises RefusedError as find does.
     """
     search = _prepare(
-        *(store, host, snapshot, "newest", patterns),
+        *(store, client, snapshot, "newest", patterns),
         current_is_whole=current_is_whole,
         chains=(),
     )
@@ -220,7 +220,7 @@ def read_patterns(stream: BinaryIO) -> list[str]:
 
 def resolve(
     store: Store,
-    host: str,
+    client: str,
     request: requests.Pull,
     *,
     current_is_whole: bool,
@@ -234,7 +234,7 @@ def resolve(
     """
     entries = find(
         store,
-        host,
+        client,
         request.snapshot,
         "versions" if request.every_version else "newest",
         request.patterns,
@@ -275,11 +275,11 @@ def _is_covered(entry: Entry, covered: set[tuple[str, str]]) -> bool:
 
 
 def _choose_trees(
-    store: Store, host: str, snapshot: str, *, current_is_whole: bool
+    store: Store, client: str, snapshot: str, *, current_is_whole: bool
 ) -> list[str]:
     now = datetime.now(UTC)
     ranked = listing.rank_trees(
-        store.trees(host), current_is_whole=current_is_whole, now=now
+        store.trees(client), current_is_whole=current_is_whole, now=now
     )
     # Only "*" is special; check_snapshot has let through neither "?" nor "[".
     wanted = re.compile(fnmatch.translate(requests.check_snapshot(snapshot)))
@@ -288,7 +288,7 @@ def _choose_trees(
         raise RefusedError(
             f"there is no snapshot {quote(snapshot)}"
             if ranked
-            else f"there is no backup of {quote(host)} yet",
+            else f"there is no backup of {quote(client)} yet",
             hint="byteback-restore --verbose / lists all snapshots" if ranked else None,
         )
     return trees

@@ -48,8 +48,8 @@ from byteback.wire.failures import Reason
 FLUSH_S = 0.2  # how long what was found may wait for more
 
 
-def serve(host: str, command: bytes) -> int:
-    """Serve one request for ``host`` and return the session's exit status.
+def serve(client: str, command: bytes) -> int:
+    """Serve one request for ``client`` and return the session's exit status.
 
     ``command`` is SSH_ORIGINAL_COMMAND as sshd gave it.
     Raises a BytebackError for what is refused or fails; what of it the client may
@@ -57,9 +57,9 @@ def serve(host: str, command: bytes) -> int:
     """
     address = client_address()
     started = time.monotonic()
-    log.note(host=host, address=address, key=_fingerprint())
+    log.note(host=client, address=address, key=_fingerprint())
     try:
-        status = _serve(host, command, address)
+        status = _serve(client, command, address)
     except MemoryError:
         raise RefusedError(
             "the request needs too much memory", hint="ask for less at once"
@@ -70,10 +70,10 @@ def serve(host: str, command: bytes) -> int:
     return status
 
 
-def _serve(host: str, command: bytes, address: str) -> int:
-    if not is_host_name(host):
+def _serve(client: str, command: bytes, address: str) -> int:
+    if not is_host_name(client):
         raise NotSetUpError(
-            f"{quote(host)} in authorized_keys cannot be a client's name",
+            f"{quote(client)} in authorized_keys cannot be a client's name",
             hint="run byteback-setup-client on that machine again",
         )
     request = requests.parse_request(command)
@@ -81,30 +81,30 @@ def _serve(host: str, command: bytes, address: str) -> int:
     store = own_store()
     check = presence.check_writable if _writes(request) else presence.check_mounted
     check(store)
-    _check_client(store, host)
-    if not store.host_directory(host).is_dir():
+    _check_client(store, client)
+    if not store.host_directory(client).is_dir():
         raise NotSetUpError(
-            f"the server has no directory for {quote(host)}",
+            f"the server has no directory for {quote(client)}",
             hint="run byteback-setup-client on that machine again",
         )
-    with limits.place(store, host), contextlib.ExitStack() as stack:
+    with limits.place(store, client), contextlib.ExitStack() as stack:
         # Once more: a change of the client has all places from its beginning to its
         # end, so that nothing changes any more from here on.
-        _check_client(store, host)
+        _check_client(store, client)
         if not isinstance(request, requests.Push | requests.Pull):
             stack.enter_context(limits.time_limit())
         with _explained(store, partial(check, store)):
-            status = _dispatch(store, host, request, address)
+            status = _dispatch(store, client, request, address)
         # Within the time limit: a client may choose not to read.
         sys.stdout.flush()
     return status
 
 
-def _check_client(store: Store, host: str) -> None:
+def _check_client(store: Store, client: str) -> None:
     """Raise BusyError or RefusedError for a client that is to come later, or not."""
-    change.check(host)
-    key_change.check(store, host)
-    retirement.check(store, host)
+    change.check(client)
+    key_change.check(store, client)
+    retirement.check(store, client)
 
 
 def _writes(request: requests.Request) -> bool:
@@ -178,11 +178,13 @@ def _store_error_for_client(error: StoreError) -> BytebackError:
     )
 
 
-def _dispatch(store: Store, host: str, request: requests.Request, address: str) -> int:
+def _dispatch(
+    store: Store, client: str, request: requests.Request, address: str
+) -> int:
     match request:
         case requests.Ping():
             if request.json:
-                _reply(_hello(store, host))
+                _reply(_hello(store, client))
             if request.json and request.probe:
                 from byteback.server.session import line_probe
 
@@ -192,116 +194,118 @@ def _dispatch(store: Store, host: str, request: requests.Request, address: str) 
         case requests.Claim():
             from byteback.server.store import machines
 
-            _reply(replies.Claimed(host, machines.claim(store, host, request.machine)))
+            _reply(
+                replies.Claimed(client, machines.claim(store, client, request.machine))
+            )
             return 0
         case requests.Complete():
-            return _complete(store, host, request)
+            return _complete(store, client, request)
         case requests.Find():
-            with limits.search_place(store, host):
-                return _find(store, host, request)
+            with limits.search_place(store, client):
+                return _find(store, client, request)
         case requests.List():
-            with limits.search_place(store, host):
-                return _list(store, host, request)
+            with limits.search_place(store, client):
+                return _list(store, client, request)
         case requests.Push():
             from byteback.server.transfer import sessions
 
-            return sessions.push(store, host, request, address)
+            return sessions.push(store, client, request, address)
         case requests.Pull():
             from byteback.server.transfer import sessions
 
-            return sessions.pull(store, host, request, address)
+            return sessions.pull(store, client, request, address)
 
 
-def _hello(store: Store, host: str) -> replies.Hello:
+def _hello(store: Store, client: str) -> replies.Hello:
     from byteback.server.store import coverage, tree_token
 
     # New lines name the host in the command, see byteback-receive.
     is_old_line = "BYTEBACK_HOST" in os.environ
-    tree = tree_token.token(store, host)
+    tree = tree_token.token(store, client)
     return replies.Hello(
-        *(__version__, replies.PROTOCOL, host),
+        *(__version__, replies.PROTOCOL, client),
         is_old_line=is_old_line,
         tree=tree,
         machines=True,
         details=True,
-        sources=coverage.read(store, host),
+        sources=coverage.read(store, client),
     )
 
 
-def _complete(store: Store, host: str, request: requests.Complete) -> int:
+def _complete(store: Store, client: str, request: requests.Complete) -> int:
     from byteback.server.snapshots import take
     from byteback.server.store import coverage, settings, tree_token
 
     if request.missed is not None:
-        _note_missed(store, host, request.missed)
+        _note_missed(store, client, request.missed)
     if request.clock is not None:
-        _note_clock(store, host, request.clock)
-    if not state.read(store, host).is_cut_off:
-        coverage.note(store, host, request.sources)
+        _note_clock(store, client, request.clock)
+    if not state.read(store, client).is_cut_off:
+        coverage.note(store, client, request.sources)
     name: str | None = None
     # No failure: an old client would take any other status than 0 for one.
     with contextlib.suppress(PolicyError):
         name = take.take_snapshot(
             store,
-            host,
-            settings.load(host),
+            client,
+            settings.load(client),
             incomplete=request.incomplete,
             files=request.files,
             size=request.size,
         )
     if request.json:
-        newest = name or take.newest_name(store, host)
+        newest = name or take.newest_name(store, client)
         # A client that does not say what it sent is told of no tree.
-        tree = tree_token.token(store, host, push=request.push or "none")
+        tree = tree_token.token(store, client, push=request.push or "none")
         _reply(replies.Completion(snapshot=name, newest=newest, tree=tree))
     return 0
 
 
-def _note_missed(store: Store, host: str, count: int) -> None:
+def _note_missed(store: Store, client: str, count: int) -> None:
     """Keep what a full comparison found, for byteback-status to tell of (D40)."""
     from byteback.server.accounting import own_word
 
-    own_word.note_missed(store, host, count)
+    own_word.note_missed(store, client, count)
     if count:
         what = "changes that the client's record had missed"
-        log.audit("ERROR", host=host, what=what, names=count)
+        log.audit("ERROR", host=client, what=what, names=count)
 
 
-def _note_clock(store: Store, host: str, clock: int) -> None:
+def _note_clock(store: Store, client: str, clock: int) -> None:
     """Keep how a client's clock differs, for byteback-status to tell of."""
     from byteback.server.accounting import own_word
 
-    own_word.note_clock(store, host, clock - round(time.time()))
+    own_word.note_clock(store, client, clock - round(time.time()))
 
 
-def _find(store: Store, host: str, request: requests.Find) -> int:
+def _find(store: Store, client: str, request: requests.Find) -> int:
     from byteback.model import difference, listing
     from byteback.server.accounting import ledger
     from byteback.server.search import run
 
-    whole = state.current_is_whole(store, host)
-    trees = set(store.trees(host))
-    incomplete = ledger.incomplete_snapshots(store, host) & trees
-    bounded = _bounded(store, host, trees)
-    chains, index = run.read_history(store, host)
-    _confine_search(store, host)
+    whole = state.current_is_whole(store, client)
+    trees = set(store.trees(client))
+    incomplete = ledger.incomplete_snapshots(store, client) & trees
+    bounded = _bounded(store, client, trees)
+    chains, index = run.read_history(store, client)
+    _confine_search(store, client)
     patterns = run.read_patterns(sys.stdin.buffer)
     found = 0
     if request.scope == "size":
         size = run.total_size(
-            store, host, request.snapshot, patterns, current_is_whole=whole
+            store, client, request.snapshot, patterns, current_is_whole=whole
         )
         _reply(replies.End(0, whole, tuple(sorted(incomplete)), size, bounded))
         return 0
     if request.sample is not None:
         patterns = run.sample(
-            *(store, host, request.snapshot, patterns, request.sample),
+            *(store, client, request.snapshot, patterns, request.sample),
             current_is_whole=whole,
             chains=chains,
         )
     if request.since is None:
         entries = run.find(
-            *(store, host, request.snapshot, request.scope, patterns),
+            *(store, client, request.snapshot, request.scope, patterns),
             current_is_whole=whole,
             chains=chains,
             index=index,
@@ -309,7 +313,7 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
         lines = map(listing.format_json, entries)
     else:
         changes = run.changes(
-            *(store, host, request.snapshot, request.since, patterns),
+            *(store, client, request.snapshot, request.since, patterns),
             current_is_whole=whole,
             chains=chains,
         )
@@ -327,7 +331,7 @@ def _find(store: Store, host: str, request: requests.Find) -> int:
 
 
 def _bounded(
-    store: Store, host: str, trees: Collection[str]
+    store: Store, client: str, trees: Collection[str]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Those of a client's trees that hold less than another one, and what they hold."""
     from byteback.model.coverage import MORE, SHOWN, narrower
@@ -335,9 +339,9 @@ def _bounded(
     from byteback.server.accounting import snapshot_sources
     from byteback.server.store import coverage
 
-    known = dict(snapshot_sources.read(store, host))
+    known = dict(snapshot_sources.read(store, client))
     found = {name: sources for (_, name), sources in known.items() if name in trees}
-    current = coverage.read(store, host)
+    current = coverage.read(store, client)
     if current is not None:
         found[CURRENT] = current
     return tuple(
@@ -349,19 +353,19 @@ def _bounded(
     )
 
 
-def _list(store: Store, host: str, request: requests.List) -> int:
+def _list(store: Store, client: str, request: requests.List) -> int:
     from byteback.model import listing
     from byteback.server.search import run
 
     if not request.patterns:
         raise RefusedError("no pattern was given", hint="name the files to list")
     scope = "versions" if request.every_version else "newest"
-    whole = state.current_is_whole(store, host)
-    chains, index = run.read_history(store, host)
-    _confine_search(store, host)
+    whole = state.current_is_whole(store, client)
+    chains, index = run.read_history(store, client)
+    _confine_search(store, client)
     entries = run.find(
         store,
-        host,
+        client,
         request.snapshot,
         "copies" if request.verbose else scope,
         request.patterns,
@@ -381,10 +385,10 @@ def _nothing(patterns: Sequence[str]) -> list[str]:
     return [*words, *(f"--> {escape(pattern)}" for pattern in patterns)]
 
 
-def _confine_search(store: Store, host: str) -> None:
+def _confine_search(store: Store, client: str) -> None:
     from byteback.server.store import settings
 
-    limits.confine_search(store.host_directory(host), settings.load(host))
+    limits.confine_search(store.host_directory(client), settings.load(client))
 
 
 def original_command() -> bytes:

@@ -37,11 +37,11 @@ def _freeze_snapshots(store: Store, runner: StepRunner) -> Iterator[Outcome]:
     failed: list[str] = []
     writable: list[tuple[str, str]] = []
     hosts = store.hosts()
-    for host in hosts:
+    for client in hosts:
         writable += [
-            (host, snapshot.name)
-            for snapshot in store.snapshots(host)
-            if _look(store, host, snapshot.name)
+            (client, snapshot.name)
+            for snapshot in store.snapshots(client)
+            if _look(store, client, snapshot.name)
         ]
     if not writable:
         if hosts:
@@ -49,13 +49,13 @@ def _freeze_snapshots(store: Store, runner: StepRunner) -> Iterator[Outcome]:
         return
 
     def freeze() -> None:
-        for host, name in writable:
+        for client, name in writable:
             try:
-                _with_snapshot(store, host, name, subvolume.freeze)
+                _with_snapshot(store, client, name, subvolume.freeze)
             except OSError as error:
-                failed.append(f"{quote(f'{host}/{name}')} ({error.strerror})")
+                failed.append(f"{quote(f'{client}/{name}')} ({error.strerror})")
 
-    clients = len({host for host, _ in writable})
+    clients = len({client for client, _ in writable})
     yield runner.do(
         f"make {_count(len(writable), 'snapshot')} of {_count(clients, 'client')} "
         "read-only, which the old tool had left writable",
@@ -65,21 +65,21 @@ def _freeze_snapshots(store: Store, runner: StepRunner) -> Iterator[Outcome]:
         yield warning(f"the snapshot {name} is still writable")
 
 
-def _look(store: Store, host: str, name: str) -> bool:
+def _look(store: Store, client: str, name: str) -> bool:
     with contextlib.suppress(OSError):  # pruned meanwhile, or no subvolume
-        return not _with_snapshot(store, host, name, subvolume.is_read_only)
+        return not _with_snapshot(store, client, name, subvolume.is_read_only)
     return False
 
 
 def _with_snapshot(
-    store: Store, host: str, name: str, act: Callable[[int], Result]
+    store: Store, client: str, name: str, act: Callable[[int], Result]
 ) -> Result:
     """Act on a snapshot by its descriptor: the way there belongs to another user."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.ExitStack() as stack:
         fd = os.open(store.root, flags)
         stack.callback(os.close, fd)
-        for part in (host, name):
+        for part in (client, name):
             fd = os.open(part, flags, dir_fd=fd)
             stack.callback(os.close, fd)
         if os.fstat(fd).st_ino != subvolume.TOP_INODE:

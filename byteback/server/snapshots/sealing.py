@@ -52,7 +52,7 @@ class Seals:
         self._deadline = time.monotonic() + SEALING_S
 
     def look_after(
-        self, host: str, dated: Sequence[str], others: Collection[str]
+        self, client: str, dated: Sequence[str], others: Collection[str]
     ) -> Sequence[str] | None:
         """Seal what is not sealed yet of a host's snapshots, and keep their names true.
 
@@ -65,7 +65,7 @@ class Seals:
         """
         if not self._can:
             return dated
-        with _opened(self._store, host) as directory:
+        with _opened(self._store, client) as directory:
             unsealed = directory.put_names_right(dated, _OTHERS.intersection(others))
             if self._wants and CURRENT in others:
                 for name in unsealed:
@@ -75,30 +75,30 @@ class Seals:
             return None if directory.is_changed else unsealed
 
 
-def is_deletable(store: Store, host: str, name: str) -> bool:
+def is_deletable(store: Store, client: str, name: str) -> bool:
     """True if root may delete what is at that name: no, if it is sealed as another.
 
     True where it is not root who deletes. Raises OSError.
     """
     if not privilege.is_root_within_reach() or os.geteuid() == 0:
         return True
-    with _opened(store, host) as directory:
+    with _opened(store, client) as directory:
         fd = directory.open_top(name)
         if fd is None:
             return False
         try:
-            return seal.deletion_check(f"{host}/{name}")(fd)
+            return seal.deletion_check(f"{client}/{name}")(fd)
         finally:
             os.close(fd)
 
 
-def claims(store: Store, host: str, names: Iterable[str]) -> dict[str, str]:
+def claims(store: Store, client: str, names: Iterable[str]) -> dict[str, str]:
     """The true HOST/NAME of each sealed snapshot among ``names`` of a host.
 
     With root's rights where they are within reach. Raises OSError.
     """
     found = {}
-    with _opened(store, host) as directory:
+    with _opened(store, client) as directory:
         for name in names:
             claim = directory.claim_of(name)
             if claim is not None:
@@ -106,18 +106,18 @@ def claims(store: Store, host: str, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def rename_claims(store: Store, host: str, former: str) -> int:
+def rename_claims(store: Store, client: str, former: str) -> int:
     """Mark what is sealed as ``former``'s in a host's directory as the host's own.
 
     With root's rights, which the caller has within reach. Returns how many there were.
     Raises OSError.
     """
-    with _opened(store, host) as directory:
-        names = set(store.trees(host)) - _OTHERS
+    with _opened(store, client) as directory:
+        names = set(store.trees(client)) - _OTHERS
         return sum(directory.rename_claim(name, former) for name in sorted(names))
 
 
-def copy(store: Store, host: str, name: str, target: str) -> None:
+def copy(store: Store, client: str, name: str, target: str) -> None:
     """Make a writable copy of a sealed snapshot as ``target`` beside it.
 
     Only root and the owner may make a snapshot of a subvolume; the copy is the user's
@@ -125,9 +125,9 @@ def copy(store: Store, host: str, name: str, target: str) -> None:
     at ``target``. Raises ToolError.
     """
     uid, gid = os.geteuid(), os.getegid()
-    what = quote(f"{host}/{name}")
+    what = quote(f"{client}/{name}")
     try:
-        with _opened(store, host) as directory, contextlib.ExitStack() as stack:
+        with _opened(store, client) as directory, contextlib.ExitStack() as stack:
             source = directory.open_top(name)
             if source is None:
                 raise ToolError(f"{what} is no subvolume")
@@ -149,23 +149,23 @@ def copy(store: Store, host: str, name: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def _opened(store: Store, host: str) -> Iterator[_Directory]:
+def _opened(store: Store, client: str) -> Iterator[_Directory]:
     """A client's directory, by root. Raises OSError for a link."""
     uid, gid = os.geteuid(), os.getegid()
     with privilege.raised(), contextlib.ExitStack() as stack:
         root = os.open(store.root, _DIRECTORY)
         stack.callback(os.close, root)
-        fd = os.open(host, _DIRECTORY, dir_fd=root)
+        fd = os.open(client, _DIRECTORY, dir_fd=root)
         stack.callback(os.close, fd)
-        yield _Directory(fd, host, uid, gid)
+        yield _Directory(fd, client, uid, gid)
 
 
 class _Directory:
     """A client's directory, opened by root, and the number of the store's user."""
 
-    def __init__(self, fd: int, host: str, uid: int, gid: int) -> None:
+    def __init__(self, fd: int, client: str, uid: int, gid: int) -> None:
         self.fd = fd
-        self._host = host
+        self._host = client
         self._uid = uid
         self._gid = gid
         self._device = os.fstat(fd).st_dev
@@ -247,8 +247,8 @@ class _Directory:
         if fd is None:
             return False
         try:
-            host, _, wanted = (seal.read_claim(fd) or "").partition("/")
-            if host == former and self.is_of_store(fd):
+            client, _, wanted = (seal.read_claim(fd) or "").partition("/")
+            if client == former and self.is_of_store(fd):
                 subvolume.thaw(fd)
                 try:
                     claim = f"{self._host}/{wanted}"
@@ -256,7 +256,7 @@ class _Directory:
                 finally:
                     subvolume.freeze(fd)
                 return True
-            if host == self._host and not subvolume.is_read_only(fd):
+            if client == self._host and not subvolume.is_read_only(fd):
                 subvolume.freeze(fd)
             return False
         finally:
@@ -321,8 +321,8 @@ class _Directory:
         """True if the subvolume at ``name`` had another true name, and has it back."""
         if claim is None or claim == f"{self._host}/{name}":
             return False
-        host, _, wanted = claim.partition("/")
-        if host != self._host:
+        client, _, wanted = claim.partition("/")
+        if client != self._host:
             return False
         here = quote(f"{self._host}/{name}")
         if parse_snapshot_name(wanted) is None or self._claim_at(wanted) == claim:

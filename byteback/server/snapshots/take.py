@@ -45,7 +45,7 @@ def local_now() -> datetime:
 
 def take_snapshot(
     store: Store,
-    host: str,
+    client: str,
     settings: ServerSettings,
     *,
     incomplete: bool = False,
@@ -61,41 +61,41 @@ def take_snapshot(
     Raises PolicyError if the newest one is too young, RefusedError if the last
     transfer is known to have been cut off, LockedError while one is running.
     """
-    with store.lock_host(host, wait_s=LOCK_WAIT_S):
-        current = store.current(host)
+    with store.lock_host(client, wait_s=LOCK_WAIT_S):
+        current = store.current(client)
         if not commands.is_subvolume(current) or not _has_entries(current):
             raise NotSetUpError(
-                f"the server has nothing of {quote(host)} to snapshot",
+                f"the server has nothing of {quote(client)} to snapshot",
                 hint="run byteback-backup on that machine first",
             )
-        state = host_state.read(store, host)
+        state = host_state.read(store, client)
         if state.is_cut_off:
             raise RefusedError(
-                f"the last transfer of {quote(host)} did not come to its end",
+                f"the last transfer of {quote(client)} did not come to its end",
                 hint="run byteback-backup again: it resumes where it was cut off",
             )
         time = now()
         name = format_snapshot_name(time)
-        _check_interval(store.snapshots(host), time, settings.snapshot_interval_hours)
-        target = store.host_directory(host) / name
+        _check_interval(store.snapshots(client), time, settings.snapshot_interval_hours)
+        target = store.host_directory(client) / name
         # Recorded first: a kill in between must not leave a snapshot that lacks files
         # and does not say so.
         try:
             ledger.add_snapshot(
                 store,
-                host,
+                client,
                 name,
                 incomplete=incomplete or state is host_state.Transfer.PARTIAL,
                 files=files,
                 size=size,
-                sources=coverage.read_word(store, host),
+                sources=coverage.read_word(store, client),
             )
             _take(current, target)
         except BaseException:
             # Growth is judged from one snapshot to the next: a client that has its
             # own --complete ended, by another push, must not divide a backup so.
             if not target.exists():
-                ledger.forget_snapshot(store, host, name)
+                ledger.forget_snapshot(store, client, name)
             raise
         return name
 
@@ -136,55 +136,55 @@ def _take(current: Path, target: Path) -> None:
 
 
 def newest_name(
-    store: Store, host: str, *, now: Callable[[], datetime] = local_now
+    store: Store, client: str, *, now: Callable[[], datetime] = local_now
 ) -> str | None:
     """The name of a host's newest snapshot.
 
     One that a wrong clock dated into the future is it only if there is no other.
     """
-    snapshots = store.snapshots(host)
+    snapshots = store.snapshots(client)
     if not snapshots:
         return None
     time = now()
     return max(snapshots, key=lambda s: (not is_misdated(s.time, time), s.time)).name
 
 
-def ensure_current(store: Store, host: str) -> None:
+def ensure_current(store: Store, client: str) -> None:
     """Make a missing ``current`` again; the caller holds the host's lock.
 
     A set-up that was cut off leaves none, and an accident may take it away. It begins
     as a copy of the newest snapshot, so that little must be sent again.
     Raises NotSetUpError if the host has no directory here.
     """
-    current = store.current(host)
+    current = store.current(client)
     if current.is_dir():
         _open_up(current)
         if not commands.is_subvolume(current):
             _make_subvolume(current)
         return
-    if not store.host_directory(host).is_dir():
+    if not store.host_directory(client).is_dir():
         raise NotSetUpError(
-            f"the server has no directory for {quote(host)}",
+            f"the server has no directory for {quote(client)}",
             hint="run byteback-setup-client on that machine again",
         )
-    newest = newest_name(store, host)
+    newest = newest_name(store, client)
     if newest is None:
         commands.create_subvolume(current)
         return
-    source = store.host_directory(host) / newest
+    source = store.host_directory(client) / newest
     if not seal.is_roots(source):
         commands.take_snapshot(source, current, read_only=False)
         return
     if not privilege.is_root_within_reach():
         raise BusyError(
-            f"{CURRENT} of {quote(host)} is being made again",
+            f"{CURRENT} of {quote(client)} is being made again",
             hint=f"that takes root up to {TICK_MINUTES} minutes, try again then",
         )
     from byteback.server.snapshots import sealing
 
     # Beside its place, for root makes it a client's in several steps.
     beside = current.with_name(DISCARDED)
-    sealing.copy(store, host, newest, beside.name)
+    sealing.copy(store, client, newest, beside.name)
     beside.rename(current)
 
 

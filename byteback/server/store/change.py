@@ -84,13 +84,13 @@ def clear() -> None:
         files.sync_directory(PATH.parent)
 
 
-def check(host: str) -> None:
-    """Raise BusyError if ``host`` is being changed, or is what a client becomes."""
+def check(client: str) -> None:
+    """Raise BusyError if ``client`` is being changed, or is what a client becomes."""
     found = read()
     if found is None:
         return
-    if is_same_host(host, found.client) or is_same_host(host, found.new):
+    if is_same_host(client, found.client) or is_same_host(client, found.new):
         raise BusyError(
-            f"the server's administrator is changing the client {quote(host)}",
+            f"the server's administrator is changing the client {quote(client)}",
             hint="try again in ten minutes",
         )

@@ -68,20 +68,20 @@ class Journal(NamedTuple):
         is_ours = tree_.parent_uuid.hex() == self.uuid and tree_.made >= self.since
         return is_ours and min(tree_.made, tree_.changed) <= self.end
 
-    def is_up_to_date(self, store: Store, host: str) -> bool:
+    def is_up_to_date(self, store: Store, client: str) -> bool:
         """True if ``current`` is what the last transfer told of here has left."""
-        found = _read_current(store, host)
+        found = _read_current(store, client)
         return (
             found is not None
             and (found.uuid.hex(), found.changed) == (self.uuid, self.end)
-            and state.finished_since(store, host) == self.finished
+            and state.finished_since(store, client) == self.finished
         )
 
 
-def read(store: Store, host: str) -> Journal | None:
-    """The journal of ``host``; None if there is none, or none that can be read."""
+def read(store: Store, client: str) -> Journal | None:
+    """The journal of ``client``; None if there is none, or none that can be read."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        about = json.loads(_path(store, host).read_bytes())
+        about = json.loads(_path(store, client).read_bytes())
         if about["version"] == VERSION:
             return Journal(
                 str(about["uuid"]),
@@ -93,13 +93,13 @@ def read(store: Store, host: str) -> Journal | None:
     return None
 
 
-def before_transfer(store: Store, host: str) -> Journal | None:
+def before_transfer(store: Store, client: str) -> Journal | None:
     """The journal that a partial transfer may go on with; None if there is none.
 
     For the holder of the host's lock.
     """
-    journal = read(store, host)
-    found = _read_current(store, host)
+    journal = read(store, client)
+    found = _read_current(store, client)
     if journal is None or found is None:
         return None
     is_same = (found.uuid.hex(), found.changed) == (journal.uuid, journal.end)
@@ -108,17 +108,17 @@ def before_transfer(store: Store, host: str) -> Journal | None:
 
 
 def after_transfer(
-    store: Store, host: str, journal: Journal | None, touched: Collection[str] | None
+    store: Store, client: str, journal: Journal | None, touched: Collection[str] | None
 ) -> None:
     """Note the end of a whole transfer, which is on disc and recorded (state.write).
 
     ``touched`` are the directories that it has changed names in; None if they are not
     known. What cannot be noted is not: ``current`` is then walked through.
     """
-    found = _read_current(store, host)
+    found = _read_current(store, client)
     if found is None:
         return
-    finished = state.finished_since(store, host)
+    finished = state.finished_since(store, client)
     if journal is None or touched is None:
         new = Journal(found.uuid.hex(), found.changed, time.time(), (), finished)
     else:
@@ -127,7 +127,7 @@ def after_transfer(
             links = (*links, (found.changed, sorted(touched)))
         new = journal._replace(links=links, finished=finished)
     with contextlib.suppress(OSError):
-        _write(_path(store, host), new)
+        _write(_path(store, client), new)
 
 
 def _write(path: Path, journal: Journal) -> None:
@@ -149,8 +149,8 @@ def _format(journal: Journal) -> bytes:
     return json.dumps({"version": VERSION, **journal._asdict()}).encode("ascii")
 
 
-def _read_current(store: Store, host: str) -> Subvolume | None:
-    fd = tree.open_root(store.current(host))
+def _read_current(store: Store, client: str) -> Subvolume | None:
+    fd = tree.open_root(store.current(client))
     if fd is None:
         return None
     try:
@@ -159,5 +159,5 @@ def _read_current(store: Store, host: str) -> Subvolume | None:
         os.close(fd)
 
 
-def _path(store: Store, host: str) -> Path:
-    return store.lock_path(host).with_suffix(".journal")
+def _path(store: Store, client: str) -> Path:
+    return store.lock_path(client).with_suffix(".journal")

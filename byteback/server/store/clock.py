@@ -100,8 +100,8 @@ def _evidence(
     if record.trusted is not None:
         return
     with contextlib.suppress(OSError):
-        for host in store.hosts():
-            yield from _newest_times(store, host, now)
+        for client in store.hosts():
+            yield from _newest_times(store, client, now)
     yield from also
     with contextlib.suppress(OSError):
         fd = os.open(store.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -113,14 +113,14 @@ def _evidence(
             yield found.changed_at
 
 
-def _newest_times(store: Store, host: str, now: float) -> Iterator[float]:
+def _newest_times(store: Store, client: str, now: float) -> Iterator[float]:
     """The times of a client's snapshots, the newest first, until some have passed.
 
     Names sort as their times do, but for the few hours by which zones differ.
     """
     past = 0
-    for name in reversed(store.trees(host)):
-        for snapshot in store.dated(host, [name]):
+    for name in reversed(store.trees(client)):
+        for snapshot in store.dated(client, [name]):
             time = snapshot.time.timestamp()
             past += time <= now
             yield time

@@ -18,16 +18,16 @@ from byteback.wire import coverage
 MAX_SIZE = 1 << 16  # bytes
 
 
-def read(store: Store, host: str) -> tuple[str, ...] | None:
+def read(store: Store, client: str) -> tuple[str, ...] | None:
     """The sources, or None if they are not known."""
-    word = read_word(store, host)
+    word = read_word(store, client)
     return None if word is None else coverage.parse_sources(word)
 
 
-def read_word(store: Store, host: str) -> str | None:
+def read_word(store: Store, client: str) -> str | None:
     """The sources as one word of wire/coverage.py; None if they are not known."""
     try:
-        with _path(store, host).open("rb") as file:
+        with _path(store, client).open("rb") as file:
             word = file.read(MAX_SIZE).decode("ascii").strip()
         coverage.parse_sources(word)
     except (OSError, ValueError, RefusedError):
@@ -35,24 +35,24 @@ def read_word(store: Store, host: str) -> str | None:
     return word
 
 
-def note(store: Store, host: str, sources: tuple[str, ...] | None) -> None:
+def note(store: Store, client: str, sources: tuple[str, ...] | None) -> None:
     """Note the sources of the backup that is in ``current``; None: nobody knows.
 
     If that fails, on a full disc say, nothing is known. No backup fails of it.
     """
-    if sources == read(store, host):
+    if sources == read(store, client):
         return
-    path = _path(store, host)
+    path = _path(store, client)
     try:
         if sources is not None:
             word = coverage.format_sources(sources)
             files.write_atomically(path, f"{word}\n".encode("ascii"), mode=0o600)
             return
     except OSError as error:
-        log.audit("WARNING", host=host, what="sources", reason=error)
+        log.audit("WARNING", host=client, what="sources", reason=error)
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
 
 
-def _path(store: Store, host: str) -> Path:
-    return store.lock_path(host).with_suffix(".sources")
+def _path(store: Store, client: str) -> Path:
+    return store.lock_path(client).with_suffix(".sources")

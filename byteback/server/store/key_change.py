@@ -30,28 +30,28 @@ class _Process(NamedTuple):
     began_s: float  # since the machine's start
 
 
-def note(store: Store, host: str) -> None:
-    """Refuse sessions of ``host`` on all connections that there are now.
+def note(store: Store, client: str) -> None:
+    """Refuse sessions of ``client`` on all connections that there are now.
 
     Raises BytebackError.
     """
     from byteback import locking
     from byteback.system import files
 
-    place = path(store, host)
+    place = path(store, client)
     text = f"{_boot()} {time.clock_gettime(time.CLOCK_BOOTTIME):.2f}\n"
     with locking.map_os_errors(place):
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.write_atomically(place, text.encode("ascii"), mode=0o600)
 
 
-def check(store: Store, host: str) -> None:
+def check(store: Store, client: str) -> None:
     """Raise BusyError if this session's connection is older than the last change.
 
     Where the kernel shows no process of sshd's (hidepid of proc(5)), or another program
     serves ssh, nothing can be said, and the session goes on.
     """
-    changed = _read(path(store, host))
+    changed = _read(path(store, client))
     if changed is None:
         return
     began = connection_began()
@@ -63,9 +63,9 @@ def check(store: Store, host: str) -> None:
         )
 
 
-def path(store: Store, host: str) -> Path:
+def path(store: Store, client: str) -> Path:
     """Where the last change is noted."""
-    return store.lock_path(host).with_suffix(".rekeyed")
+    return store.lock_path(client).with_suffix(".rekeyed")
 
 
 def connection_began() -> float | None:

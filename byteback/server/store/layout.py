@@ -43,21 +43,21 @@ class Store(NamedTuple):
         """The file that binds each key to one host name."""
         return self.root / ".ssh" / "authorized_keys"
 
-    def host_directory(self, host: str) -> Path:
+    def host_directory(self, client: str) -> Path:
         """``HOST/``. Raises UsageError for a name that cannot be a client's."""
-        return self.root / check_host_name(host)
+        return self.root / check_host_name(client)
 
-    def current(self, host: str) -> Path:
+    def current(self, client: str) -> Path:
         """``HOST/current``, the only thing that a client's transfers may change."""
-        return self.host_directory(host) / CURRENT
+        return self.host_directory(client) / CURRENT
 
-    def is_client(self, host: str) -> bool:
-        """True if ``host`` has a directory here with ``current`` inside.
+    def is_client(self, client: str) -> bool:
+        """True if ``client`` has a directory here with ``current`` inside.
 
         A directory that this user may not enter is none.
         """
         with contextlib.suppress(PermissionError):
-            return is_host_name(host) and self.current(host).is_dir()
+            return is_host_name(client) and self.current(client).is_dir()
         return False
 
     def client_name(self, name: str) -> str | None:
@@ -72,48 +72,48 @@ class Store(NamedTuple):
             names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
         return sorted(name for name in names if self.is_client(name))
 
-    def snapshots(self, host: str) -> list[Snapshot]:
+    def snapshots(self, client: str) -> list[Snapshot]:
         """A client's snapshots, oldest first. Foreign names are none of them."""
-        return self.dated(host, self.trees(host))
+        return self.dated(client, self.trees(client))
 
-    def dated(self, host: str, names: Iterable[str]) -> list[Snapshot]:
+    def dated(self, client: str, names: Iterable[str]) -> list[Snapshot]:
         """The snapshots among ``names``, oldest first."""
         found = []
         for name in names:
             time = parse_snapshot_name(name, _zone_for(name))
             if time is not None:
-                found.append(Snapshot(host, time, name))
+                found.append(Snapshot(client, time, name))
         return sorted(found)
 
-    def trees(self, host: str) -> list[str]:
+    def trees(self, client: str) -> list[str]:
         """Names of all directories of a client: snapshots, ``current`` and foreign."""
-        with os.scandir(self.host_directory(host)) as entries:
+        with os.scandir(self.host_directory(client)) as entries:
             return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
 
-    def lock_path(self, host: str) -> Path:
+    def lock_path(self, client: str) -> Path:
         """Held by whatever writes to, or snapshots, the client's ``current``."""
-        return self.state / "hosts" / f"{lock_name(host)}.lock"
+        return self.state / "hosts" / f"{lock_name(client)}.lock"
 
     @contextlib.contextmanager
-    def lock_host(self, host: str, *, wait_s: float = 0.0) -> Iterator[locking.Lock]:
+    def lock_host(self, client: str, *, wait_s: float = 0.0) -> Iterator[locking.Lock]:
         """Hold a client's lock; raises LockedError as locking.hold does."""
-        with locking.hold(self.lock_path(host), wait_s=wait_s) as lock:
+        with locking.hold(self.lock_path(client), wait_s=wait_s) as lock:
             yield lock
 
 
-def lock_name(host: str) -> str:
-    """The name of files about ``host``, with room for an ending.
+def lock_name(client: str) -> str:
+    """The name of files about ``client``, with room for an ending.
 
     A client's name may be as long as a file name may. A lock that cannot be made is
     none: so long names are cut, and told apart by a digest. No name holds a ``~``.
     Raises UsageError for a name that cannot be a client's.
     """
-    if len(check_host_name(host)) <= LONGEST_LOCK_NAME:
-        return host
+    if len(check_host_name(client)) <= LONGEST_LOCK_NAME:
+        return client
     import hashlib
 
-    digest = hashlib.sha256(host.encode("ascii")).hexdigest()
-    return f"{host[: LONGEST_LOCK_NAME - len(digest)]}~{digest}"
+    digest = hashlib.sha256(client.encode("ascii")).hexdigest()
+    return f"{client[: LONGEST_LOCK_NAME - len(digest)]}~{digest}"
 
 
 def _zone_for(name: str) -> tzinfo:

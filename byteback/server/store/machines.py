@@ -24,16 +24,18 @@ REMEMBERED_S = 8 * 86400.0  # how long a machine that was refused counts as bein
 _NAME = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
-def check(store: Store, host: str, machine: str | None) -> None:
+def check(store: Store, client: str, machine: str | None) -> None:
     """Raise RefusedError if the client is known to be another machine than this one.
 
     A client that does not say which one it is is not compared.
     """
-    known = _read(_own(store, host))
+    known = _read(_own(store, client))
     if machine is None or known in (None, machine):
         return
     with contextlib.suppress(OSError):
-        files.write_atomically(_other(store, host), f"{machine}\n".encode(), mode=0o600)
+        files.write_atomically(
+            _other(store, client), f"{machine}\n".encode(), mode=0o600
+        )
     raise RefusedError(
         "this machine's key was last used by another machine",
         hint="byteback-setup-client says here that this is the same machine, installed "
@@ -43,35 +45,35 @@ def check(store: Store, host: str, machine: str | None) -> None:
     )
 
 
-def remember(store: Store, host: str, machine: str | None) -> None:
+def remember(store: Store, client: str, machine: str | None) -> None:
     """Remember the first machine that says which one it is; a failure is logged."""
-    if machine is None or _read(_own(store, host)) is not None:
+    if machine is None or _read(_own(store, client)) is not None:
         return
     try:
-        _write(store, host, machine)
+        _write(store, client, machine)
     except OSError as error:
-        log.audit("WARNING", host=host, what="which machine", reason=error)
+        log.audit("WARNING", host=client, what="which machine", reason=error)
 
 
-def claim(store: Store, host: str, machine: str) -> bool:
+def claim(store: Store, client: str, machine: str) -> bool:
     """The client is this machine from now on. Returns whether it was another one.
 
     Raises BusyError on a full disc.
     """
-    known = _read(_own(store, host))
+    known = _read(_own(store, client))
     try:
-        _write(store, host, machine)
-        _other(store, host).unlink(missing_ok=True)
+        _write(store, client, machine)
+        _other(store, client).unlink(missing_ok=True)
     except OSError as error:
         what = f"the server cannot remember this machine: {error.strerror}"
         raise shortage.failure(what, error) from None
     return known not in (None, machine)
 
 
-def count(store: Store, host: str) -> int:
+def count(store: Store, client: str) -> int:
     """How many machines use the client's key, as far as is known."""
     with contextlib.suppress(OSError):
-        refused = _other(store, host).stat().st_mtime
+        refused = _other(store, client).stat().st_mtime
         if time.time() - refused < REMEMBERED_S:
             return 2
     return 1
@@ -85,15 +87,15 @@ def _read(path: Path) -> str | None:
     return None
 
 
-def _write(store: Store, host: str, machine: str) -> None:
+def _write(store: Store, client: str, machine: str) -> None:
     # A client that was only set up has made no lock yet.
-    _own(store, host).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.write_atomically(_own(store, host), f"{machine}\n".encode(), mode=0o600)
+    _own(store, client).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.write_atomically(_own(store, client), f"{machine}\n".encode(), mode=0o600)
 
 
-def _own(store: Store, host: str) -> Path:
-    return store.lock_path(host).with_suffix(".machine")
+def _own(store: Store, client: str) -> Path:
+    return store.lock_path(client).with_suffix(".machine")
 
 
-def _other(store: Store, host: str) -> Path:
-    return store.lock_path(host).with_suffix(".other-machine")
+def _other(store: Store, client: str) -> Path:
+    return store.lock_path(client).with_suffix(".other-machine")

@@ -22,9 +22,9 @@ class Retired(NamedTuple):
     until: float | None  # None: until it is removed by hand
 
 
-def read(store: Store, host: str) -> Retired | None:
+def read(store: Store, client: str) -> Retired | None:
     """None for a client that is not retired. A damaged note is one all the same."""
-    place = path(store, host)
+    place = path(store, client)
     try:
         with place.open(encoding="ascii", errors="replace") as file:
             words = file.read(MAX_BYTES).split()
@@ -35,38 +35,38 @@ def read(store: Store, host: str) -> Retired | None:
     return Retired(0.0, None)
 
 
-def write(store: Store, host: str, retired: Retired) -> None:
+def write(store: Store, client: str, retired: Retired) -> None:
     """Note that a client is retired. Raises BytebackError."""
     from byteback import locking
     from byteback.system import files
 
     until = NEVER if retired.until is None else f"{retired.until:.0f}"
-    place = path(store, host)
+    place = path(store, client)
     with locking.map_os_errors(place):
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = f"{retired.since:.0f} {until}\n"
         files.write_atomically(place, text.encode("ascii"), mode=0o600)
 
 
-def forget(store: Store, host: str) -> None:
+def forget(store: Store, client: str) -> None:
     """Make it a client like any other again. Raises OSError."""
-    path(store, host).unlink(missing_ok=True)
+    path(store, client).unlink(missing_ok=True)
 
 
-def check(store: Store, host: str) -> None:
+def check(store: Store, client: str) -> None:
     """Raise RefusedError for a client that is retired."""
-    found = read(store, host)
+    found = read(store, client)
     if found is not None:
         day = time.strftime("%Y-%m-%d", time.localtime(found.since))
         raise RefusedError(
-            f"the client {quote(host)} was retired on this server on {day}",
+            f"the client {quote(client)} was retired on this server on {day}",
             hint="its backups there are kept for a time. If this machine is to be "
             "backed up again, the server's administrator runs "
-            f"'byteback-clients retire --undo {host}'; if not, remove byteback here",
+            f"'byteback-clients retire --undo {client}'; if not, remove byteback here",
             reason=Reason.RETIRED,
         )
 
 
-def path(store: Store, host: str) -> Path:
+def path(store: Store, client: str) -> Path:
     """Where that is noted."""
-    return store.lock_path(host).with_suffix(".retired")
+    return store.lock_path(client).with_suffix(".retired")

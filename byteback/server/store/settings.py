@@ -74,11 +74,11 @@ class Fault(NamedTuple):
     host: str | None = None  # whose table it is in
     is_safety: bool = False  # nothing is served until it is put right
 
-    def is_about(self, host: str | None) -> bool:
-        """True if the settings of ``host`` lack the key."""
-        if self.host is None or host is None:
+    def is_about(self, client: str | None) -> bool:
+        """True if the settings of ``client`` lack the key."""
+        if self.host is None or client is None:
             return self.host is None
-        return is_same_host(self.host, host)
+        return is_same_host(self.host, client)
 
 
 class Interpretation(NamedTuple):
@@ -88,16 +88,16 @@ class Interpretation(NamedTuple):
     hosts: dict[str, ServerSettings]  # by names in lower case
     faults: list[Fault]
 
-    def of(self, host: str | None) -> ServerSettings:
+    def of(self, client: str | None) -> ServerSettings:
         """The settings in force for a host, or for none."""
-        return self.hosts.get((host or "").lower(), self.common)
+        return self.hosts.get((client or "").lower(), self.common)
 
 
 _told: set[str] = set()
 
 
-def load(host: str | None = None, path: Path = PATH) -> ServerSettings:
-    """The settings in force for ``host``: its ``[host.NAME]`` table beats the top.
+def load(client: str | None = None, path: Path = PATH) -> ServerSettings:
+    """The settings in force for ``client``: its ``[host.NAME]`` table beats the top.
 
     A missing file means the defaults, and so does a key that has a fault; each one is
     logged once. Raises UsageError for a file that is no TOML, and for a fault on which
@@ -105,20 +105,20 @@ def load(host: str | None = None, path: Path = PATH) -> ServerSettings:
     """
     found = interpret(_read(path))
     _refuse_unsafe(found.faults)
-    _log([fault for fault in found.faults if fault.is_about(host)])
-    return found.of(host)
+    _log([fault for fault in found.faults if fault.is_about(client)])
+    return found.of(client)
 
 
 def load_all(hosts: Iterable[str], path: Path = PATH) -> dict[str, ServerSettings]:
     """The settings of several hosts, for which the file is read once."""
     found = interpret(_read(path))
     _refuse_unsafe(found.faults)
-    return {host: found.of(host) for host in hosts}
+    return {client: found.of(client) for client in hosts}
 
 
-def has_table(host: str, path: Path = PATH) -> bool:
-    """True if ``host`` has a table of its own. Raises UsageError for no TOML."""
-    return host.lower() in interpret(_read(path)).hosts
+def has_table(client: str, path: Path = PATH) -> bool:
+    """True if ``client`` has a table of its own. Raises UsageError for no TOML."""
+    return client.lower() in interpret(_read(path)).hosts
 
 
 def load_status(path: Path = PATH) -> StatusSettings:
@@ -149,11 +149,11 @@ def refuse(found: Sequence[Fault]) -> None:
         raise UsageError(message, error.hint)
 
 
-def parse(table: Mapping[str, Any], host: str | None = None) -> ServerSettings:
+def parse(table: Mapping[str, Any], client: str | None = None) -> ServerSettings:
     """Turn a TOML table into settings; raises UsageError for any fault."""
     found = interpret(table)
     refuse(found.faults)
-    return found.of(host)
+    return found.of(client)
 
 
 def interpret(table: Mapping[str, Any]) -> Interpretation:
@@ -165,13 +165,13 @@ def interpret(table: Mapping[str, Any]) -> Interpretation:
         error = UsageError("'host' must hold tables: [host.\"NAME\"]")
         return Interpretation(common, {}, [*faults_, Fault(error, "host")])
     hosts: dict[str, ServerSettings] = {}
-    for host, overrides in tables.items():
+    for client, overrides in tables.items():
         if not isinstance(overrides, dict):
-            error = UsageError(f"'host' must hold tables, and {quote(host)} is none")
-            faults_.append(Fault(error, host, host))
+            error = UsageError(f"'host' must hold tables, and {quote(client)} is none")
+            faults_.append(Fault(error, client, client))
             continue
-        settings, more = _apply(common, overrides, host)
-        hosts.setdefault(host.lower(), settings)
+        settings, more = _apply(common, overrides, client)
+        hosts.setdefault(client.lower(), settings)
         faults_ += more
     return Interpretation(common, hosts, faults_)
 
@@ -212,39 +212,39 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _apply(
-    base: ServerSettings, table: Mapping[str, Any], host: str | None
+    base: ServerSettings, table: Mapping[str, Any], client: str | None
 ) -> tuple[ServerSettings, list[Fault]]:
     """``base`` with what a table says, and the keys of it that say nothing."""
     found = []
     good = {}
     for key, value in table.items():
-        error = _error_of(key, value, host)
+        error = _error_of(key, value, client)
         if error is None:
             good[key] = value
         else:
-            found.append(Fault(error, key, host, _is_about_safety(key)))
+            found.append(Fault(error, key, client, _is_about_safety(key)))
     changed = base._replace(**good)
     if not changed.min_percent < changed.max_percent:
         error = UsageError(
             f"min_percent ({changed.min_percent:g}) must be below max_percent "
             f"({changed.max_percent:g})"
         )
-        found.append(Fault(error, "min_percent", host))
+        found.append(Fault(error, "min_percent", client))
         defaults = {key: getattr(base, key) for key in ("min_percent", "max_percent")}
         changed = changed._replace(**defaults)
     return changed, found
 
 
-def _error_of(key: str, value: object, host: str | None) -> UsageError | None:
+def _error_of(key: str, value: object, client: str | None) -> UsageError | None:
     """Why a key has no effect; None if it has."""
-    where = "" if host is None else f"host {quote(host)}: "
+    where = "" if client is None else f"host {quote(client)}: "
     known = ServerSettings._field_defaults
-    if host is not None and key not in PER_HOST:
+    if client is not None and key not in PER_HOST:
         hint = f"per host: {', '.join(sorted(PER_HOST))}"
         if isinstance(value, dict):
-            hint = f'names with dots need quotes: [host."{escape(f"{host}.{key}")}"]'
+            hint = f'names with dots need quotes: [host."{escape(f"{client}.{key}")}"]'
         return UsageError(
-            f"{quote(key)} cannot be set for host {quote(host)} alone", hint=hint
+            f"{quote(key)} cannot be set for host {quote(client)} alone", hint=hint
         )
     if key not in known:
         return UsageError(

@@ -46,70 +46,72 @@ class Transfer(enum.Enum):
         return self in (Transfer.RUNNING, Transfer.FAILED)
 
 
-def read(store: Store, host: str) -> Transfer:
-    """The state of ``host``; UNKNOWN if there is none.
+def read(store: Store, client: str) -> Transfer:
+    """The state of ``client``; UNKNOWN if there is none.
 
     What cannot be understood counts as FAILED: it was damaged while it was written.
     """
-    return _read(store, host).state
+    return _read(store, client).state
 
 
-def crash_time(store: Store, host: str) -> float | None:
+def crash_time(store: Store, client: str) -> float | None:
     """When the last transfer began if some of what it wrote may be lost; None if not.
 
     That is where the machine went down in it, the store was mounted anew since, or
     note_lost was called. In seconds since 1970, by the machine's clock of then.
     """
-    record = _read(store, host)
+    record = _read(store, client)
     if record.state is not Transfer.RUNNING or _is_same(record.start, _start(store)):
         return None
-    return record.began or _path(store, host).stat().st_mtime
+    return record.began or _path(store, client).stat().st_mtime
 
 
-def note_lost(store: Store, host: str) -> None:
+def note_lost(store: Store, client: str) -> None:
     """Record that a transfer under way wrote what did not reach the disc.
 
     The next push then compares what it wrote, as after a power cut (D14). Raises
     BusyError.
     """
-    record = _read(store, host)
+    record = _read(store, client)
     if record.state is Transfer.RUNNING:
-        began = record.began or _path(store, host).stat().st_mtime
-        _write(store, host, f"{record.state.value} {LOST} {began:.0f}")
+        began = record.began or _path(store, client).stat().st_mtime
+        _write(store, client, f"{record.state.value} {LOST} {began:.0f}")
 
 
-def finished_since(store: Store, host: str) -> int | None:
+def finished_since(store: Store, client: str) -> int | None:
     """When the last transfer came to its end, in nanoseconds by the server's clock.
 
     None if there is one under way, or was one that did not. While this number stays,
     nothing has been transferred.
     """
     with contextlib.suppress(FileNotFoundError):
-        time = _path(store, host).stat().st_mtime_ns
-        if read(store, host).is_finished:
+        time = _path(store, client).stat().st_mtime_ns
+        if read(store, client).is_finished:
             return time
     return None
 
 
-def current_is_whole(store: Store, host: str) -> bool:
+def current_is_whole(store: Store, client: str) -> bool:
     """True if ``current`` holds a finished backup, the newest copy of all.
 
     Of a tree that the old tool left nothing is known: it counts as whole only if there
     is no snapshot to be preferred.
     """
-    state = read(store, host)
+    state = read(store, client)
     if state is Transfer.UNKNOWN:
-        return not store.snapshots(host)
+        return not store.snapshots(client)
     return state.is_finished
 
 
-def mark(store: Store, host: str) -> tuple[str, ...]:
+def mark(store: Store, client: str) -> tuple[str, ...]:
     """The words that were recorded with the end of a whole transfer; none otherwise."""
-    record = _read(store, host)
+    record = _read(store, client)
     return record.further if record.state is Transfer.WHOLE else ()
 
 
-def write(store: Store, host: str, state: Transfer, mark: tuple[str, ...] = ()) -> None:
+def write(
+    store: Store, client: str, state: Transfer, mark: tuple[str, ...] = ()
+) -> None:
     """Record ``state``, to survive a power cut; the caller holds the host's lock.
 
     ``mark`` are words to go with it.
@@ -117,16 +119,16 @@ def write(store: Store, host: str, state: Transfer, mark: tuple[str, ...] = ()) 
     Raises BusyError on a full disc, so that no transfer starts that could not be
     told from a finished one later.
     """
-    _write(store, host, " ".join([state.value, _start(store), *mark]))
+    _write(store, client, " ".join([state.value, _start(store), *mark]))
 
 
-def _write(store: Store, host: str, words: str) -> None:
+def _write(store: Store, client: str, words: str) -> None:
     # Always the same length, and never cut to nothing first: so there is no moment
     # in which a crash leaves an empty file behind.
     record = words.ljust(RECORD_LENGTH - 1) + "\n"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(_path(store, host), flags, mode=0o600)
+        fd = os.open(_path(store, client), flags, mode=0o600)
         try:
             os.pwrite(fd, record.encode("ascii"), 0)
             os.ftruncate(fd, RECORD_LENGTH)
@@ -152,9 +154,9 @@ class _Record(NamedTuple):
         return None
 
 
-def _read(store: Store, host: str) -> _Record:
+def _read(store: Store, client: str) -> _Record:
     try:
-        words = _path(store, host).read_text(encoding="ascii").split()
+        words = _path(store, client).read_text(encoding="ascii").split()
         return _Record(Transfer(words[0]), "".join(words[1:2]), tuple(words[2:]))
     except FileNotFoundError:
         return _Record(Transfer.UNKNOWN)
@@ -181,5 +183,5 @@ def _is_same(one: str, other: str) -> bool:
     return boots[0] == boots[1] and (mounts[0] == mounts[1] or "" in mounts)
 
 
-def _path(store: Store, host: str) -> Path:
-    return store.lock_path(host).with_suffix(".state")
+def _path(store: Store, client: str) -> Path:
+    return store.lock_path(client).with_suffix(".state")

@@ -31,24 +31,24 @@ class TreeName(NamedTuple):
     changed: str
 
 
-def make(store: Store, host: str, push: str | None) -> tuple[str, ...]:
+def make(store: Store, client: str, push: str | None) -> tuple[str, ...]:
     """The mark (see state.write) of ``current`` as it is now, on disc and in whole.
 
     ``push`` is the client's own number of its transfer. Nothing if btrfs cannot tell.
     """
-    found = _identity(store, host)
+    found = _identity(store, client)
     if found is None:
         return ()
     return TreeName(os.urandom(16).hex(), push or "-", *found)
 
 
-def token(store: Store, host: str, *, push: str | None = None) -> str:
+def token(store: Store, client: str, *, push: str | None = None) -> str:
     """The name of what ``current`` holds; empty if it has none.
 
     With ``push`` only if that was the last transfer. Another rsync or byteback on this
     machine changes the name: they may do something else with the same files.
     """
-    name = _read(store, host)
+    name = _read(store, client)
     if name is None or (push is not None and push != name.push):
         return ""
     import hashlib
@@ -57,25 +57,25 @@ def token(store: Store, host: str, *, push: str | None = None) -> str:
     return hashlib.sha256(words.encode()).hexdigest()[: len(name.token)]
 
 
-def is_base(store: Store, host: str, base: str) -> bool:
+def is_base(store: Store, client: str, base: str) -> bool:
     """True if ``base`` names what ``current`` holds, or the transfer that made it."""
-    name = _read(store, host)
+    name = _read(store, client)
     if name is None or len(base) != len(name.token):
         return False
-    return base in (token(store, host), name.push)
+    return base in (token(store, client), name.push)
 
 
-def _read(store: Store, host: str) -> TreeName | None:
-    words = state.mark(store, host)
+def _read(store: Store, client: str) -> TreeName | None:
+    words = state.mark(store, client)
     if len(words) != len(TreeName._fields):
         return None
     name = TreeName(*words)
-    return name if _identity(store, host) == (name.uuid, name.changed) else None
+    return name if _identity(store, client) == (name.uuid, name.changed) else None
 
 
-def _identity(store: Store, host: str) -> tuple[str, str] | None:
+def _identity(store: Store, client: str) -> tuple[str, str] | None:
     try:
-        fd = os.open(store.current(host), _DIRECTORY)
+        fd = os.open(store.current(client), _DIRECTORY)
     except OSError:
         return None
     try:

@@ -21,15 +21,15 @@ from byteback.system.rsync import fake_super
 from byteback.wire.failures import Reason
 
 
-def note(store: Store, host: str) -> None:
+def note(store: Store, client: str) -> None:
     """Have the next transfer mend the tree: this one may not live as long as it takes.
 
     Its client has heard of it from rsync, may come again at once, and so end it (D10).
     """
     try:
-        files.write_atomically(_note(store, host), b"", mode=0o600)
+        files.write_atomically(_note(store, client), b"", mode=0o600)
     except OSError as error:
-        log.audit("WARNING", host=host, what="damaged attributes", reason=error)
+        log.audit("WARNING", host=client, what="damaged attributes", reason=error)
 
 
 def come_again() -> BusyError:
@@ -41,14 +41,14 @@ def come_again() -> BusyError:
     )
 
 
-def mend(store: Store, host: str) -> None:
+def mend(store: Store, client: str) -> None:
     """Remove what is damaged in ``current`` if a transfer has noted that something is.
 
     Contents of such files are compared again, too. The caller holds the host's lock.
     """
-    if not _note(store, host).exists():
+    if not _note(store, client).exists():
         return
-    current, count, first = store.current(host), 0, None
+    current, count, first = store.current(client), 0, None
     try:
         _mend_top(current)
         with contextlib.closing(tree.entries_below(current)) as entries:
@@ -56,9 +56,11 @@ def mend(store: Store, host: str) -> None:
                 if _mend(directory, entry):
                     count, first = count + 1, first or path
     except (OSError, OverflowError) as error:
-        log.audit("WARNING", host=host, what="damaged attributes", reason=error)
-    log.audit("RECOVER", host=host, what="damaged attributes", files=count, first=first)
-    _note(store, host).unlink(missing_ok=True)
+        log.audit("WARNING", host=client, what="damaged attributes", reason=error)
+    log.audit(
+        "RECOVER", host=client, what="damaged attributes", files=count, first=first
+    )
+    _note(store, client).unlink(missing_ok=True)
 
 
 def _mend(directory: int, entry: os.DirEntry[str]) -> bool:
@@ -83,5 +85,5 @@ def _mend_top(current: Path) -> None:
             os.removexattr(current, fake_super.ATTRIBUTE)
 
 
-def _note(store: Store, host: str) -> Path:
-    return store.lock_path(host).with_suffix(".damaged")
+def _note(store: Store, client: str) -> Path:
+    return store.lock_path(client).with_suffix(".damaged")

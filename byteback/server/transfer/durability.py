@@ -17,9 +17,9 @@ from byteback.wire.failures import Reason
 class Disc:
     """The disc of a client's ``current``, seen from before the first byte on."""
 
-    def __init__(self, store: Store, host: str, fd: int) -> None:
+    def __init__(self, store: Store, client: str, fd: int) -> None:
         self._store = store
-        self._host = host
+        self._host = client
         self._fd = fd
 
     def sync(self) -> None:
@@ -43,11 +43,11 @@ class Disc:
 
 
 @contextlib.contextmanager
-def watched(store: Store, host: str) -> Iterator[Disc]:
+def watched(store: Store, client: str) -> Iterator[Disc]:
     """Watch the disc for failed writes for the length of the block."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(store.current(host), flags)
+    fd = os.open(store.current(client), flags)
     try:
-        yield Disc(store, host, fd)
+        yield Disc(store, client, fd)
     finally:
         os.close(fd)

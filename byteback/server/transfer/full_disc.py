@@ -79,10 +79,10 @@ def _has_old_snapshots(store: Store, free: FreeSpace) -> bool:
     """True if pruning may delete a snapshot, as far as their ages and clients tell."""
     now = datetime.now(UTC)
     snapshots = []
-    for host in store.hosts():
+    for client in store.hosts():
         # A host's directory may be taken away while we look.
         with contextlib.suppress(OSError):
-            snapshots += store.snapshots(host)
+            snapshots += store.snapshots(client)
     kept = retention.protections(snapshots, now)
     old = [snapshot for snapshot in snapshots if snapshot not in kept]
     if not old:

@@ -28,15 +28,15 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
-def heard(store: Store, host: str) -> Iterator[Changes]:
+def heard(store: Store, client: str) -> Iterator[Changes]:
     """The changes of a transfer, as its rsync logs them to ``fifo``.
 
     None where ``current`` is empty: a first backup changes nothing. Raises BusyError.
     """
-    current, note = store.current(host), _note(store, host)
-    changes = Changes(current, _separated(store, host))
+    current, note = store.current(client), _note(store, client)
+    changes = Changes(current, _separated(store, client))
     # Right for the very next transfer alone, whatever becomes of it.
-    forget(store, host)
+    forget(store, client)
     with os.scandir(current) as entries:
         is_empty = next(entries, None) is None
     if is_empty:
@@ -64,12 +64,12 @@ def _listening(path: Path, changes: Changes) -> Iterator[None]:
         yield
 
 
-def forget(store: Store, host: str) -> None:
+def forget(store: Store, client: str) -> None:
     """To be called before anything else writes to ``current``: it may make links."""
-    _note(store, host).unlink(missing_ok=True)
+    _note(store, client).unlink(missing_ok=True)
 
 
-def separate(store: Store, host: str, changes: Changes) -> int:
+def separate(store: Store, client: str, changes: Changes) -> int:
     """Make each file that a transfer has changed, and that had several names, one name.
 
     Which of them the change was meant for only the client knows. The one stays that
@@ -80,7 +80,7 @@ def separate(store: Store, host: str, changes: Changes) -> int:
     at the client does no harm then. Returns how many had changed.
     Raises OSError; OverflowError where a client has more of them than can be managed.
     """
-    top = store.current(host)
+    top = store.current(client)
     numbers = changes.numbers | _below(top, changes)
     if not numbers:
         return 0
@@ -104,7 +104,7 @@ def separate(store: Store, host: str, changes: Changes) -> int:
                 recheck.doubt(one.directory, one.name, one.status)
     # When it is true: a run that was killed before this is done once more.
     text = " ".join([_tree_id(top), *map(str, kept | chosen.keys())])
-    files.write_atomically(_note(store, host), text.encode("ascii"), mode=0o600)
+    files.write_atomically(_note(store, client), text.encode("ascii"), mode=0o600)
     return len(numbers)
 
 
@@ -136,20 +136,20 @@ def _doubt_at(top: Path, path: str, number: int) -> bool:
         os.close(directory)
 
 
-def _note(store: Store, host: str) -> Path:
+def _note(store: Store, client: str) -> Path:
     """The note of the files that the last transfer left one name of.
 
     And of which tree: ``current`` may be put back to a snapshot, in which files have
     the same numbers, and names that were removed here.
     """
-    return store.lock_path(host).with_suffix(".separated")
+    return store.lock_path(client).with_suffix(".separated")
 
 
-def _separated(store: Store, host: str) -> frozenset[int] | None:
+def _separated(store: Store, client: str) -> frozenset[int] | None:
     """The files that have one name by what is noted; None if that is void."""
     with contextlib.suppress(FileNotFoundError, ValueError):
-        tree_id, *numbers = _note(store, host).read_text(encoding="ascii").split()
-        if tree_id == _tree_id(store.current(host)):
+        tree_id, *numbers = _note(store, client).read_text(encoding="ascii").split()
+        if tree_id == _tree_id(store.current(client)):
             return frozenset(map(int, numbers))
     return None
 

@@ -71,7 +71,7 @@ def _cannot_confine() -> PolicyError:
 
 
 @contextlib.contextmanager
-def slot(store: Store, settings: ServerSettings, host: str) -> Iterator[None]:
+def slot(store: Store, settings: ServerSettings, client: str) -> Iterator[None]:
     """One of the server's places for transfers, and of the client's own.
 
     BusyError when all are taken. A client may read its backups while it makes one, but
@@ -80,7 +80,7 @@ def slot(store: Store, settings: ServerSettings, host: str) -> Iterator[None]:
     """
     mine = min(MAX_TRANSFERS_OF_ONE, max(2, settings.max_transfers - 1))
     with (
-        _slot(store, f"{lock_name(host)}.", mine, "of this machine"),
+        _slot(store, f"{lock_name(client)}.", mine, "of this machine"),
         _slot(store, "", settings.max_transfers, "already"),
     ):
         yield
@@ -101,7 +101,7 @@ def _slot(
 
 
 @contextlib.contextmanager
-def own_lock(store: Store, host: str) -> Iterator[locking.Lock]:
+def own_lock(store: Store, client: str) -> Iterator[locking.Lock]:
     """The host's lock, taken over from a transfer of the same host if need be.
 
     A client runs one backup at a time, so that an older transfer of the same client
@@ -109,20 +109,20 @@ def own_lock(store: Store, host: str) -> Iterator[locking.Lock]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            lock = stack.enter_context(store.lock_host(host, wait_s=1.0))
+            lock = stack.enter_context(store.lock_host(client, wait_s=1.0))
         except LockedError:
-            for pid in _holders(store.lock_path(host)):
+            for pid in _holders(store.lock_path(client)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGTERM)
-            lock = _lock_after_take_over(store, host, stack)
+            lock = _lock_after_take_over(store, client, stack)
         yield lock
 
 
 def _lock_after_take_over(
-    store: Store, host: str, stack: contextlib.ExitStack
+    store: Store, client: str, stack: contextlib.ExitStack
 ) -> locking.Lock:
     try:
-        return stack.enter_context(store.lock_host(host, wait_s=TAKE_OVER_WAIT_S))
+        return stack.enter_context(store.lock_host(client, wait_s=TAKE_OVER_WAIT_S))
     except LockedError:
         raise BusyError(
             "the server has not ended an older transfer of this machine yet",

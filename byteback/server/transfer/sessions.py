@@ -43,47 +43,47 @@ _REFUSALS = frozenset({1, 2})
 CLOCK_STEP_S = 60.0  # by how much a clock may be set back unnoticed
 
 
-def push(store: Store, host: str, request: requests.Push, address: str) -> int:
+def push(store: Store, client: str, request: requests.Push, address: str) -> int:
     """Let the client's rsync write into ``current``; rsync's exit status."""
-    limits = settings.load(host)
+    limits = settings.load(client)
     command = rsync_args.build_push(request.words, limits.io_timeout_s)
     # Before it could end the transfer of another machine.
-    machines.check(store, host, request.machine)
+    machines.check(store, client, request.machine)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(runner.slot(store, limits, host))
-        lock = stack.enter_context(runner.own_lock(store, host))
-        take.ensure_current(store, host)
+        stack.enter_context(runner.slot(store, limits, client))
+        lock = stack.enter_context(runner.own_lock(store, client))
+        take.ensure_current(store, client)
         if command.is_dry_run:
-            current = store.current(host)
+            current = store.current(client)
             measured = runner.run(command, current, sandbox.READ, limits, lock)
             return _exit_status(measured.status)
-        journal = _read_base(store, host, command)
-        machines.remember(store, host, request.machine)
-        disc = stack.enter_context(durability.watched(store, host))
-        _make_sure_of_current(store, host, disc)
+        journal = _read_base(store, client, command)
+        machines.remember(store, client, request.machine)
+        disc = stack.enter_context(durability.watched(store, client))
+        _make_sure_of_current(store, client, disc)
         # From here on until the end is known, current counts as no newest copy.
-        state.write(store, host, Transfer.RUNNING)
+        state.write(store, client, Transfer.RUNNING)
         number = ledger.begin_transfer(
-            store, host, address, "push", is_full=command.base is None
+            store, client, address, "push", is_full=command.base is None
         )
-        watched = space_guard.Watch(store, host, limits, number)
+        watched = space_guard.Watch(store, client, limits, number)
         result, measured = Transfer.FAILED, runner.Measured(status=-1)
         changes: Changes | None = None
         try:
             # Before the first byte: one that was stopped may come again at once.
             watched.look(0)
-            measured, changes = _receive(store, host, command, limits, lock, watched)
+            measured, changes = _receive(store, client, command, limits, lock, watched)
             # Where it failed, too: it may have failed for that very reason.
-            _separate(store, host, measured, changes)
+            _separate(store, client, measured, changes)
             result = _RESULTS.get(measured.status, Transfer.FAILED)
         finally:
             # A client that takes its own transfer over sends a signal at a moment of
             # its choice (D10): not in the middle of this, which says what it took.
             with signals.defer_signals():
                 try:
-                    _record(store, host, result, command.push, disc)
+                    _record(store, client, result, command.push, disc)
                     if result is Transfer.WHOLE:
-                        _note_touched(store, host, journal, command, changes)
+                        _note_touched(store, client, journal, command, changes)
                 except BytebackError:
                     result = Transfer.FAILED
                     raise
@@ -98,7 +98,7 @@ def push(store: Store, host: str, request: requests.Push, address: str) -> int:
 
 def _receive(
     store: Store,
-    host: str,
+    client: str,
     command: rsync_args.ServerCommand,
     limits: settings.ServerSettings,
     lock: locking.Lock,
@@ -108,17 +108,17 @@ def _receive(
 
     Not where this is no whole backup: it would not bring what is separated.
     """
-    current = store.current(host)
+    current = store.current(client)
 
     def look(written: int | None, changes: Changes | None = None) -> bool:
         watched.look(written)
         return changes is None or changes.may_go_on
 
     if not command.deletes:
-        hard_links.forget(store, host)
+        hard_links.forget(store, client)
         return runner.run(command, current, sandbox.WRITE, limits, lock, look), None
-    with hard_links.heard(store, host) as changes:
-        changes.on_damage = partial(attributes.note, store, host)
+    with hard_links.heard(store, client) as changes:
+        changes.on_damage = partial(attributes.note, store, client)
         if command.base is not None:
             changes.touched = set()
         measured = runner.run(
@@ -136,7 +136,7 @@ def _receive(
 
 def _note_touched(
     store: Store,
-    host: str,
+    client: str,
     journal: change_journal.Journal | None,
     command: rsync_args.ServerCommand,
     changes: Changes | None,
@@ -153,11 +153,11 @@ def _note_touched(
     elif not command.deletes and "--existing" in command.words:
         # Where nothing is made and nothing deleted, no name comes or goes.
         touched = () if "--force" not in command.words else None
-    change_journal.after_transfer(store, host, journal, touched)
+    change_journal.after_transfer(store, client, journal, touched)
 
 
 def _read_base(
-    store: Store, host: str, command: rsync_args.ServerCommand
+    store: Store, client: str, command: rsync_args.ServerCommand
 ) -> change_journal.Journal | None:
     """The journal that a partial transfer goes on with, if there is one.
 
@@ -165,8 +165,8 @@ def _read_base(
     """
     if command.base is None:
         return None
-    if tree_token.is_base(store, host, command.base):
-        return change_journal.before_transfer(store, host)
+    if tree_token.is_base(store, client, command.base):
+        return change_journal.before_transfer(store, client)
     raise RefusedError(
         "the server has another tree than this client sent last",
         hint="everything has to be compared",
@@ -174,26 +174,26 @@ def _read_base(
     )
 
 
-def _make_sure_of_current(store: Store, host: str, disc: Disc) -> None:
+def _make_sure_of_current(store: Store, client: str, disc: Disc) -> None:
     """See to it that what earlier transfers wrote is what ``current`` holds.
 
     Their end is unknown where "running" still stands: this machine went down in the
     middle, or only the program that would have recorded the end was killed.
     """
-    since = state.crash_time(store, host)
+    since = state.crash_time(store, client)
     if since is not None:
         from byteback.server.transfer import recheck
 
-        count = recheck.doubt_recent(store.current(host), since - CLOCK_STEP_S)
-        log.audit("RECOVER", host=host, what="power cut in a transfer", files=count)
-    attributes.mend(store, host)
-    if state.read(store, host) is Transfer.RUNNING:
+        count = recheck.doubt_recent(store.current(client), since - CLOCK_STEP_S)
+        log.audit("RECOVER", host=client, what="power cut in a transfer", files=count)
+    attributes.mend(store, client)
+    if state.read(store, client) is Transfer.RUNNING:
         disc.sync()
 
 
 def _separate(
     store: Store,
-    host: str,
+    client: str,
     measured: runner.Measured,
     changes: Changes | None,
 ) -> None:
@@ -206,16 +206,16 @@ def _separate(
     if changes is None:
         return
     if changes.fifo and not changes.is_heard and measured.status in _RESULTS:
-        log.audit("WARNING", host=host, what="rsync's log", reason="it was not heard")
+        log.audit("WARNING", host=client, what="rsync's log", reason="it was not heard")
     try:
-        count = hard_links.separate(store, host, changes)
+        count = hard_links.separate(store, client, changes)
     except (OSError, OverflowError) as error:
         what = "the server could not tell the client's files apart"
         if isinstance(error, OSError):
             raise shortage.failure(f"{what}: {error.strerror}", error) from None
         raise BusyError(what, hint=str(error)) from None
     if count:
-        log.audit("RECOVER", host=host, what="changed hard links", files=count)
+        log.audit("RECOVER", host=client, what="changed hard links", files=count)
         raise BusyError(
             "files with several names have changed, and are to be compared again",
             hint="try again at once",
@@ -225,21 +225,21 @@ def _separate(
         raise attributes.come_again()
 
 
-def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:
+def pull(store: Store, client: str, request: requests.Pull, address: str) -> int:
     """Let the client's rsync read what it asked for; rsync's exit status."""
-    limits = settings.load(host)
+    limits = settings.load(client)
     if rsync_args.FILES_FROM in request.words:
-        directory = store.host_directory(host) / exact_tree(
-            store, host, request.snapshot
+        directory = store.host_directory(client) / exact_tree(
+            store, client, request.snapshot
         )
         names = ["./"]
     else:
         from byteback.server.search import resolve
 
-        directory = store.host_directory(host)
-        whole = state.current_is_whole(store, host)
+        directory = store.host_directory(client)
+        whole = state.current_is_whole(store, client)
         names = resolve.resolve_apart(
-            store, host, request, limits, current_is_whole=whole
+            store, client, request, limits, current_is_whole=whole
         )
     command = rsync_args.build_pull(
         request.words,
@@ -247,8 +247,8 @@ def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:
         names,
         is_confined=runner.is_confined(limits),
     )
-    with runner.slot(store, limits, host):
-        number = ledger.begin_transfer(store, host, address, "pull")
+    with runner.slot(store, limits, client):
+        number = ledger.begin_transfer(store, client, address, "pull")
         measured = runner.Measured(status=-1)
         try:
             measured = runner.run(command, directory, sandbox.READ, limits, None)
@@ -258,11 +258,11 @@ def pull(store: Store, host: str, request: requests.Pull, address: str) -> int:
     return _exit_status(measured.status)
 
 
-def exact_tree(store: Store, host: str, name: str) -> str:
+def exact_tree(store: Store, client: str, name: str) -> str:
     """``name`` itself if it is one of the host's trees; RefusedError if not."""
     from byteback.errors import quote
 
-    if name not in store.trees(host):
+    if name not in store.trees(client):
         raise RefusedError(
             f"there is no snapshot {quote(name)}",
             hint="byteback-restore --list shows what there is",
@@ -271,7 +271,7 @@ def exact_tree(store: Store, host: str, name: str) -> str:
 
 
 def _record(
-    store: Store, host: str, result: Transfer, push: str | None, disc: Disc
+    store: Store, client: str, result: Transfer, push: str | None, disc: Disc
 ) -> None:
     """Record a transfer's end. What is recorded is on disc: no power cut undoes it.
 
@@ -282,10 +282,10 @@ def _record(
     disc.sync()
     try:
         is_whole = result is Transfer.WHOLE
-        mark = tree_token.make(store, host, push) if is_whole else ()
-        state.write(store, host, result, mark)
+        mark = tree_token.make(store, client, push) if is_whole else ()
+        state.write(store, client, result, mark)
     except BytebackError as error:
-        log.audit("WARNING", host=host, what="transfer's end", reason=error.message)
+        log.audit("WARNING", host=client, what="transfer's end", reason=error.message)
         if result.is_finished:
             raise BusyError(
                 "the server could not record the end of this transfer",

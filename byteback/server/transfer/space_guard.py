@@ -33,10 +33,10 @@ class Watch:
     """Looks after one push: measures it, and stops it before it fills the disc."""
 
     def __init__(
-        self, store: Store, host: str, limits: ServerSettings, number: int | None
+        self, store: Store, client: str, limits: ServerSettings, number: int | None
     ) -> None:
         self._store = store
-        self._host = host
+        self._host = client
         self._limits = limits
         self._number = number  # in the ledger
         self._start = self._free = commands.free_space(store.root)
@@ -188,11 +188,11 @@ class Watch:
             self._store, self._number, taken, stopped=True, short_timeout=True
         )
         amount = format_size(taken.data + taken.metadata)
-        host = quote(self._host)
+        client = quote(self._host)
         what = (
-            f"the first backup of {host} needs more room than is free"
+            f"the first backup of {client} needs more room than is free"
             if self._allowance.is_first
-            else f"this backup is suddenly larger than the earlier ones of {host}"
+            else f"this backup is suddenly larger than the earlier ones of {client}"
         )
         raise PolicyError(
             f"stopped: {what}, and the server is short of room (this transfer has "
