@@ -352,7 +352,9 @@ def test_a_client_hears_that_old_snapshots_make_room(scene: Scene) -> None:
     # The next attempt has room made for it, by no timer.
     done = scene.back_up("--retry-number", "5")
     assert done.status == 0, done
-    assert [path.exists() for path in history] == [True, False, False]
+    # As many of the oldest as it took.
+    assert history[0].exists()
+    assert not history[-1].exists()
 
 
 def test_a_client_hears_that_nothing_may_go(scene: Scene) -> None:

@@ -153,7 +153,9 @@ def test_an_attempt_makes_a_connection_of_its_own(world: World) -> None:
     outcome = running.finish()
     assert outcome.status == 0, outcome
     assert world.logins() == before + 2
-    world.mend()  # and the server's end of the old connection hears that it is dead
+    world.mend()
+    # Its end of the old connection hears that it is dead when TCP tries it again.
+    wait_until(lambda: not world.processes("server"), "the server waits for ever")
     assert_done(world)
 
 

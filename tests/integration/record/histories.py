@@ -33,13 +33,17 @@ VFS_CAP_REVISION_2 = 0x02000000  # linux/capability.h
 class History:
     """Changes a directory at random, in a way that a seed repeats."""
 
-    def __init__(self, top: Path, aside: Path, seed: int) -> None:
+    def __init__(
+        self, top: Path, aside: Path, seed: int, *, with_mounts: bool = True
+    ) -> None:
         self.top, self.aside = top, aside
         self.dice = random.Random(seed)  # noqa: S311 # to be repeated
         self.done: list[str] = []
         self._mapped: list[tuple[mmap.mmap, BinaryIO]] = []
         self._count = 0
         self._actions = self._weighted()
+        if with_mounts:
+            self._actions += self._mounting()
 
     def _weighted(self) -> list[Callable[[], object]]:
         weights: dict[Callable[[], object], int] = {
@@ -71,12 +75,11 @@ class History:
             self.swap: 1,
             self.set_capability: 1,
             self.toggle_flag: 1,
-            self.mount_over: 1,
-            self.bind_mount: 1,
-            self.bind_file: 1,
-            self.unmount: 2,
         }
         return [action for action, weight in weights.items() for _ in range(weight)]
+
+    def _mounting(self) -> list[Callable[[], object]]:
+        return [self.mount_over, self.bind_mount, self.bind_file, *[self.unmount] * 2]
 
     def close(self) -> None:
         """Close what is mapped, and unmount what is mounted."""
