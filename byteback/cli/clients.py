@@ -22,7 +22,7 @@ from byteback.cli._options import (
 )
 from byteback.cli._questions import TerminalQuestions
 from byteback.errors import BytebackError, UsageError, quote
-from byteback.model import fleet as fleet_text
+from byteback.model import fleet
 from byteback.model.invitation import format_word, parse_duration
 from byteback.model.key_line import ENROL, RECEIVE
 from byteback.model.public_key import MAX_LINE, PublicKey, parse_public_key
@@ -71,7 +71,6 @@ def _dry_run_option(function: Function) -> Function:
 @_clients_argument
 def list_clients(clients: tuple[str, ...], *, as_json: bool, verbose: bool) -> None:
     """List all clients, or some: their keys, and what the store has of them."""
-    from byteback.model import fleet
     from byteback.server.fleet import roster
     from byteback.server.store import opening
 
@@ -112,7 +111,6 @@ def key(
 
 
 def _show_keys(client: str) -> list[str]:
-    from byteback.model import fleet
     from byteback.server.fleet import keys
     from byteback.server.store import opening
 
@@ -202,7 +200,7 @@ def _show_invitations() -> None:
 
     with opening.opened_store() as store:
         found = invitations.open_invitations(store)
-    _echo([fleet_text.describe_invitation(one, LocalZone()) for one in found])
+    _echo([fleet.describe_invitation(one, LocalZone()) for one in found])
 
 
 def _withdraw(number: str, *, dry_run: bool) -> None:
@@ -229,7 +227,7 @@ def _invite(client: str, valid_s: int, path: Path | None, *, dry_run: bool) -> N
     text = format_word(word)
     click.echo(text)
     name = f" --hostname {client}" if client else ""
-    until = fleet_text.format_time(made.until, LocalZone())
+    until = fleet.format_time(made.until, LocalZone())
     click.echo(
         f"Once, until {until}, on the client:\n"
         f"  sudo byteback-setup-client --destination {USER}@{host.full_host_name()}:"

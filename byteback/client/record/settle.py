@@ -13,7 +13,7 @@ import select
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-MOUNTS = Path("/proc/self/mountinfo")
+from byteback.system import mounts
 
 
 def moved(
@@ -78,7 +78,7 @@ class MountWatch:
     """Tells whether anything was mounted or unmounted here (proc_pid_mountinfo(5))."""
 
     def __init__(self) -> None:
-        self._file = MOUNTS.open("rb")
+        self._file = mounts.TABLE.open("rb")
         self._poll = select.poll()
         self._poll.register(self._file, select.POLLPRI)
         self._file.read()
