@@ -8,6 +8,7 @@ from functools import partial
 
 from byteback import locking, log
 from byteback.errors import BusyError, BytebackError, RefusedError
+from byteback.model.growth import Taken
 from byteback.server.accounting import ledger
 from byteback.server.snapshots import take
 from byteback.server.store import (
@@ -66,10 +67,11 @@ def push(store: Store, client: str, request: requests.Push, address: str) -> int
         number = ledger.begin_transfer(
             store, client, address, "push", is_full=command.base is None
         )
-        watched = space_guard.Watch(store, client, limits, number)
+        watched: space_guard.Watch | None = None
         result, measured = Transfer.FAILED, runner.Measured(status=-1)
         changes: Changes | None = None
         try:
+            watched = space_guard.Watch(store, client, limits, number)
             # Before the first byte: one that was stopped may come again at once.
             watched.look(0)
             measured, changes = _receive(store, client, command, limits, lock, watched)
@@ -88,8 +90,7 @@ def push(store: Store, client: str, request: requests.Push, address: str) -> int
                     result = Transfer.FAILED
                     raise
                 finally:
-                    _end(store, number, result.value, measured)
-                    watched.finish(measured.bytes_written)
+                    _end_push(store, number, result, measured, watched)
         if result in (Transfer.FAILED, Transfer.PARTIAL):
             presence.check_writable(store)
             full_disc.check(store)
@@ -292,6 +293,20 @@ def _record(
                 hint=error.message,
                 reason=error.reason,
             ) from None
+
+
+def _end_push(
+    store: Store,
+    number: int | None,
+    result: Transfer,
+    measured: runner.Measured,
+    watched: space_guard.Watch | None,
+) -> None:
+    _end(store, number, result.value, measured)
+    if watched is None:  # it could not begin, and has taken nothing
+        ledger.note_taken(store, number, Taken())
+    else:
+        watched.finish(measured.bytes_written)
 
 
 def _end(
