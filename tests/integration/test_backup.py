@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -109,6 +110,18 @@ def test_verbose_tells_what_is_run(
     assert "starting rsync --archive" in outcome.stderr
     assert "backup complete: 2 of " in outcome.stderr
     assert f"; snapshot {snapshots(enrolled_client)[0]}" in outcome.stderr
+    shown = as_in_the_trial(outcome.stderr)
+    assert "backup complete: 2 of " in shown
+    assert re.search(r"^rsync: \S+ <f\S+ \S*/etc/hosts$", shown, re.MULTILINE)
+    for word in ("starting", "ssh: ", " -o", "--server", "Total ", "speedup"):
+        assert word not in shown
+
+
+def as_in_the_trial(said: str) -> str:
+    """The lines that byteback-trial leaves of a program's --verbose output."""
+    trial = (Path(__file__).parents[2] / "bin/byteback-trial").read_text()
+    (script,) = re.findall(r"^        sed '(.*)' \\$", trial, re.MULTILINE)
+    return run_program(["sed", script], stdin=said).stdout
 
 
 def on_terminal(

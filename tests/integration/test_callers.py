@@ -21,6 +21,7 @@ def test_one_status_where_root_is_needed(enrolled_client: EnrolledClient) -> Non
             "byteback-clients list",
             f"byteback-snapshot --root {enrolled_client.host}",
             "byteback-restore /etc/hostname",
+            "byteback-trial",
         ):
             refused = run_program(["su", "alice", "-c", line], check=False)
             assert refused.status == 2, (line, refused)
@@ -62,6 +63,7 @@ def test_a_removed_working_directory(enrolled_client: EnrolledClient) -> None:
         "byteback-setup-client --ssh-key key",
         "byteback-setup-server --image image --size 1G",
         "byteback-setup-server --directory here",
+        "byteback-status --html here",
     ):
         outcome = run_from_nowhere(line)
         assert outcome.status in (1, 2), (line, outcome)

@@ -192,6 +192,16 @@ def test_without_a_note_little_is_said_of_what_is_not_there(
     assert CHANGES - found == {(f"{SOURCE}/fresh/file", "new")}
 
 
+def test_verify_does_not_need_to_write(client: Client) -> None:
+    """As on a machine whose file systems are mounted read-only."""
+    client.backup(SECOND)
+    read_only = f"mount --bind {SOURCE} {SOURCE} && mount -o remount,ro,bind {SOURCE}"
+    program = client.enrolled.bin / "byteback-restore"
+    shell = f"{read_only} && ! touch {SOURCE}/x 2>/dev/null && {program} --verify"
+    outcome = run_program(["unshare", "--mount", "sh", "-c", shell])
+    assert (outcome.stdout, outcome.stderr) == ("", "")
+
+
 def test_verify_is_quiet_until_something_rots(client: Client) -> None:
     """Files that changed since are no fault of the backup; one byte that did is."""
     (SOURCE / "rewritten").write_text("something else")

@@ -98,7 +98,8 @@ class Remover:
 
     def _note_failure(self, snapshot: Snapshot, error: ToolError) -> None:
         self.spared.add(snapshot)
-        logger.warning("cannot delete %s: %s", snapshot.path, error.message)
+        # raise_failures tells of all of them at once.
+        logger.debug("cannot delete %s: %s", snapshot.path, error.message)
         if commands.is_out_of_space(error) and not privilege.is_root_within_reach():
             self._needs_root = True
             error = _full_disc_error(error)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from byteback.errors import ToolError
 from byteback.system.btrfs import commands
 from tests.integration.programs import Outcome, processor_seconds, run_program
 from tests.integration.pruning.store import (
+    BTRFS_STAND_IN,
     FORCE,
     FULL,
     PruneStore,
@@ -101,6 +103,29 @@ def test_a_snapshot_of_roots_needs_root(store: PruneStore) -> None:
     assert made[1].exists()
     assert store.prune("--prune-force").status == 0
     assert not made[1].exists()
+
+
+def test_many_failures_are_told_once_on_a_terminal(store: PruneStore) -> None:
+    made = store.history("a", 0, 10, 20, 30, 40, 50, 60)
+    stand_in(
+        BTRFS_STAND_IN,
+        "*'subvolume delete'*",
+        'echo "ERROR: cannot delete: Operation not permitted" >&2; exit 1',
+    )
+    try:
+        command = shlex.join(
+            [*map(str, store.as_user_words), str(store.program), *FULL]
+        )
+        outcome = run_program(["script", "-qec", command, "/dev/null"], check=False)
+    finally:
+        BTRFS_STAND_IN.unlink()
+    assert outcome.status == 13
+    assert all(path.exists() for path in made)
+    said = outcome.stdout.splitlines()
+    told = [line for line in said if "btrfs failed" in line]
+    assert len(told) == 1, said
+    assert told[0].endswith("(and 4 more)")
+    assert len([line for line in said if "run this as root" in line]) == 1
 
 
 def test_what_is_left_to_root_is_an_alarm_only_where_root_does_not_come(
