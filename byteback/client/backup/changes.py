@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byteback import __version__
-from byteback.client.backup import push, sending, verdict
+from byteback.client.backup import acquaintance, push, sending, verdict
 from byteback.client.backup.rules import Selection
 from byteback.client.record import keeper, missed, names_only
 from byteback.client.record.keeper import Place, Rhythm, Round
@@ -102,6 +102,26 @@ class Sender:
         round_.settle()
         return outcome
 
+    def send_unasked(self, round_: Round) -> Outcome | None:
+        """Send a few small changes to a server that was not asked before.
+
+        None if there is more to do than that, or if it failed: it is to be asked then,
+        and what is left to do is up to ``send``. The line may have been the reason.
+        """
+        partial = round_.partial
+        foreign = round_.selected.domain.foreign
+        if partial is None or not acquaintance.is_little(
+            partial.names, round_.place.root, foreign
+        ):
+            return None
+        outcome, why = self._try_changes(round_, partial)
+        if outcome is None:
+            logger.info("asking the server first: %s", why)
+            self.connection.renew()
+            return None
+        round_.settle()
+        return outcome
+
     def _compare_all(self, round_: Round) -> Outcome:
         logger.info("everything is compared: %s", round_.reason)
         watched = round_.watch_full()
@@ -146,7 +166,16 @@ class Sender:
         )
 
     def _send_changes(self, round_: Round, partial: TransferList) -> Outcome | None:
-        """Send the names of a list; None if everything has to be compared after all.
+        """Send the names of a list; None if everything has to be compared after all."""
+        outcome, why = self._try_changes(round_, partial)
+        if outcome is None:
+            round_.go_full(why)
+        return outcome
+
+    def _try_changes(
+        self, round_: Round, partial: TransferList
+    ) -> tuple[Outcome | None, str]:
+        """The outcome of sending the names of a list; None, and why, if that failed.
 
         What goes wrong here harms nothing: a full push comes next, and decides.
         """
@@ -171,12 +200,10 @@ class Sender:
             verdict.check(outcome, self.connection)
         except (_OddError, BytebackError, OSError) as error:
             text = error.message if isinstance(error, BytebackError) else error
-            round_.go_full(f"the changes alone could not be sent: {text}")
-            return None
+            return None, f"the changes alone could not be sent: {text}"
         if outcome.status == command.PARTIAL:
-            round_.go_full("some of the changes could not be read")
-            return None
-        return outcome
+            return None, "some of the changes could not be read"
+        return outcome, ""
 
 
 def partial_argv(

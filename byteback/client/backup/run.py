@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from byteback import locking
 from byteback.client.backup import (
+    acquaintance,
     changes,
     hook_words,
     last_run,
@@ -22,6 +22,7 @@ from byteback.client.backup import (
     rules,
     selections,
 )
+from byteback.client.backup.again import Again
 from byteback.client.backup.largest_file import (
     LargestSeen,
     choose_block_size,
@@ -31,7 +32,6 @@ from byteback.client.backup.largest_file import (
 from byteback.client.backup.lost_acls import LostAcls, scan
 from byteback.client.backup.own_attributes import OwnAttributes
 from byteback.client.backup.rules import Request, Selection
-from byteback.client.backup.sending import send
 from byteback.client.backup.shortfall import Shortfall
 from byteback.client.record.keeper import Place, Round
 from byteback.client.settings import (
@@ -48,13 +48,12 @@ from byteback.client.transport import compression
 from byteback.client.transport.connection import Connection, connect
 from byteback.client.transport.identity import introduce
 from byteback.client.transport.retry import RetryPolicy, retrying
-from byteback.errors import BytebackError, RefusedError
+from byteback.errors import BytebackError
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
-from byteback.system import files, hooks, privilege, signals
+from byteback.system import hooks, privilege, signals
 from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire import requests
-from byteback.wire.failures import Reason
 from byteback.wire.replies import Completion, Hello, parse_completion
 
 logger = logging.getLogger(__name__)
@@ -187,6 +186,27 @@ def _greet(job: Job, connection: Connection) -> compression.Greeting:
     )
 
 
+def _meet(job: Job, connection: Connection) -> compression.Greeting:
+    """Greet the server, and tell or ask what its copy is about to lose."""
+    greeting = _greet(job, connection)
+    hello = greeting.hello
+    logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
+    _check_coverage(job, hello)
+    return greeting
+
+
+def _recall(job: Job) -> compression.Greeting | None:
+    """The greeting of the last backup, where this one may go by it."""
+    options = job.options
+    if options.full or hooks.find_hooks(options.files.directory / hook_words.PRE):
+        return None  # hooks begin when the server is known to be there
+    return acquaintance.recall(options.record, _way(job))
+
+
+def _way(job: Job) -> acquaintance.Way:
+    return acquaintance.Way(format_destination(job.destination), job.compress)
+
+
 def _with_finally_hooks(options: Options) -> Summary:
     directory = options.files.directory / hook_words.FINALLY
     told: dict[str, str] = {}
@@ -215,10 +235,7 @@ def _back_up(job: Job, told: dict[str, str]) -> Summary:
     options = job.options
     directory = options.files.directory
     with connect(job.destination, job.key, options.files.known_hosts) as connection:
-        greeting = _greet(job, connection)
-        hello = greeting.hello
-        logger.debug("server: byteback %s, client %s", hello.byteback, hello.host)
-        _check_coverage(job, hello)
+        greeting = _recall(job) or _meet(job, connection)
         hooks.run_hooks(directory / hook_words.PRE, told)
         job = _with_selection(job)
         summary = _transfer(job, connection, greeting, started)
@@ -236,7 +253,6 @@ def _transfer(
     job: Job, connection: Connection, greeting: compression.Greeting, started: float
 ) -> Summary:
     options = job.options
-    connection = introduce(connection, greeting.hello)
     largest = read_largest()
     selection = job.selection
     seen, lost = LargestSeen(largest or 0), LostAcls(selection.foreign)
@@ -250,35 +266,76 @@ def _transfer(
     if not options.dry_run:
         own.begin()
     with _round(job, greeting, is_first=largest is None) as round_:
-        argv = _push_argv(job, connection, greeting, round_.number, largest)
-        sender = changes.Sender(
-            argv,
-            connection,
-            options.retry,
-            options.on_line or hear,
-            options.on_progress,
-            selection.hidden,
+        words = hear if options.on_line is None else options.on_line
+        sender, greeting, outcome = _send(
+            job, connection, greeting, round_, largest, words
         )
-        outcome = sender.send(round_)
+        connection = sender.connection
         if options.dry_run:
             seconds = time.monotonic() - started
             return Summary(outcome, seconds, None, Shortfall(outcome, own.paths))
-        outcome = _complete_links(job, connection, outcome, round_)
+        sent_again = _again(job, connection, round_)
+        outcome = sent_again.complete_links(outcome)
         remember_largest(selection, largest, seen.size, outcome)
         # Nothing was printed of a first backup.
         names = lost.names
         if largest is None:
             names = scan(selection.sources, selection.foreign)
-        _send_lost_acls(job, connection, names, round_)
+        sent_again.send_acls(names)
         own.look_at_all(selection)
         missing = Shortfall(outcome, own.paths)
         told = sender.missed if options.full or sender.missed else None
         request = _request(missing, round_, told, with_details=greeting.hello.details)
         if greeting.hello.details:
             request = request._replace(sources=selection.sources)
+        round_.server = acquaintance.note(greeting, _way(job))
         completion = _complete(job, connection, missing, round_, request)
     own.end()
     return Summary(outcome, time.monotonic() - started, completion, missing)
+
+
+def _send(
+    job: Job,
+    connection: Connection,
+    greeting: compression.Greeting,
+    round_: Round,
+    largest: int | None,
+    on_line: Callable[[str], None],
+) -> tuple[changes.Sender, compression.Greeting, Outcome]:
+    """Send this backup, and greet the server if it turns out to need that (D53)."""
+    sender = _sender(job, connection, greeting, round_, largest, on_line)
+    if greeting.is_recalled:
+        outcome = sender.send_unasked(round_)
+        if outcome is not None:
+            return sender, greeting, outcome
+        greeting = _meet(job, connection)
+        round_.meet(greeting.hello.tree)
+        sender = _sender(job, connection, greeting, round_, largest, on_line)
+    return sender, greeting, sender.send(round_)
+
+
+def _sender(
+    job: Job,
+    connection: Connection,
+    greeting: compression.Greeting,
+    round_: Round,
+    largest: int | None,
+    on_line: Callable[[str], None],
+) -> changes.Sender:
+    connection = introduce(connection, greeting.hello)
+    return changes.Sender(
+        _push_argv(job, connection, greeting, round_.number, largest),
+        connection,
+        job.options.retry,
+        on_line,
+        job.options.on_progress,
+        job.selection.hidden,
+    )
+
+
+def _again(job: Job, connection: Connection, round_: Round) -> Again:
+    retry = job.options.retry
+    return Again(connection, job.selection, job.io_timeout_s, retry, round_)
 
 
 def _push_argv(
@@ -363,65 +420,3 @@ def _complete(
         if options.full and not request.missed:
             changes.forget_missed()
     return completion
-
-
-def _complete_links(
-    job: Job, connection: Connection, outcome: Outcome, round_: Round
-) -> Outcome:
-    """Bring the names that the server could not link (see many_links)."""
-    if round_.partial is not None:  # it met none, and says nothing of all the others
-        return outcome
-    many_links.remember(outcome)
-    return many_links.complete(
-        outcome,
-        job.selection.sources,
-        job.selection.foreign,
-        lambda names: _send_again(job, connection, names, round_, with_new=True),
-    )
-
-
-def _send_lost_acls(
-    job: Job, connection: Connection, names: Sequence[str], round_: Round
-) -> None:
-    """Bring the ACLs that the server's rsync has lost (see lost_acls)."""
-    if names:
-        logger.debug("sending the ACLs of %d files once more", len(names))
-        _send_again(job, connection, names, round_)
-
-
-def _send_again(
-    job: Job,
-    connection: Connection,
-    names: Sequence[str],
-    round_: Round,
-    *,
-    with_new: bool = False,
-) -> Outcome:
-    with files.in_memory() as file:
-        for name in names:
-            # rsync takes a line that starts with "#" or ";" for a comment.
-            file.write(b"./" + os.fsencode(name.removeprefix("./")) + b"\0")
-        file.flush()
-        stdin = file.fileno()
-
-        def attempt(number: str | None, base: str | None) -> Outcome:
-            argv = push.again_argv(
-                *(connection, job.selection, job.io_timeout_s, "-"),
-                with_new=with_new,
-                number=number,
-                base=base,
-            )
-            retry, hidden = job.options.retry, job.selection.hidden
-            return send(argv, connection, retry, stdin=stdin, hidden=hidden)
-
-        number = round_.number and requests.new_push()
-        try:
-            outcome = attempt(number, round_.number)
-            round_.number = number
-        except RefusedError as error:
-            if error.reason != Reason.STALE_TREE:
-                raise
-            # An attempt that was cut off has changed it, or another machine has.
-            round_.number = None
-            outcome = attempt(None, None)
-        return outcome

@@ -76,6 +76,7 @@ class Rhythm:
 
 
 NO_RHYTHM = Rhythm("", 0)
+_OTHER_TREE = "the server's copy is another one than the last backup made"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Round:
     is_usable: bool = False  # whether there will be a new record
     last_full: int = 0  # nanoseconds since 1970
     number: str | None = None  # of the transfer, for a server that keeps tokens
+    server: Mapping[str, Any] = field(default_factory=dict)  # last_server's words
 
     def __post_init__(self) -> None:
         self._excluded: frozenset[str] = frozenset()
@@ -156,6 +158,17 @@ class Round:
         """A partial transfer failed: what it left is compared as a whole."""
         self.partial, self.reason = None, reason
         self.changes = None  # the server may have a part of them already
+
+    def meet(self, token: str | None) -> None:
+        """See that the server's token is the one that was taken for it.
+
+        None is of a server that keeps no tokens.
+        """
+        if token is None:
+            self.go_full("the server is an older one")
+            self.number, self.is_usable = None, False
+        elif self.changes is not None and token != self.token:
+            self.go_full(_OTHER_TREE)
 
     def watch_full(self) -> Missed | None:
         """The check of a full push by the record; None if the record does not count."""
@@ -250,7 +263,7 @@ class Round:
         if not self.token:
             return "the server knows of no whole backup"
         if about["token"] != self.token:
-            return "the server's copy is another one than the last backup made"
+            return _OTHER_TREE
         if about["boot"] != _boot_id():
             return "the machine was started anew"
         passed = max(0, now - about["started"])
@@ -363,11 +376,26 @@ class Round:
                 "top": list(self._walked.top),
                 "excluded": sorted(self._excluded),
                 "void": sorted(self._void),
+                "server": dict(self.server),
             }
         )
         self._file.flush()
         os.fsync(self._file.fileno())
         self._new.replace(self.place.record)
+
+
+def last_server(place: Place) -> tuple[str, dict[str, Any]] | None:
+    """The token that the record is kept under, and the words of its server.
+
+    None if there is no record, or an older one that holds no such words.
+    """
+    with contextlib.suppress(OSError, DamagedError, KeyError):
+        with place.record.open("rb") as file:
+            about = blocks.Reader(file).about
+        token, server = about["token"], about["server"]
+        if isinstance(token, str) and token and isinstance(server, dict):
+            return token, server
+    return None
 
 
 def _type_of(change: Change) -> bool:

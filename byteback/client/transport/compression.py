@@ -32,6 +32,7 @@ class Greeting:
 
     hello: Hello
     compresses: bool
+    is_recalled: bool = False  # the server has not been asked in this run
 
 
 def greet(connection: Connection, choice: str, flags: Sequence[str]) -> Greeting:
