@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
 from byteback.cli import _boundary
-from byteback.client.restore import diff, verify
+from byteback.client.restore import diff, other_machine, verify
 from byteback.client.restore.diff import Changed
 from byteback.client.restore.query import Server
 from byteback.errors import UsageError
 from byteback.model.difference import Difference, format_difference
+from byteback.model.snapshot import CURRENT
 
 
 def show_differences(server: Server, words: Sequence[str], *, as_json: bool) -> None:
@@ -27,7 +29,12 @@ def show_differences(server: Server, words: Sequence[str], *, as_json: bool) -> 
         for changed in found:
             click.echo(_line(changed, as_json=as_json))
 
-    diff.compare(server, diff.read_words(words), show)
+    comparison = diff.read_words(words)
+    if server.origin is not None:
+        other_machine.check_patterns(server.origin.client, comparison.patterns)
+        if comparison.newer == diff.NOW:
+            comparison = replace(comparison, newer=CURRENT)
+    diff.compare(server, comparison, show)
 
 
 def _line(changed: Changed, *, as_json: bool) -> str:

@@ -28,6 +28,10 @@ def complete_snapshot(
     server = Server(given.get("destination"), given.get("ssh_key"))
     try:
         with _time_limit():
+            if given.get("host"):
+                from byteback.cli._other_machine import find_server
+
+                server = find_server(given["host"], None)
             found = list_files(server, EVERY_COPY_OF_THE_ROOT)
     except (BytebackError, OSError):
         return []

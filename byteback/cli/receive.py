@@ -22,19 +22,40 @@ from byteback.errors import (
     as_expected_error,
 )
 from byteback.server.session import dispatch
+from byteback.server.store import layout
 from byteback.system import signals
 
 PROGRAM = "byteback-receive"
+LOCAL = "--local"  # root on this machine asks: no ssh, and no key
 
 
 def main() -> NoReturn:
     """Serve SSH_ORIGINAL_COMMAND for the host that authorized_keys names."""
     _boundary.ensure_utf8()
     signals.install()
+    if _is_by_root(sys.argv[1:]):
+        layout.become_store_user()
+        sys.exit(_serve(sys.argv[2], _words(sys.argv[5:]), by_root=True))
     host = _host(sys.argv[1:])
     if host is None:
         _help()
-    sys.exit(_serve(host))
+    sys.exit(_serve(host, dispatch.original_command()))
+
+
+def _is_by_root(argv: list[str]) -> bool:
+    """True for ``--host NAME --local MACHINE WORD...``, as rsync calls its ssh.
+
+    No line of authorized_keys has these words, and a client cannot add to its line.
+    """
+    return len(argv) > 4 and argv[0] == "--host" and argv[2] == LOCAL
+
+
+def _words(words: list[str]) -> bytes:
+    """The request that byteback-restore --host, or its rsync, gives as arguments.
+
+    They are what ssh would have sent.
+    """
+    return os.fsencode(" ".join(words))
 
 
 def _host(argv: list[str]) -> str | None:
@@ -50,14 +71,13 @@ def _host(argv: list[str]) -> str | None:
     return None
 
 
-def _serve(host: str) -> int:
-    command = dispatch.original_command()
+def _serve(host: str, command: bytes, *, by_root: bool = False) -> int:
     try:
-        return dispatch.serve(host, command)
+        return dispatch.serve(host, command, by_root=by_root)
     except BytebackError as error:
         is_refusal = isinstance(error, RefusedError)
         # By its status, too, the client knows what may be tried again.
-        public = dispatch.for_client(error)
+        public = error if by_root else dispatch.for_client(error)
         log.audit_end(
             "REJECT" if is_refusal else "FAIL",
             refusal=is_refusal,
@@ -122,14 +142,13 @@ def _help() -> NoReturn:
 
     from byteback.cli._options import CONTEXT, exit_status_help, version_option
 
-    @click.command(
-        PROGRAM,
-        context_settings=CONTEXT,
-        epilog=exit_status_help(0, 1, 9, 10, 11, 13, 14, 70, 75),
-    )
+    epilog = exit_status_help(0, 1, 9, 10, 11, 13, 14, 70, 75)
+
+    @click.command(PROGRAM, context_settings=CONTEXT, epilog=epilog)
     @click.option("--host", metavar="NAME", help="The client that the key belongs to.")
+    @click.option("--local", metavar="MACHINE", help="Serve root's own request.")
     @version_option
-    def command(host: str | None) -> None:  # noqa: ARG001 # shown in the help only
+    def command(**_words: str | None) -> None:
         """Serve one request of a backup client.
 
         sshd runs this as the forced command of each client's key in authorized_keys;

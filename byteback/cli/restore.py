@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import click
 
 from byteback import log
 from byteback.cli import _boundary
+from byteback.cli._client_names import complete_client
 from byteback.cli._listing import PROGRAM, remark, show_files
 from byteback.cli._options import (
     CONTEXT,
@@ -22,8 +24,8 @@ from byteback.cli._options import (
 )
 from byteback.cli._progress import ProgressLine
 from byteback.cli._snapshot_names import complete_snapshot
-from byteback.client.restore import run
-from byteback.client.restore.plan import choose_layout
+from byteback.client.restore import other_machine, run
+from byteback.client.restore.plan import Layout, choose_layout
 from byteback.client.restore.query import (
     DEFAULT_SAMPLE,
     MAX_SAMPLE,
@@ -49,6 +51,7 @@ class Options:
     as_list: bool
     as_restore: bool
     snapshot: str
+    host: str | None
     destination: str | None
     io_timeout: int | None
     ssh_key: Path | None
@@ -67,9 +70,13 @@ class Options:
     sample: int
     verbose: bool
 
-    @property
+    @functools.cached_property
     def server(self) -> Server:
         """Where the backups are."""
+        if self.host is not None:
+            from byteback.cli._other_machine import find_server
+
+            return find_server(self.host, self.io_timeout)
         return Server(self.destination, self.ssh_key, self.io_timeout, self.compress)
 
     @property
@@ -104,6 +111,12 @@ class Options:
     "every_version",
     is_flag=True,
     help="Every distinct version of each file, not only the newest.",
+)
+@click.option(
+    "--host",
+    metavar="CLIENT",
+    shell_complete=complete_client,
+    help="On the server, as root: that client's backups instead of this machine's.",
 )
 @click.option("-d", "--destination", metavar="[USER@]HOST[:]", help="The server.")
 @click.option(
@@ -176,6 +189,7 @@ class Options:
 def command(**words: Any) -> None:
     """List or restore files from this machine's backups.
 
+    With --host, root on the server does the same with a client's backups.
     PATTERNs are paths, in quotes if they hold the wildcards *, ?, [set], {a,b} or
     **/; they start where you are unless they begin with a slash. The newest copy of
     each file counts; --all means each version of it. What is restored goes to a
@@ -183,6 +197,8 @@ def command(**words: Any) -> None:
     """
     options = Options(**words)
     _check(options)
+    if options.host is not None:
+        _check_host(options.host, options)
     is_listing = not (options.as_restore or options.as_diff or options.as_verify)
     log.set_up(PROGRAM, verbose=options.verbose and not is_listing)
     if options.as_restore:
@@ -235,19 +251,19 @@ def _check(options: Options) -> None:
                 )
 
 
+def _check_host(client: str, options: Options) -> None:
+    from byteback.cli._other_machine import check_words
+
+    check_words(client, vars(options))
+    if not options.as_diff:
+        other_machine.check_patterns(client, options.patterns)
+
+
 def _restore(options: Options) -> None:
-    layout = choose_layout(
-        _start(options),
-        to=options.to,
-        in_place=options.in_place,
-        keep_newer=options.keep_newer,
-        overwrite=options.overwrite,
-        every_version=options.every_version,
-    )
     confirm = _confirmation(options)
     with _progress(options) as line:
         chosen = run.RestoreOptions(
-            *(layout, options.dry_run, confirm, options.in_place, line),
+            *(_layout(options), options.dry_run, confirm, options.in_place, line),
             insist=options.yes,
         )
         done = run.restore_files(options.server, options.query, chosen)
@@ -257,6 +273,24 @@ def _restore(options: Options) -> None:
             click.echo(listing.format_json(entry))
     _show(done)
     done.check()
+
+
+def _layout(options: Options) -> Layout:
+    layout = choose_layout(
+        _start(options),
+        to=options.to,
+        in_place=options.in_place,
+        keep_newer=options.keep_newer,
+        overwrite=options.overwrite,
+        every_version=options.every_version,
+    )
+    origin = options.server.origin
+    if origin is None:
+        return layout
+    insist = options.yes or options.dry_run
+    return other_machine.prepare_layout(
+        origin.client, layout, origin.state.parent, insist=insist
+    )
 
 
 def _start(options: Options) -> Path:

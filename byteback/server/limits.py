@@ -31,6 +31,7 @@ SESSION_SECONDS = 600.0  # for all but transfers, which rsync's own time-out end
 LAST_SECONDS = 10.0  # after that, for the refusal to reach the client
 SEARCH_MEMORY = 1 << 30  # bytes of address space
 RETRY_S = 60
+BY_ROOT = "root"  # in place of a client's address: root on this machine
 
 
 def place_paths(store: Store, client: str) -> list[Path]:
@@ -38,6 +39,7 @@ def place_paths(store: Store, client: str) -> list[Path]:
     prefixes = (
         (f"{lock_name(client)}.", MAX_SESSIONS),
         (_search(client), MAX_SEARCHES),
+        (_root(client), MAX_SESSIONS),
     )
     return [
         path
@@ -60,8 +62,24 @@ def place(store: Store, client: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def search_place(store: Store, client: str) -> Iterator[None]:
-    """One of the client's places for searches, which take memory and time."""
+def root_place(store: Store, client: str) -> Iterator[None]:
+    """One of root's own places: a client that has taken all of its own is not waited
+    for when root reads its backups.
+    """
+    words = f"root has {MAX_SESSIONS} sessions for {quote(client)} open here already"
+    with places.take(_places(store), _root(client), MAX_SESSIONS, words, RETRY_S):
+        yield
+
+
+@contextlib.contextmanager
+def search_place(store: Store, client: str, address: str = "") -> Iterator[None]:
+    """One of the client's places for searches, which take memory and time.
+
+    Root's searches need none.
+    """
+    if address == BY_ROOT:
+        yield
+        return
     words = f"{quote(client)} has {MAX_SEARCHES} searches open here already"
     with places.take(_places(store), _search(client), MAX_SEARCHES, words, RETRY_S):
         yield
@@ -70,6 +88,10 @@ def search_place(store: Store, client: str) -> Iterator[None]:
 def _search(client: str) -> str:
     # No host's name has a plus: "a.search" may be one beside "a".
     return f"{lock_name(client)}+search."
+
+
+def _root(client: str) -> str:
+    return f"{lock_name(client)}+root."
 
 
 def _places(store: Store) -> Path:

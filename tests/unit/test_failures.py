@@ -66,12 +66,13 @@ def test_what_can_pass_has_the_status_of_a_busy_server(
 ) -> None:
     """By that alone a client tries its --complete again."""
 
-    def serve(_host: str, _command: bytes) -> int:
+    def serve(_host: str, _command: bytes, *, by_root: bool) -> int:
+        assert not by_root
         raise error
 
     monkeypatch.setattr(dispatch, "serve", serve)
     monkeypatch.setattr(program, "_discard_output", lambda: None)
-    assert program._serve("a") == BusyError.exit_status
+    assert program._serve("a", b"") == BusyError.exit_status
     said = capfd.readouterr().err.splitlines()
     assert failures.is_busy(said[0])
     assert failures.parse_status(said) == BusyError.exit_status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 OnProgress = Callable[[Progress], None] | None
 # Names that are one file in the backup come as files of their own, rather than not.
 _EACH_FOR_ITSELF = "--no-hard-links"
+OTHERS_MAY_ENTER = stat.S_IXGRP | stat.S_IXOTH
 
 
 @dataclass(frozen=True)
@@ -248,14 +250,15 @@ def _is_bare(batch: Batch) -> bool:
     return True
 
 
-def make_directory(directory: Path, *, is_live: bool) -> None:
-    """Make the directory to restore into.
+def make_directory(directory: Path, *, is_live: bool, is_private: bool = False) -> None:
+    """Make the directory to restore into; an ``is_private`` one is for its owner alone.
 
     One of ours, named after a snapshot, must not be a link: in a directory that
     others can write to, they could have put it there to send us elsewhere.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        mode = 0o700 if is_private else 0o777
+        directory.mkdir(mode, parents=True, exist_ok=True)
         is_link = directory.is_symlink()
     except OSError as error:
         raise BytebackError(
@@ -268,3 +271,17 @@ def make_directory(directory: Path, *, is_live: bool) -> None:
             "through it",
             hint="remove it, or choose another directory with --to",
         )
+    if is_private and not is_live and others_may_enter(directory):
+        raise BytebackError(
+            f"other users can enter {quote(str(directory))}, which was there already",
+            hint="move it out of the way, or restore elsewhere",
+        )
+
+
+def others_may_enter(directory: Path) -> bool:
+    """True if a user who is not root can reach the files in ``directory``."""
+    try:
+        found = directory.stat()
+    except OSError:
+        return False
+    return found.st_uid != 0 or bool(found.st_mode & OTHERS_MAY_ENTER)

@@ -21,6 +21,7 @@ class Layout:
     # and times.
     is_live: bool
     keeps_newer: bool = False  # what is newer than its backup stays, whatever it is
+    is_private: bool = False  # directories that are made are for root alone
 
 
 @dataclass(frozen=True)

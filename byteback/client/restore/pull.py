@@ -208,8 +208,7 @@ def _confinement(pull: Pull) -> Callable[[], None] | None:
         return None
     if not pull.is_dry_run and pull.directory == Path("/"):
         return None
-    control = pull.connection.control_path
-    writable = [] if control is None else [control.parent]
+    writable = pull.connection.writable
     if not pull.is_dry_run:
         writable.append(pull.directory)
     return write_limits.only_below(writable)

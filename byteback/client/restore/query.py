@@ -11,6 +11,7 @@ from pathlib import Path
 from byteback.client.restore import response
 from byteback.client.settings import Files, check_key, read_destination
 from byteback.client.transport.connection import Connection, connect
+from byteback.client.transport.local import Origin, connect_locally
 from byteback.errors import (
     BytebackError,
     RefusedError,
@@ -36,6 +37,7 @@ class Server:
     key: Path | None = None
     io_timeout_s: int | None = None
     compress: str | None = None  # one of settings.COMPRESSION
+    origin: Origin | None = None  # not None: this machine's own store, without ssh
     files: Files = field(default_factory=Files)
 
 
@@ -110,6 +112,9 @@ def list_files(
 @contextlib.contextmanager
 def connected(server: Server) -> Iterator[Connection]:
     """A Connection for the length of the block; see connect for what it raises."""
+    if server.origin is not None:
+        yield connect_locally(server.origin)
+        return
     key = check_key(server.key or server.files.key)
     destination = read_destination(server.files, server.destination)
     with connect(destination, key, server.files.known_hosts) as connection:

@@ -224,7 +224,10 @@ def _bring_all(
     results = []
     for task in tasks:
         directory = task.batch.directory
-        bring.make_directory(directory, is_live=options.layout.is_live)
+        layout = options.layout
+        bring.make_directory(
+            directory, is_live=layout.is_live, is_private=layout.is_private
+        )
         results.append(bring.bring(task, options.on_progress))
     _report(found, sum(result.kept for result in results))
     if not preview.changes_anything(tasks) and not any(r.missing for r in results):
@@ -241,9 +244,10 @@ def _without_root(
 ) -> tuple[Entry, ...]:
     """The entries; where files are live, what is in the root instead of the root.
 
-    Else the root's owner, mode and times would be given to a directory of the user's.
+    Else the root's owner, mode and times would be given to a directory of the user's,
+    or to one that is to stay private.
     """
-    if not layout.is_live or layout.by_snapshot:
+    if not layout.is_private and (not layout.is_live or layout.by_snapshot):
         return found.entries
     entries = [entry for entry in found.entries if entry.path != "/"]
     for root in found.entries:

@@ -57,9 +57,14 @@ class Connection:
         return Files() if self.known_hosts is None else Files(self.known_hosts.parent)
 
     @property
+    def writable(self) -> list[Path]:
+        """Directories that a session must write to, whatever else its rsync may not."""
+        return [] if self.control_path is None else [self.control_path.parent]
+
+    @property
     def remote_shell(self) -> str:
         """The value for rsync's -e."""
-        return openssh.join_for_rsync(self._ssh())
+        return openssh.join_for_rsync(self._shell())
 
     @property
     def name(self) -> str:
@@ -69,7 +74,7 @@ class Connection:
     def command(self, request: Request) -> list[str]:
         """The ssh command line that sends one request."""
         words = requests.format_request(request)
-        return [*self._ssh(), "--", self.destination.host, words]
+        return [*self._shell(), "--", self.destination.host, words]
 
     def request(
         self,
@@ -176,7 +181,7 @@ class Connection:
                 return self.failure(status, said)
         return None
 
-    def _ssh(self) -> list[str]:
+    def _shell(self) -> list[str]:
         return openssh.ssh_argv(
             self.destination,
             self.key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from byteback.errors import NotSetUpError, quote
 from byteback.model.fleet import ClientKey, ListedClient, Standing, describe_key
@@ -13,6 +14,7 @@ from byteback.server.access import authorized_keys
 from byteback.server.store import retirement
 from byteback.server.store.layout import Store
 
+SUGGESTED = 3  # names that look like one that is none
 ENDS = 3  # names at either end of a sorted list, among which are the first and last
 
 
@@ -45,6 +47,14 @@ def client_named(store: Store, name: str) -> str:
     return find_name({*store.hosts(), *keys_by_client(store)}, name)
 
 
+def _similar(names: Iterable[str], name: str) -> str:
+    """A question about the names that look like ``name``, if there are any."""
+    close = get_close_matches(name.lower(), sorted(names), SUGGESTED)
+    if not close:
+        return ""
+    return f"is it {' or '.join(quote(one) for one in close)}? "
+
+
 def find_name(known: Iterable[str], name: str) -> str:
     """``name`` as it is written in ``known``; the case of its letters is no matter.
 
@@ -57,7 +67,7 @@ def find_name(known: Iterable[str], name: str) -> str:
     if not same:
         raise NotSetUpError(
             f"{quote(name)} is no client of this server",
-            hint="byteback-clients list shows them all",
+            hint=f"{_similar(names, name)}byteback-clients list shows them all",
         )
     return same[0]
 

@@ -45,21 +45,23 @@ from byteback.server.store.layout import Store, own_store
 from byteback.wire import replies, requests
 from byteback.wire.failures import Reason
 
+ROOTS_REQUESTS = (requests.Ping, requests.Find, requests.Pull)
 FLUSH_S = 0.2  # how long what was found may wait for more
 
 
-def serve(client: str, command: bytes) -> int:
+def serve(client: str, command: bytes, *, by_root: bool = False) -> int:
     """Serve one request for ``client`` and return the session's exit status.
 
-    ``command`` is SSH_ORIGINAL_COMMAND as sshd gave it.
+    ``command`` is SSH_ORIGINAL_COMMAND as sshd gave it, or with ``by_root`` the words
+    of root on this machine, who may read the backups of a retired client too (D54).
     Raises a BytebackError for what is refused or fails; what of it the client may
     read, for_client says.
     """
-    address = client_address()
+    address = limits.BY_ROOT if by_root else client_address()
     started = time.monotonic()
     log.note(host=client, address=address, key=_fingerprint())
     try:
-        status = _serve(client, command, address)
+        status = _serve(client, command, address, by_root=by_root)
     except MemoryError:
         raise RefusedError(
             "the request needs too much memory", hint="ask for less at once"
@@ -70,7 +72,7 @@ def serve(client: str, command: bytes) -> int:
     return status
 
 
-def _serve(client: str, command: bytes, address: str) -> int:
+def _serve(client: str, command: bytes, address: str, *, by_root: bool) -> int:
     if not is_host_name(client):
         raise NotSetUpError(
             f"{quote(client)} in authorized_keys cannot be a client's name",
@@ -78,19 +80,23 @@ def _serve(client: str, command: bytes, address: str) -> int:
         )
     request = requests.parse_request(command)
     log.note(request=type(request).__name__.lower())
+    if by_root and not isinstance(request, ROOTS_REQUESTS):
+        raise RefusedError("root on the server can list and restore, and no more")
     store = own_store()
     check = presence.check_writable if _writes(request) else presence.check_mounted
     check(store)
-    _check_client(store, client)
+    check_client = change.check if by_root else partial(_check_client, store)
+    check_client(client)
     if not store.host_directory(client).is_dir():
         raise NotSetUpError(
             f"the server has no directory for {quote(client)}",
             hint="run byteback-setup-client on that machine again",
         )
-    with limits.place(store, client), contextlib.ExitStack() as stack:
+    place = limits.root_place if by_root else limits.place
+    with place(store, client), contextlib.ExitStack() as stack:
         # Once more: a change of the client has all places from its beginning to its
         # end, so that nothing changes any more from here on.
-        _check_client(store, client)
+        check_client(client)
         if not isinstance(request, requests.Push | requests.Pull):
             stack.enter_context(limits.time_limit())
         with _explained(store, partial(check, store)):
@@ -201,10 +207,10 @@ def _dispatch(
         case requests.Complete():
             return _complete(store, client, request)
         case requests.Find():
-            with limits.search_place(store, client):
+            with limits.search_place(store, client, address):
                 return _find(store, client, request)
         case requests.List():
-            with limits.search_place(store, client):
+            with limits.search_place(store, client, address):
                 return _list(store, client, request)
         case requests.Push():
             from byteback.server.transfer import sessions

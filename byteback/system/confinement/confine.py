@@ -89,9 +89,13 @@ def lower(niceness: int, files: int, memory: int) -> None:
     _lower_limit(resource.RLIMIT_NOFILE, files)
     if memory:
         _lower_limit(resource.RLIMIT_AS, memory)
-    # When memory runs out all the same, a transfer goes before anything else.
-    with open("/proc/self/oom_score_adj", "wb") as file:  # noqa: PTH123 # see above
-        file.write(b"500")
+    # When memory runs out all the same, a transfer goes before anything else. A session
+    # of root's on the server may be confined already, so that /proc is read-only (D54).
+    try:
+        with open("/proc/self/oom_score_adj", "wb") as file:  # noqa: PTH123 # see above
+            file.write(b"500")
+    except PermissionError:
+        pass
 
 
 def _lower_limit(which: int, value: int) -> None:
