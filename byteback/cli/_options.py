@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -38,6 +39,27 @@ def compress_option(function: Function) -> Function:
         help="Compress what is sent: auto does where the line is slow enough for it to"
         " pay.  [default: auto]",
     )(function)
+
+
+def ssh_key_option(function: Function) -> Function:
+    """``-k``/``--ssh-key``: the file of this machine's key."""
+    return click.option(
+        "-k",
+        "--ssh-key",
+        type=click.Path(path_type=Path),
+        help="This machine's private key.  [default: /etc/byteback/key]",
+    )(function)
+
+
+def io_timeout_option(default_s: int) -> Callable[[Function], Function]:
+    """``-i``/``--io-timeout``; ``default_s`` is what holds without it."""
+    return click.option(
+        "-i",
+        "--io-timeout",
+        type=click.IntRange(min=1),
+        help="Seconds of silence after which a transfer is given up."
+        f"  [default: {default_s}]",
+    )
 
 
 def exit_status_help(*statuses: int) -> str:

@@ -19,6 +19,8 @@ from byteback.cli._options import (
     CONTEXT,
     compress_option,
     exit_status_help,
+    io_timeout_option,
+    ssh_key_option,
     verbose_option,
     version_option,
 )
@@ -102,19 +104,8 @@ def describe_hooks() -> str:
     show_default=True,
     help="Seconds before the first retry; the pauses grow from there.",
 )
-@click.option(
-    "-i",
-    "--io-timeout",
-    type=click.IntRange(min=1),
-    help="Seconds of silence after which a transfer is given up."
-    f"  [default: {DEFAULT_IO_TIMEOUT_S}]",
-)
-@click.option(
-    "-k",
-    "--ssh-key",
-    type=click.Path(path_type=Path),
-    help="This machine's private key.  [default: /etc/byteback/key]",
-)
+@io_timeout_option(DEFAULT_IO_TIMEOUT_S)
+@ssh_key_option
 @click.option(
     "--full",
     is_flag=True,

@@ -20,6 +20,8 @@ from byteback.cli._options import (
     CONTEXT,
     compress_option,
     exit_status_help,
+    io_timeout_option,
+    ssh_key_option,
     version_option,
 )
 from byteback.cli._progress import ProgressLine
@@ -119,19 +121,8 @@ class Options:
     help="On the server, as root: that client's backups instead of this machine's.",
 )
 @click.option("-d", "--destination", metavar="[USER@]HOST[:]", help="The server.")
-@click.option(
-    "-i",
-    "--io-timeout",
-    type=click.IntRange(min=1),
-    help="Seconds of silence after which a transfer is given up."
-    f"  [default: {run.DEFAULT_IO_TIMEOUT_S}]",
-)
-@click.option(
-    "-k",
-    "--ssh-key",
-    type=click.Path(path_type=Path),
-    help="This machine's private key.  [default: /etc/byteback/key]",
-)
+@io_timeout_option(run.DEFAULT_IO_TIMEOUT_S)
+@ssh_key_option
 @compress_option
 @click.option(
     "--to",

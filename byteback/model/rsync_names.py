@@ -1,4 +1,8 @@
-"""File names as rsync writes them in what it prints and logs."""
+"""File names as rsync writes them in what it prints and logs.
+
+Apart from system/rsync/command.py, which reads the rest of what rsync prints: the
+server reads names in its log of changes, and must not load all that for it (D3).
+"""
 
 from __future__ import annotations
 

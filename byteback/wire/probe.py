@@ -2,6 +2,9 @@
 
 Behind its Hello the server acknowledges each whole block that it has read from standard
 input with one byte, until the input ends. The contents of a block do not matter.
+
+A module of its own, though short: blocks are neither a request nor a reply, and of all
+sessions only a ping that is to be measured loads it (D3).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from byteback.model.free_space import FreeSpace
 from byteback.server.accounting import (
-    changed_names,
+    bounded_walk,
     file_count,
     ledger,
     ledger_file,
@@ -147,5 +148,20 @@ def test_counting_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     current = store.current("a")
     (current / "d").mkdir()
     assert file_count.count_names(os.fspath(current), timeout_s=0) is None
-    monkeypatch.setattr(changed_names, "MAX_WAITING", 0)
+    monkeypatch.setattr(bounded_walk, "MAX_WAITING", 0)
     assert file_count.count_names(os.fspath(current)) is None
+
+
+def test_a_name_that_cannot_be_looked_at_ends_its_directory_alone(
+    tmp_path: Path,
+) -> None:
+    for name in ("a/one", "a/two", "b/one", "b/two"):
+        (tmp_path / name).mkdir(parents=True)
+
+    def look(entry: os.DirEntry[str]) -> str:
+        if entry.path.startswith(f"{tmp_path}/a/"):
+            raise FileNotFoundError  # it went meanwhile
+        return entry.path
+
+    seen = set(bounded_walk.walk(os.fspath(tmp_path), math.inf, look))
+    assert seen == {f"{tmp_path}/{name}" for name in ("a", "b", "b/one", "b/two")}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from byteback.client.dumps import dump
 from byteback.errors import NotSetUpError, ToolError, quote
-from byteback.system import process
+from byteback.system import accounts, process
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,10 @@ def find_clusters() -> list[Cluster]:
     One that is down on purpose needs no dump: its files do not change.
     """
     if not process.has_program("pg_lsclusters"):
-        present = process.has_program("pg_dump") and _has_user("postgres")
+        present = (
+            process.has_program("pg_dump")
+            and accounts.find_user("postgres") is not None
+        )
         return [Cluster(None, "postgres")] if present else []
     found = []
     for line in process.run(["pg_lsclusters", "--no-header"]).text.splitlines():
@@ -91,14 +94,6 @@ def _starts_by_itself(version: str, name: str) -> bool:
         return True
     words = [line.split("#", 1)[0].strip() for line in text.splitlines()]
     return "auto" in words or not any(words)
-
-
-def _has_user(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def _dump(cluster: Cluster) -> None:

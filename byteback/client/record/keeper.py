@@ -124,11 +124,6 @@ class Round:
         self._sizes: Mapping[str, Any] = {}  # of the last record
         self._size: int | None = None
 
-    @property
-    def walked_names(self) -> int:
-        """The number of names that the walk looked at."""
-        return self._walked.names
-
     @classmethod
     def without(cls, reason: str, number: str | None = None) -> Self:
         """A round in which everything is compared, and nothing recorded."""

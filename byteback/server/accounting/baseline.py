@@ -22,8 +22,7 @@ from byteback.model import growth as model
 from byteback.model.growth import Step, Taken
 from byteback.model.size import format_size
 from byteback.model.snapshot import Snapshot
-from byteback.server.accounting import growth, ledger, times_of_change
-from byteback.server.accounting.changed_names import count_some
+from byteback.server.accounting import bounded_walk, growth, ledger, times_of_change
 from byteback.server.store import settings, tree
 from byteback.server.store.layout import Store
 from byteback.system import privilege
@@ -128,7 +127,7 @@ def _measure(store: Store, client: str, before: float) -> tuple[Taken, Taken]:
         steps, unrecorded = times_of_change.measure(store.current(client), times, ONE_S)
     usual = model.largest_step(steps)
     newest = store.host_directory(client) / snapshots[-1].name
-    names, _ = count_some(os.fspath(newest), ONE_S)
+    names, _ = bounded_walk.count(os.fspath(newest), ONE_S)
     # Sums of what files hold, and the places of it, are metadata, too.
     metadata = usual.metadata + usual.data // DATA_PER_METADATA
     return Taken(usual.data, max(metadata, names * NAME_BYTES)), unrecorded

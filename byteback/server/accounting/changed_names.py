@@ -13,13 +13,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from byteback.server.accounting import ledger
+from byteback.server.accounting import bounded_walk, ledger
 from byteback.server.store import change_journal, tree
 from byteback.server.store.layout import Store
 from byteback.system.btrfs import subvolume
 from byteback.system.btrfs.subvolume import Subvolume
 
-MAX_WAITING = 1 << 24  # characters: paths of directories still to be looked into
 DIFFERENCE_S = 10.0  # where that is not enough a walk is no slower
 MAX_EARLIER = 5  # snapshots that are tried
 
@@ -60,28 +59,6 @@ def count_by_changes(store: Store, client: str, name: str) -> int | None:
             with contextlib.suppress(_UnknownError, OSError):
                 return names + _difference(old_top, top, touched)
     return None
-
-
-def count_some(directory: str, timeout_s: float) -> tuple[int, bool]:
-    """How many names were found in that time, and whether those are all."""
-    deadline = time.monotonic() + timeout_s
-    count = length = 0
-    waiting = [directory]
-    while waiting:
-        place = waiting.pop()
-        length -= len(place)
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    count += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                        length += len(entry.path)
-                    if length > MAX_WAITING or time.monotonic() >= deadline:
-                        return count, False
-        except OSError:  # closed to us, or a path too long
-            continue
-    return count, True
 
 
 def _difference(old: Path, new: Path, touched: Collection[str]) -> int:
@@ -130,7 +107,7 @@ def _look_into(top: Path, path: str, deadline: float) -> _Listing | None:
                 if entry.is_dir(follow_symlinks=False):
                     names.add(entry.name)
                     length += len(entry.name)
-                if length > MAX_WAITING or time.monotonic() >= deadline:
+                if length > bounded_walk.MAX_WAITING or time.monotonic() >= deadline:
                     raise _UnknownError
         return _Listing(count, names)
     finally:
@@ -139,7 +116,7 @@ def _look_into(top: Path, path: str, deadline: float) -> _Listing | None:
 
 def _count_below(directory: Path, deadline: float) -> int:
     left = max(0.0, deadline - time.monotonic())
-    count, is_all = count_some(os.fspath(directory), left)
+    count, is_all = bounded_walk.count(os.fspath(directory), left)
     if not is_all:
         raise _UnknownError
     return count

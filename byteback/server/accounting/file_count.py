@@ -14,8 +14,8 @@ import os
 import time
 
 from byteback.model.snapshot import parse_snapshot_name
-from byteback.server.accounting import growth, ledger
-from byteback.server.accounting.changed_names import count_by_changes, count_some
+from byteback.server.accounting import bounded_walk, growth, ledger
+from byteback.server.accounting.changed_names import count_by_changes
 from byteback.server.store.layout import Store
 from byteback.system.btrfs import commands
 
@@ -54,7 +54,7 @@ def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:
 
     Without looking at any file: names are all that is wanted.
     """
-    count, is_all = count_some(directory, timeout_s)
+    count, is_all = bounded_walk.count(directory, timeout_s)
     return count if is_all else None
 
 

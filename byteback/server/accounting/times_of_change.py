@@ -8,16 +8,17 @@ backup changed it again: root has something better (baseline.py).
 from __future__ import annotations
 
 import bisect
+import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from byteback.model.growth import SNAPSHOT_NAME_S, Step, Taken
+from byteback.server.accounting import bounded_walk
 
 NAME_BYTES = 1024  # what a name takes of metadata, with its attributes, at most
-MAX_WAITING = 1 << 24  # characters: paths of directories still to be looked into
 
 
 def measure(
@@ -30,11 +31,13 @@ def measure(
     """
     ends = [moment + SNAPSHOT_NAME_S for moment in snapshots]
     sizes, names = [0] * (len(ends) + 1), [0] * (len(ends) + 1)
-    for found in _walk(os.fspath(current), time.monotonic() + timeout_s):
-        place = bisect.bisect_left(ends, found.st_ctime)
-        names[place] += 1
-        if stat.S_ISREG(found.st_mode):
-            sizes[place] += found.st_blocks * 512 // max(1, found.st_nlink)
+    deadline = time.monotonic() + timeout_s
+    with contextlib.suppress(bounded_walk.CutOffError):
+        for found in bounded_walk.walk(os.fspath(current), deadline, _status):
+            place = bisect.bisect_left(ends, found.st_ctime)
+            names[place] += 1
+            if stat.S_ISREG(found.st_mode):
+                sizes[place] += found.st_blocks * 512 // max(1, found.st_nlink)
     taken = [
         Taken(size, count * NAME_BYTES)
         for size, count in zip(sizes, names, strict=True)
@@ -46,20 +49,5 @@ def measure(
     return steps, taken[-1]
 
 
-def _walk(top: str, deadline: float) -> Iterator[os.stat_result]:
-    """The status of each name below ``top``; no link is followed."""
-    waiting, length = [top], 0
-    while waiting:
-        place = waiting.pop()
-        length -= len(place)
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    yield entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                        length += len(entry.path)
-                    if length > MAX_WAITING or time.monotonic() >= deadline:
-                        return
-        except OSError:  # closed to us, gone, or a path too long
-            continue
+def _status(entry: os.DirEntry[str]) -> os.stat_result:
+    return entry.stat(follow_symlinks=False)

@@ -8,13 +8,12 @@ from pathlib import Path
 from byteback.server.search import indexing
 from byteback.server.store.layout import Store, lock_name
 
-# All endings of files in .byteback/hosts but two: a lock is never removed, and what
-# tells of an old key protects the next client of the name.
+# All endings of files in .byteback/hosts but .lock and .rekeyed: a lock is never
+# removed, and what tells of an old key protects the next client of the name.
 ENDINGS = (
     *(".state", ".machine", ".other-machine", ".damaged", ".separated", ".log"),
     *(".journal", ".journal-new", ".retired", ".sources", *indexing.ENDINGS),
 )
-KEPT_ENDINGS = (".lock", ".rekeyed")
 
 
 def forget(store: Store, client: str) -> None:

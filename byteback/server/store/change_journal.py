@@ -19,7 +19,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from byteback.server.store import state, tree
+from byteback.server.store import state
 from byteback.server.store.layout import Store
 from byteback.system.btrfs import subvolume
 from byteback.system.btrfs.subvolume import Subvolume
@@ -70,7 +70,7 @@ class Journal(NamedTuple):
 
     def is_up_to_date(self, store: Store, client: str) -> bool:
         """True if ``current`` is what the last transfer told of here has left."""
-        found = _read_current(store, client)
+        found = subvolume.read_at(store.current(client))
         return (
             found is not None
             and (found.uuid.hex(), found.changed) == (self.uuid, self.end)
@@ -99,7 +99,7 @@ def before_transfer(store: Store, client: str) -> Journal | None:
     For the holder of the host's lock.
     """
     journal = read(store, client)
-    found = _read_current(store, client)
+    found = subvolume.read_at(store.current(client))
     if journal is None or found is None:
         return None
     is_same = (found.uuid.hex(), found.changed) == (journal.uuid, journal.end)
@@ -115,7 +115,7 @@ def after_transfer(
     ``touched`` are the directories that it has changed names in; None if they are not
     known. What cannot be noted is not: ``current`` is then walked through.
     """
-    found = _read_current(store, client)
+    found = subvolume.read_at(store.current(client))
     if found is None:
         return
     finished = state.finished_since(store, client)
@@ -147,16 +147,6 @@ def _write(path: Path, journal: Journal) -> None:
 
 def _format(journal: Journal) -> bytes:
     return json.dumps({"version": VERSION, **journal._asdict()}).encode("ascii")
-
-
-def _read_current(store: Store, client: str) -> Subvolume | None:
-    fd = tree.open_root(store.current(client))
-    if fd is None:
-        return None
-    try:
-        return subvolume.read(fd)
-    finally:
-        os.close(fd)
 
 
 def _path(store: Store, client: str) -> Path:

@@ -19,7 +19,6 @@ from byteback.server.store.layout import Store
 from byteback.system.btrfs import subvolume
 
 PLACES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TreeName(NamedTuple):
@@ -74,14 +73,7 @@ def _read(store: Store, client: str) -> TreeName | None:
 
 
 def _identity(store: Store, client: str) -> tuple[str, str] | None:
-    try:
-        fd = os.open(store.current(client), _DIRECTORY)
-    except OSError:
-        return None
-    try:
-        found = subvolume.read(fd)
-    finally:
-        os.close(fd)
+    found = subvolume.read_at(store.current(client))
     return None if found is None else (found.uuid.hex(), str(found.changed))
 
 

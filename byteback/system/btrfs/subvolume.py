@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import struct
 from typing import NamedTuple
 
 TOP_INODE = 256  # of the top directory of each subvolume
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # BTRFS_IOC_GET_SUBVOL_INFO of linux/btrfs.h (Linux 4.18), which needs no privilege:
 # treeid, name, parent_id, dirid, generation, flags, three uuids, four transaction
@@ -52,6 +54,18 @@ def read(fd: int) -> Subvolume | None:
     )
     when = seconds + nanoseconds / 1e9
     return Subvolume(uuid, parent, changed, made, number, when)
+
+
+def read_at(path: str | os.PathLike[str]) -> Subvolume | None:
+    """As read, of a directory by its path; None also if there is none, or a link."""
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except OSError:
+        return None
+    try:
+        return read(fd)
+    finally:
+        os.close(fd)
 
 
 def is_read_only(fd: int) -> bool:

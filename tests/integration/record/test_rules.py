@@ -441,7 +441,7 @@ def test_directories_that_rules_leave_out_are_not_walked(
     machine.back_up()
     time.sleep(SURE_S)
     round_ = machine.back_up()
-    assert round_.walked_names < 20
+    assert round_._walked.names < 20
     assert not machine.differences()
 
 
