@@ -87,7 +87,7 @@ class Client:
         ]
         return tuple(sorted(ends)) or self.snapshots.times
 
-    @property
+    @cached_property
     def newest_good(self) -> float | None:
         """When its newest good backup ended."""
         # A ledger that was lost may know less than the snapshots do.

@@ -25,7 +25,8 @@ STEPS_AT_ONCE = 10
 FEW, MANY = 10, 40
 HUGE_MB = 1_000_000  # so that every client stands out, and is judged
 SNAPSHOTS = 30
-MAX_CALLS = 1000  # for each client with so many snapshots: 770 were counted
+MAX_CALLS = 600  # for each client with so many snapshots: 456 were counted
+MAX_LOCKS = 20  # of the file, however many clients there are: 8 were counted
 MAX_STEPS = 4000  # of SQLite's machine: 2500 were counted
 
 
@@ -33,12 +34,13 @@ class Counter:
     """What one report took."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls = self.steps = 0
+        self.calls = self.steps = self.locks = 0
         real = ledger_file._connect
 
         def connect(place: Path, wait_s: float) -> sqlite3.Connection:
             connection = real(place, wait_s)
             connection.set_progress_handler(self._step, STEPS_AT_ONCE)
+            connection.set_trace_callback(lambda _: self._statement(connection))
             return connection
 
         monkeypatch.setattr(ledger_file, "_connect", connect)
@@ -47,13 +49,17 @@ class Counter:
         self.steps += STEPS_AT_ONCE
         return 0
 
+    def _statement(self, connection: sqlite3.Connection) -> None:
+        # Outside of a transaction each statement locks the file for itself.
+        self.locks += not connection.in_transaction
+
     def _call(self, frame: FrameType, event: str, _: object) -> None:
         is_ours = frame.f_code is Counter._step.__code__
         self.calls += event in ("call", "c_call") and not is_ours
 
     def count(self, store: Store) -> Report:
         """Collect a report and count."""
-        self.calls = self.steps = 0
+        self.calls = self.steps = self.locks = 0
         sys.setprofile(self._call)
         try:
             return collect.collect(store, time.time())
@@ -73,6 +79,8 @@ def test_it_grows_with_the_clients_alone(
         )
         assert len(counter.count(store).clients) == number
         taken.append((counter.calls, counter.steps))
+        if megabytes != HUGE_MB:
+            assert counter.locks < MAX_LOCKS
     (few_calls, few_steps), (many_calls, many_steps) = taken
     assert many_calls <= few_calls * MANY / FEW
     assert many_steps <= few_steps * MANY / FEW

@@ -17,7 +17,8 @@ from byteback.server.store.layout import Store
 
 # started, ended, result, received, written, taken, is_full
 _Row = tuple[float, float | None, str | None, int, int, int, int | None]
-_ENDS = {"whole": Result.WHOLE, "partial": Result.PARTIAL}
+_ENDS: dict[str | None, Result] = {"whole": Result.WHOLE, "partial": Result.PARTIAL}
+_NO_SNAPSHOT = (0.0, None, 0, None)
 CACHE_KIB = 32 * 1024  # at most
 RECENT = 15  # transfers of each client: ten intervals, and some that failed
 
@@ -57,6 +58,9 @@ def recent_backups(
         # A page holds rows of many clients: with SQLite's own 2 MB it is read again
         # for each of them.
         ledger.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        # One transaction: by itself each statement locks the file and looks for a
+        # journal, which takes as long as what it asks.
+        ledger.execute("BEGIN")
         for client in clients:
             rows = _transfer_rows(ledger, client, until, number)
             if rows:
@@ -125,26 +129,25 @@ def _join(
 ) -> tuple[Backup, ...]:
     """Give each transfer the snapshot that was made before the next transfer began."""
     starts = [row[0] for row in rows]
+    last = len(rows) - 1
     snapshot_of = {bisect.bisect_right(starts, made[0]) - 1: made for made in snapshots}
     backups = []
     for number, row in enumerate(rows):
         started, ended, result, received, written, taken, is_full = row
-        _, name, incomplete, files = snapshot_of.get(number, (0, None, 0, None))
-        is_last = number == len(rows) - 1
-        known = _result(result, is_last=is_last)
+        _, name, incomplete, files = snapshot_of.get(number, _NO_SNAPSHOT)
+        known = _ENDS.get(result) or _result(result, is_last=number == last)
         if known is Result.WHOLE and incomplete:
             known = Result.PARTIAL
+        full = None if is_full is None else bool(is_full)
         backups.append(
-            Backup(
-                *(started, ended, known, received, written, taken, files, name),
-                is_full=None if is_full is None else bool(is_full),
-            )
+            Backup(started, ended, known, received, written, taken, files, name, full)
         )
     return tuple(backups)
 
 
 def _result(word: str | None, *, is_last: bool) -> Result:
-    """A transfer without an end is running, or was cut off by a crash."""
-    if word is None:
-        return Result.RUNNING if is_last else Result.FAILED
-    return _ENDS.get(word, Result.FAILED)
+    """The end of one that is not good.
+
+    A transfer without an end is running, or was cut off by a crash.
+    """
+    return Result.RUNNING if word is None and is_last else Result.FAILED

@@ -50,6 +50,7 @@ def client_sizes(
     if not path(store).exists():
         return found
     with opened(store, short_timeout=True) as ledger:
+        ledger.execute("BEGIN")  # one lock for all that follows
         factor = _calibration(ledger)
         for client, since in oldest.items():
             current = _one(ledger, _NEWEST_SIZE, client)

@@ -7,10 +7,12 @@ to say so.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import byteback
 from byteback.errors import UsageError
@@ -32,8 +34,18 @@ from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
 from byteback.system.btrfs import commands, health
 
-ZONE_AT = len("2026-11-28T02:30")  # where the zone begins in a snapshot's name
+# The zone in a snapshot's name.
+_ZONE = operator.itemgetter(slice(len("2026-11-28T02:30"), None))
 ENDS = 3  # names at either end of a sorted list, among which are the first and last
+
+
+class _Notes(NamedTuple):
+    """Things that are noted of few clients, each read for all of them at once."""
+
+    failed_records: frozenset[str]
+    clocks_ahead: Mapping[str, float]
+    machines: Mapping[str, int]  # with one key, where there are several
+    retired: frozenset[str]
 
 
 def collect(
@@ -75,8 +87,12 @@ def _collect(
     oldest = {name: found.oldest for name, found in snapshots.items()}
     measured = sizes.client_sizes(store, oldest)
     expected = _expect_hours(chosen)
-    failed = ledger_report.failed_records(store)
-    clocks = ledger_report.clocks_ahead(store)
+    notes = _Notes(
+        ledger_report.failed_records(store),
+        ledger_report.clocks_ahead(store),
+        machines.counts(store, chosen),
+        retirement.retired_clients(store, chosen),
+    )
     clients = tuple(
         _client(
             store,
@@ -86,8 +102,7 @@ def _collect(
             expected.get(name, -1.0),
             measured.get(name),
             verdicts.get(name),
-            record_failed=name in failed,
-            clock_ahead_s=clocks.get(name),
+            notes,
         )
         for name in chosen
     )
@@ -130,9 +145,7 @@ def _client(
     expect_hours: float,
     size: sizes.ClientSize | None,
     verdict: Verdict | None,
-    *,
-    record_failed: bool,
-    clock_ahead_s: float | None,
+    notes: _Notes,
 ) -> Client:
     said = []
     if verdict is not None and verdict.blamed_since is not None:
@@ -141,8 +154,8 @@ def _client(
         said.append(growth.describe_shrinkage(name, verdict))
     return Client(
         name=name,
-        record_failed=record_failed,
-        clock_ahead_s=clock_ahead_s,
+        record_failed=name in notes.failed_records,
+        clock_ahead_s=notes.clocks_ahead.get(name),
         backups=backups,
         snapshots=snapshots,
         enrolled=_enrolled(store, name) if not (backups or snapshots.number) else None,
@@ -150,8 +163,8 @@ def _client(
         current_bytes=size.current if size is not None else None,
         history_bytes=size.history if size is not None else None,
         suddenly=tuple(said),
-        machines=machines.count(store, name),
-        is_retired=retirement.read(store, name) is not None,
+        machines=notes.machines.get(name, 1),
+        is_retired=name in notes.retired,
     )
 
 
@@ -201,7 +214,7 @@ def _snapshots(store: Store, name: str, *, all_times: bool) -> Snapshots:
     except OSError:  # taken away while we look
         return NO_SNAPSHOTS
     # With one zone for all, the first name and the last one are exact.
-    ends = ENDS if len({tree[ZONE_AT:] for tree in names}) > 1 else 1
+    ends = ENDS if len(set(map(_ZONE, names))) > 1 else 1
     asked = names if all_times else names[:ends] + names[-ends:]
     found = store.dated(name, asked)
     if len(found) < len(asked):  # an impossible day among them

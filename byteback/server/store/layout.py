@@ -8,8 +8,10 @@ server's own state, which no client can reach.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
+import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, tzinfo
 from pathlib import Path
@@ -25,6 +27,8 @@ STATE = ".byteback"
 # What is on its way out or not in place yet, beside a host's snapshots.
 DISCARDED = ".byteback-discarded"
 LONGEST_LOCK_NAME = 200
+# Errors of a path that leads to no directory. A disc that fails is no such answer.
+NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM}
 ZONELESS_LENGTH = len("2014-05-01T03:00")  # names before that month
 
 
@@ -56,9 +60,16 @@ class Store(NamedTuple):
 
         A directory that this user may not enter is none.
         """
-        with contextlib.suppress(PermissionError):
-            return is_host_name(client) and self.current(client).is_dir()
-        return False
+        if not is_host_name(client):
+            return False
+        try:
+            # Asked of every client in turn, so without making a Path for each.
+            mode = os.stat(f"{self.root}/{client}/{CURRENT}").st_mode  # noqa: PTH116
+        except OSError as error:
+            if error.errno in NO_DIRECTORY:
+                return False
+            raise
+        return stat.S_ISDIR(mode)
 
     def client_name(self, name: str) -> str | None:
         """A client's name as the store has it, whatever the case of its letters."""
@@ -87,8 +98,16 @@ class Store(NamedTuple):
 
     def trees(self, client: str) -> list[str]:
         """Names of all directories of a client: snapshots, ``current`` and foreign."""
-        with os.scandir(self.host_directory(client)) as entries:
-            return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+        with os.scandir(f"{self.root}/{check_host_name(client)}") as entries:
+            names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+        return sorted(names)
+
+    def noted(self, ending: str) -> frozenset[str]:
+        """The lock names of all clients of which there is a note with this ending."""
+        names: list[str] = []
+        with contextlib.suppress(FileNotFoundError):
+            names = os.listdir(self.state / "hosts")  # noqa: PTH208 # strings do
+        return frozenset(n.removesuffix(ending) for n in names if n.endswith(ending))
 
     def lock_path(self, client: str) -> Path:
         """Held by whatever writes to, or snapshots, the client's ``current``."""

@@ -10,17 +10,19 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from byteback import log
 from byteback.errors import RefusedError
 from byteback.server.store import shortage
-from byteback.server.store.layout import Store
+from byteback.server.store.layout import Store, lock_name
 from byteback.system import files
 from byteback.wire.failures import Reason
 
 REMEMBERED_S = 8 * 86400.0  # how long a machine that was refused counts as being there
 
+OTHER = ".other-machine"
 _NAME = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -70,13 +72,18 @@ def claim(store: Store, client: str, machine: str) -> bool:
     return known not in (None, machine)
 
 
-def count(store: Store, client: str) -> int:
-    """How many machines use the client's key, as far as is known."""
-    with contextlib.suppress(OSError):
-        refused = _other(store, client).stat().st_mtime
-        if time.time() - refused < REMEMBERED_S:
-            return 2
-    return 1
+def counts(store: Store, clients: Iterable[str]) -> dict[str, int]:
+    """How many machines use each client's key, as far as is known, if not one."""
+    noted = store.noted(OTHER)
+    found = {}
+    for client in clients:
+        if lock_name(client) not in noted:
+            continue
+        with contextlib.suppress(OSError):
+            refused = _other(store, client).stat().st_mtime
+            if time.time() - refused < REMEMBERED_S:
+                found[client] = 2
+    return found
 
 
 def _read(path: Path) -> str | None:
@@ -98,4 +105,4 @@ def _own(store: Store, client: str) -> Path:
 
 
 def _other(store: Store, client: str) -> Path:
-    return store.lock_path(client).with_suffix(".other-machine")
+    return store.lock_path(client).with_suffix(OTHER)

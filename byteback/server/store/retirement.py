@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from byteback.errors import RefusedError, quote
-from byteback.server.store.layout import Store
+from byteback.server.store.layout import Store, lock_name
 from byteback.wire.failures import Reason
 
 MAX_BYTES = 200
 NEVER = "-"
+ENDING = ".retired"
 
 
 class Retired(NamedTuple):
@@ -33,6 +35,16 @@ def read(store: Store, client: str) -> Retired | None:
     with contextlib.suppress(ValueError, IndexError):
         return Retired(float(words[0]), None if words[1] == NEVER else float(words[1]))
     return Retired(0.0, None)
+
+
+def retired_clients(store: Store, clients: Iterable[str]) -> frozenset[str]:
+    """Those of the clients that are retired."""
+    noted = store.noted(ENDING)
+    return frozenset(
+        client
+        for client in clients
+        if lock_name(client) in noted and read(store, client) is not None
+    )
 
 
 def write(store: Store, client: str, retired: Retired) -> None:
@@ -69,4 +81,4 @@ def check(store: Store, client: str) -> None:
 
 def path(store: Store, client: str) -> Path:
     """Where that is noted."""
-    return store.lock_path(client).with_suffix(".retired")
+    return store.lock_path(client).with_suffix(ENDING)
