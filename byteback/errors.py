@@ -126,6 +126,10 @@ class StoreError(NotSetUpError):
     """
 
 
+class StoreElsewhereError(StoreError):
+    """The store is mounted by hand, and not here: another machine may have it."""
+
+
 class LockedError(BytebackError):
     """Another living process holds the lock."""
 

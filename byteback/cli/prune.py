@@ -150,7 +150,10 @@ def _prune(
     from byteback.server.prune import run as prune
     from byteback.server.store import clock, opening, settings
 
-    with opening.opened_store(writes=True, may_mount=True) as store:
+    with (
+        opening.quiet_elsewhere(),
+        opening.opened_store(writes=True, may_mount=True) as store,
+    ):
         # Before anything is written, which would be dated by the same clock.
         now = prune.utc_now().timestamp()
         times = ledger.last_times(store)

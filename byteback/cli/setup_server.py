@@ -58,6 +58,12 @@ PATH = click.Path(path_type=Path)
     help="Where to mount the device or image.  [default: /srv/byteback]",
 )
 @click.option(
+    "--mount-by-hand",
+    "by_hand",
+    is_flag=True,
+    help="Never mount it at boot: for a disc that several machines can reach.",
+)
+@click.option(
     "--admin-key",
     "admin_keys",
     multiple=True,
@@ -75,6 +81,7 @@ def command(
     may_format: bool,
     directory: Path | None,
     mount_point: Path | None,
+    by_hand: bool,
     admin_keys: tuple[str, ...],
     no_schedule: bool,
     dry_run: bool,
@@ -94,6 +101,7 @@ def command(
         directory=directory,
         image=image,
         size=size,
+        by_hand=by_hand,
     )
     request = run.SetupRequest(
         choice, mount_point, admin_keys, not no_schedule, dry_run

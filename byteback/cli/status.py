@@ -106,12 +106,15 @@ def _look_after(*, scrub: bool) -> None:
     """Do the work of the two timers."""
     from byteback.server.status import notify
     from byteback.server.status import scrub as scrubbing
-    from byteback.server.store import opening
+    from byteback.server.store import mounting, opening
 
     if os.geteuid() != 0:
         raise NotRootError("only root can do that")
     if scrub:
-        scrubbing.scrub(layout.find_store())
+        with opening.quiet_elsewhere():
+            store = layout.find_store()
+            mounting.check(store)
+            scrubbing.scrub(store)
     else:
         notify.notify(opening.opened_store)
 

@@ -72,6 +72,7 @@ class Device:
 
     path: Path
     may_format: bool = False
+    by_hand: bool = False  # an administrator, or a cluster, mounts it
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Image:
 
     path: Path
     size: int | None = None
+    by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def choose_store(
     directory: Path | None = None,
     image: Path | None = None,
     size: str | None = None,
+    by_hand: bool = False,
 ) -> Choice | None:
     """The store that a command line names, or None if it names none.
 
@@ -111,13 +114,18 @@ def choose_store(
         raise UsageError("--format goes with --device only")
     if size is not None and image is None:
         raise UsageError("--size goes with --image only")
+    if by_hand and device is None and image is None:
+        raise UsageError(
+            "--mount-by-hand goes with --device and --image only",
+            hint="elsewhere, give the store's line in /etc/fstab the option noauto",
+        )
     if device is not None:
-        return Device(device.absolute(), may_format)
+        return Device(device.absolute(), may_format, by_hand)
     if directory is not None:
         return Directory(directory.absolute())
     if image is not None:
         # Links followed: the kernel and fstab shall know the image by one name.
-        return Image(Path(os.path.realpath(image)), _image_size(size))
+        return Image(Path(os.path.realpath(image)), _image_size(size), by_hand)
     return None
 
 

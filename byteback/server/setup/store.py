@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from byteback.server.setup.steps import (
 )
 from byteback.server.store import mounting, presence
 from byteback.server.store.layout import STATE, Store
-from byteback.system import fstab, host, mounts, process
+from byteback.system import block_device, fstab, host, mounts, process
 from byteback.system.btrfs import filesystem
 from byteback.system.mounts import Mount
 
@@ -161,7 +162,8 @@ def _ensure_fstab(volume: Volume, home: Path, runner: StepRunner) -> Iterator[Ou
             lambda: _add_to_fstab(volume, home),
         )
         return
-    yield from _ensure_entry(entry, (*setup_volume.mount_options(volume),), runner)
+    wanted = (*setup_volume.mount_options(volume), *setup_volume.boot_options(volume))
+    yield from _ensure_entry(entry, wanted, runner)
 
 
 def _ensure_entry(
@@ -258,6 +260,8 @@ def _repair(home: Path, runner: StepRunner) -> Iterator[Outcome]:
     """The store of a machine that is set up: mount it again, or only check it."""
     entry = fstab.find(str(home))
     if entry is not None and not mounted_at(home):
+        if mounting.BY_HAND in entry.options:
+            raise mounting.elsewhere(Store(home), entry)
         yield from _mount_again(home, entry, runner)
         return
     above = mounting.find_unmounted(home)
@@ -273,7 +277,7 @@ def _repair(home: Path, runner: StepRunner) -> Iterator[Outcome]:
         if entry is not None and entry.is_ours:
             yield found(f"{quote(mounted.source)} is mounted on {quote(str(home))}")
             yield from _ensure_option(mounted, runner)
-            yield from _ensure_entry(entry, setup_volume.OPTIONS, runner)
+            yield from _ensure_entry(entry, _needs_of(mounted), runner)
         else:
             yield from _check_directory(home, runner)
         return
@@ -295,7 +299,16 @@ def _mount_again(
     mounted = mounted_at(home)
     if mounted is not None:
         yield from _ensure_option(mounted, runner)
-    yield from _ensure_entry(entry, setup_volume.OPTIONS, runner)
+    yield from _ensure_entry(entry, _needs_of(mounted), runner)
+
+
+def _needs_of(mounted: Mount | None) -> tuple[str, ...]:
+    """The options that fstab must have for a store of which no device was named."""
+    network = None
+    if mounted is not None:
+        with contextlib.suppress(OSError):
+            network = block_device.network_of(Path(mounted.source))
+    return (*setup_volume.OPTIONS, *setup_volume.needs_of_network(network))
 
 
 def _mount_entry(home: Path) -> None:

@@ -17,9 +17,13 @@ from byteback.server.setup.steps import (
     found,
     warning,
 )
-from byteback.system import fstab
+from byteback.server.store import mounting
+from byteback.system import block_device, fstab
+from byteback.system.block_device import Network
 from byteback.system.btrfs import filesystem
 
+BY_HAND = mounting.BY_HAND
+DISCARD = ("discard=async",)
 OPTIONS = ("noatime", "compress=zstd", "user_subvol_rm_allowed")
 
 
@@ -57,7 +61,31 @@ def is_for(volume: Volume, entry: fstab.Entry) -> bool:
 
 def mount_options(volume: Volume) -> tuple[str, ...]:
     """The mount options of now."""
-    return ("loop", *OPTIONS) if isinstance(volume, Image) else OPTIONS
+    if isinstance(volume, Image):
+        return ("loop", *OPTIONS)
+    # Kernels before 6.2 do not by themselves; an image in a pool gives room back by it.
+    return (*OPTIONS, *DISCARD) if block_device.discards(volume.path) else OPTIONS
+
+
+def boot_options(volume: Volume) -> tuple[str, ...]:
+    """What else belongs into fstab, for systemd and for whoever mounts at boot."""
+    network = None
+    if isinstance(volume, Device):
+        network = block_device.network_of(volume.path)
+    return (*needs_of_network(network), *((BY_HAND,) if volume.by_hand else ()))
+
+
+def needs_of_network(network: Network | None) -> tuple[str, ...]:
+    """The options of a disc that comes over the network.
+
+    Without them it counts as local: it is mounted before the network is there, and
+    unmounted after it has gone (systemd.mount(5)).
+    """
+    if network is None:
+        return ()
+    # The service of ceph-common that maps what /etc/ceph/rbdmap names.
+    mapped = ("x-systemd.requires=rbdmap.service",) if network is Network.RBD else ()
+    return ("_netdev", *mapped)
 
 
 def fstab_entry(volume: Volume, mount_point: Path) -> fstab.Entry:
@@ -72,7 +100,10 @@ def fstab_entry(volume: Volume, mount_point: Path) -> fstab.Entry:
             raise BytebackError(f"there is no btrfs on {quote(spec)} any more")
         spec = f"UUID={own.uuid}"
     return fstab.Entry(
-        spec, str(mount_point), "btrfs", (*mount_options(volume), "nofail")
+        spec,
+        str(mount_point),
+        "btrfs",
+        (*mount_options(volume), "nofail", *boot_options(volume)),
     )
 
 
@@ -103,6 +134,12 @@ def _check_device(device: Device) -> None:
 
 def _make_on_device(device: Device, runner: StepRunner) -> Iterator[Outcome]:
     name = quote(str(device.path))
+    if block_device.may_be_mapped_twice(device.path):
+        yield warning(
+            f"{name} is mapped without 'exclusive': another machine could map and "
+            "mount it at the same time, which destroys the store; unmap it, map it "
+            "again with '-o exclusive', and write that into /etc/ceph/rbdmap"
+        )
     if not needs_format(device):
         kept = ", which --format does not touch" if device.may_format else ""
         yield found(f"{name} holds a btrfs labelled 'byteback'{kept}")

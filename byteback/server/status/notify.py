@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from byteback.errors import BytebackError, NotSetUpError
+from byteback.errors import BytebackError, NotSetUpError, StoreElsewhereError
 from byteback.model import alarms, metrics, notification
 from byteback.model.notification import Change, Key, Known
 from byteback.model.status import Alarm, Report, StoreState
@@ -36,7 +36,8 @@ def notify(opened: Callable[[], contextlib.AbstractContextManager[Store]]) -> No
     """Look at the store once, and tell what has changed since the last time.
 
     ``opened`` opens the store; where that fails, the failure is the alarm. Raises the
-    first failure to tell after all ways were tried.
+    first failure to tell after all ways were tried. A store that is mounted by hand and
+    not here, is another machine's to tell of.
     """
     now = time.time()
     wanted = settings.load_status()
@@ -48,6 +49,11 @@ def notify(opened: Callable[[], contextlib.AbstractContextManager[Store]]) -> No
             if wanted.html_directory:
                 with _noted(failures):
                     page_files = publish.render_page(store, now)
+    except StoreElsewhereError as error:
+        logger.info("%s", error.message)
+        if wanted.prometheus_file:
+            publish.remove_metrics(Path(wanted.prometheus_file))
+        return
     except NotSetUpError as error:
         report = _without_store(error, now)
     if wanted.prometheus_file:

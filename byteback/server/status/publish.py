@@ -59,6 +59,15 @@ def write_metrics(path: Path, text: str) -> None:
         write_whole(path, text.encode("utf-8", "replace"))
 
 
+def remove_metrics(path: Path) -> None:
+    """Take the text file away: what it tells is no longer this machine's to tell.
+
+    Raises BytebackError.
+    """
+    with _told(path):
+        path.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file in one step, without waiting for the disc: it can be made again.
 

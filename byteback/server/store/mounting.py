@@ -9,7 +9,7 @@ import logging
 import os
 from pathlib import Path
 
-from byteback.errors import StoreError, ToolError
+from byteback.errors import StoreElsewhereError, StoreError, ToolError
 from byteback.server.store import presence
 from byteback.server.store.layout import STATE, Store
 from byteback.system import fstab, host, mounts, systemd
@@ -29,7 +29,7 @@ def mount_if_missing(store: Store) -> None:
         check(store)
     except StoreError as error:
         entry = find_unmounted(store.root)
-        if entry is None or BY_HAND in entry.options:
+        if entry is None or isinstance(error, StoreElsewhereError):
             raise
         try:
             _mount(Path(entry.mount_point))
@@ -42,10 +42,31 @@ def mount_if_missing(store: Store) -> None:
 
 
 def check(store: Store) -> None:
-    """Raise StoreError unless the store is mounted, also where it has no mark yet."""
-    presence.check_mounted(store)
-    if presence.read_mark() is None and find_unmounted(store.root) is not None:
+    """Raise StoreError unless the store is mounted, also where it has no mark yet.
+
+    StoreElsewhereError where an administrator mounts it by hand.
+    """
+    is_missing = presence.look(store) is presence.Condition.MISSING
+    if not is_missing and presence.read_mark() is not None:
+        return
+    entry = find_unmounted(store.root)
+    if entry is not None and BY_HAND in entry.options:
+        raise elsewhere(store, entry)
+    if is_missing or entry is not None:
         raise presence.missing(store)
+
+
+def elsewhere(store: Store, entry: fstab.Entry) -> StoreElsewhereError:
+    """The error for a store that ``entry`` of fstab leaves to the administrator."""
+    missing = presence.missing(store)
+    return StoreElsewhereError(
+        missing.message,
+        hint=f"{fstab.PATH} has {BY_HAND} for it: it is mounted by hand. Make sure "
+        "that no other machine has it mounted, for two mounts destroy it; then "
+        f"'mount {entry.mount_point}' mounts it here",
+        details=missing.details,
+        reason=missing.reason,
+    )
 
 
 def find_unmounted(directory: Path) -> fstab.Entry | None:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pwd
+import sys
 from collections.abc import Iterator
 
-from byteback.errors import NotRootError, quote
+from byteback.errors import NotRootError, StoreElsewhereError, quote
 from byteback.server.store import mounting, presence
 from byteback.server.store.layout import USER, Store, find_store
 from byteback.system import privilege
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def quiet_elsewhere() -> Iterator[None]:
+    """End quietly where the store is mounted by hand, and not here.
+
+    For what a timer runs: of two machines that can have the store one has nothing to
+    do. On a terminal a person asks, who is told.
+    """
+    try:
+        yield
+    except StoreElsewhereError as error:
+        if sys.stderr.isatty():
+            raise
+        logger.info("nothing to do: %s", error.message)
 
 
 @contextlib.contextmanager

@@ -124,14 +124,6 @@ def test_a_tick_tries_once_and_tells_why_it_failed(bare: Path) -> None:
     assert str(NOWHERE) in outcome.stderr
 
 
-def test_what_an_administrator_mounts_by_hand_no_tick_mounts(store: Path) -> None:
-    """Where two machines can reach one disc, a second mount would destroy it."""
-    unmount(store)
-    FSTAB.write_text(FSTAB.read_text().replace("nofail", "nofail,noauto"))
-    assert run_program(["byteback-prune", "--prune"], check=False).status == 10
-    assert not store.is_mount()
-
-
 def test_a_store_of_before_is_known_from_the_next_tick_on(store: Path) -> None:
     mark = STORE_MARK.read_text()
     STORE_MARK.unlink()
