@@ -37,9 +37,9 @@ ON_REQUEST = {
 }
 # Modules that take minutes. They start first: a run ends when its last module does.
 LONG = (
-    "test_restore.py",
+    "restore/",
     "hostile/test_rsync_protocol",
-    "test_backup.py",
+    "integration/backup/",
     "record/test_backups",
     "test_dead_mounts",
     "pruning/test_full_disc",

@@ -1,15 +1,10 @@
-"""The decisions of one pruning run, on a pretended volume where time and space obey."""
+"""The decisions of one pruning run, on a pretended volume."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,126 +12,18 @@ import pytest
 
 from byteback import locking
 from byteback.errors import LockedError, PolicyError, ToolError, UsageError
-from byteback.model.free_space import FreeSpace, Limits, MetadataRoom
+from byteback.model.free_space import Limits
 from byteback.model.retention import RankedSnapshot
 from byteback.model.snapshot import format_snapshot_name
 from byteback.model.status import PruneFault
-from byteback.server.accounting import ledger, ledger_file, ledger_report, sizes
-from byteback.server.prune import repair, report, run
+from byteback.server.accounting import sizes
+from byteback.server.prune import report, run
 from byteback.server.prune.removal import Remover
-from byteback.server.store import marks, reserve, settings
-from byteback.server.store.layout import DISCARDED, Store
+from byteback.server.store import marks, settings
 from byteback.system import privilege
 from byteback.system.btrfs import commands
-
-NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
-# What each run leaves for byteback-status, and nothing else where all is well.
-RUN_NOTES = {"ledger.sqlite", marks.PRUNED} | (
-    {marks.SEALED} if os.geteuid() == 0 else set()
-)
-LIMITS = Limits(5, 10)
-KEY_LINE = (
-    'restrict,command="/usr/bin/byteback-receive --host a" ssh-ed25519 '
-    "AAAAC3NzaC1lZDI1NTE5AAAAIJ1J7Ln0zqk4yN1sPwy0Qh6D2E8yqz0wYzR2l4nV8m3T a\n"
-)
-
-
-class Volume:
-    """A pretended volume: each snapshot holds ``each`` percent of it, when deleted.
-
-    Space comes back when somebody waits, unless ``is_slow``.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.store = Store(root)
-        self.store.state.mkdir()
-        self.free = 0
-        self.pending = 0
-        self.each = 2
-        self.is_slow = False
-        self.waits = 0
-        self.undeletable: set[str] = set()
-        self.deleted: list[str] = []
-        self.sealed: set[Path] = set()  # read-only, whatever the caller's rights
-        self.closed: list[str] = []
-        self.metadata: MetadataRoom | None = None
-        self.compacted: list[str] = []
-        self.plain: set[Path] = set()  # directories that are no subvolumes
-
-    def add(self, host: str, *days_old: int) -> list[Path]:
-        (self.root / host / "current").mkdir(parents=True, exist_ok=True)
-        made = []
-        for days in days_old:
-            name = format_snapshot_name(NOW - timedelta(days=days))
-            made.append(self.root / host / name)
-            made[-1].mkdir()
-            self.sealed.add(made[-1])
-        return made
-
-    def free_space(self, path: Path) -> FreeSpace:
-        assert path == self.root
-        return FreeSpace(self.free, 100, self.metadata)
-
-    def wait(self, path: Path, timeout_s: float) -> bool:
-        assert path == self.root
-        assert timeout_s > 0
-        self.waits += 1
-        if self.is_slow:
-            return False
-        self.free, self.pending = self.free + self.pending, 0
-        return True
-
-    def delete(
-        self,
-        path: Path,
-        make_room: Callable[[], object],
-        check: Callable[[int], bool],
-    ) -> None:
-        assert callable(make_room)
-        assert callable(check)
-        assert self.pending == 0, "the space of the one before is not back yet"
-        if path.name in self.undeletable:
-            raise ToolError("btrfs failed", details=["ERROR: Operation not permitted"])
-        path.rmdir()
-        self.deleted.append(f"{path.parent.name}/{path.name[:10]}")
-        self.pending += self.each
-
-    def close(self, path: Path, read_only: bool) -> None:
-        assert read_only
-        self.sealed.add(path)
-        self.closed.append(path.name)
-
-    def may_write(self, path: Path, mode: int) -> bool:
-        assert mode == os.W_OK
-        return path not in self.sealed
-
-    def is_subvolume(self, path: Path) -> bool:
-        return path.is_dir() and not path.is_symlink() and path not in self.plain
-
-    def compact(self, path: Path, kind: str) -> bool:
-        assert path == self.root
-        self.compacted.append(kind)
-        return True
-
-    def pruner(self, order: str = report.AGE) -> run.Pruner:
-        return run.Pruner(self.store, order, now=lambda: NOW)
-
-
-@pytest.fixture
-def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
-    made = Volume(tmp_path)
-    monkeypatch.setattr(commands, "free_space", made.free_space)
-    monkeypatch.setattr(commands, "wait_for_deletions", made.wait)
-    monkeypatch.setattr(commands, "delete_on_full_disc", made.delete)
-    monkeypatch.setattr(commands, "set_read_only", made.close)
-    monkeypatch.setattr(commands, "compact", made.compact)
-    monkeypatch.setattr(reserve, "provide", lambda _: True)
-    monkeypatch.setattr(
-        repair, "os", SimpleNamespace(**{**vars(os), "access": made.may_write})
-    )
-    monkeypatch.setattr(commands, "is_subvolume", made.is_subvolume)
-    return made
+from tests.unit.pretended_volume import LIMITS, NOW, RUN_NOTES, Volume
+from tests.unit.pretended_volume import volume as volume  # noqa: PLC0414
 
 
 def test_enough_space_is_left_alone(volume: Volume) -> None:
@@ -386,198 +273,6 @@ def test_command_line_beats_the_settings_file(monkeypatch: pytest.MonkeyPatch) -
     assert run.choose_limits(20, None) == Limits(20, 30)
     assert run.choose_limits(None, 4) == Limits(3, 4)
     assert run.choose_limits(1, 2) == Limits(1, 2)
-
-
-# --- Backups that are suddenly different -------------------------------------------
-
-
-def record_backups(
-    volume: Volume, host: str, *taken: int, names: int | None = None
-) -> None:
-    """One finished push a day, the last one an hour ago, each with its snapshot."""
-    with closing(sqlite3.connect(ledger_file.path(volume.store))) as connection:
-        connection.executescript(ledger_file.SCHEMA)
-        for back, size in zip(reversed(range(len(taken))), taken, strict=True):
-            started = (NOW - timedelta(days=back, hours=1)).timestamp()
-            connection.execute(
-                "INSERT INTO transfer (host, address, kind, started, data_taken, names)"
-                " VALUES (?, '', 'push', ?, ?, ?)",
-                (host, started, size, names if back == 0 else names and 1000),
-            )
-            connection.execute(
-                "INSERT INTO snapshot (host, name, made, incomplete)"
-                " VALUES (?, '', ?, 0)",
-                (host, started + 60),
-            )
-        connection.commit()
-
-
-@pytest.fixture
-def ledger_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(time=NOW.timestamp)
-    monkeypatch.setattr(ledger, "time", clock)
-
-
-def grown(volume: Volume, *taken: int) -> None:
-    volume.add("a", 0, *range(10, 30))
-    record_backups(volume, "a", *taken)
-    volume.free = 4
-
-
-@pytest.mark.usefixtures("ledger_clock")
-def test_no_history_goes_for_a_suddenly_larger_backup(
-    volume: Volume, caplog: pytest.LogCaptureFixture
-) -> None:
-    grown(volume, 1, 1, 1, 7)
-    assert volume.pruner().prune(LIMITS) == 0
-    assert "host 'a' has taken 7 B" in caplog.text
-    assert "--approve a" in caplog.text
-    assert "--discard a" in caplog.text
-    ledger.approve(volume.store, "a")
-    assert volume.pruner().prune(LIMITS) == 3
-
-
-@pytest.mark.usefixtures("ledger_clock")
-def test_blame_counts_no_more_than_it_took(volume: Volume) -> None:
-    grown(volume, 1, 1, 1, 3)
-    volume.free = 1  # the other one percent has gone elsewhere
-    assert volume.pruner().prune(LIMITS) > 0
-    assert volume.free == 7  # with the three that count as free, the upper limit
-
-
-@pytest.mark.usefixtures("ledger_clock")
-def test_others_get_room_while_somebody_is_to_blame(volume: Volume) -> None:
-    grown(volume, 1, 1, 1, 50)
-    volume.free = 3
-    assert volume.pruner().prune(LIMITS) == 0
-    volume.free = 2
-    assert volume.pruner().prune(LIMITS) == 2
-    assert volume.free == 6  # up to the lower limit, where that one is stopped
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no ledger at all" * 500])
-def test_without_a_ledger_there_is_no_judgement(
-    volume: Volume, content: bytes | None
-) -> None:
-    volume.add("a", 0, *range(10, 30))
-    volume.free = 4
-    if content is not None:
-        ledger_file.path(volume.store).write_bytes(content)
-    assert volume.pruner().prune(LIMITS) == 3
-
-
-@pytest.mark.usefixtures("ledger_clock")
-def test_snapshots_of_a_suddenly_smaller_host_stay(
-    volume: Volume, caplog: pytest.LogCaptureFixture
-) -> None:
-    volume.add("b", 0, *range(8, 20))
-    volume.add("a", 0, *range(20, 40))
-    record_backups(volume, "a", 0, 0, 0, 0, names=10)
-    volume.free = 4
-    assert volume.pruner().prune(LIMITS) == 3
-    assert all(path.startswith("b/") for path in volume.deleted)
-    assert "has only 10 files" in caplog.text
-    listed = volume.pruner().listing()
-    held = [line for line in listed if "kept: its host is suddenly smaller" in line]
-    assert len(held) == 20
-    ledger.approve(volume.store, "a")
-    volume.free = 4
-    assert volume.pruner().prune(LIMITS) == 3
-    assert volume.deleted[-1].startswith("a/")
-
-
-# --- Lopsided room -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("free", "metadata", "compacted"),
-    [
-        # Metadata is short, data is not.
-        (50, MetadataRoom(1000 << 20, 990 << 20, 0, 0), ["data"]),
-        (5, MetadataRoom(1000 << 20, 990 << 20, 0, 0), []),
-        # Data is short, and metadata sits on much that it does not need.
-        (5, MetadataRoom(4000 << 20, 100 << 20, 0, 0), ["metadata"]),
-        (5, MetadataRoom(4000 << 20, 2500 << 20, 0, 0), []),
-        (5, None, []),
-    ],
-)
-def test_lopsided_room_is_evened_out_once_before_anything_goes(
-    volume: Volume, free: int, metadata: MetadataRoom | None, compacted: list[str]
-) -> None:
-    volume.add("a", 0, *range(10, 12))
-    volume.free, volume.metadata = free, metadata
-    volume.pruner().prune(LIMITS)
-    assert volume.compacted == compacted
-
-
-# --- What crashes leave behind -----------------------------------------------------
-
-
-def test_a_writable_snapshot_is_closed(
-    volume: Volume, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    made = volume.add("a", 0, 10)
-    volume.sealed.discard(made[1])
-    (volume.root / "a" / "saved-by-hand").mkdir()
-    volume.free = 50
-    volume.pruner().prune(LIMITS)
-    assert volume.closed == [made[1].name]
-    assert caplog.text.count("read-only") == 1
-    volume.pruner().prune(LIMITS)
-    assert volume.closed == [made[1].name]
-
-
-@pytest.mark.parametrize("is_enrolled", [True, False])
-def test_a_lost_current_comes_back_for_an_enrolled_host(
-    volume: Volume, monkeypatch: pytest.MonkeyPatch, is_enrolled: bool
-) -> None:
-    made = volume.add("a", 0, 10)
-    volume.store.current("a").rmdir()
-    taken = []
-    monkeypatch.setattr(
-        commands, "take_snapshot", lambda *words, **_: taken.append(words)
-    )
-    if is_enrolled:
-        volume.store.authorized_keys.parent.mkdir(mode=0o700)
-        volume.store.authorized_keys.write_text(KEY_LINE)
-    volume.free = 50
-    volume.pruner().prune(LIMITS)
-    expected = [(made[0], volume.store.current("a"))] if is_enrolled else []
-    assert taken == expected
-
-
-def test_what_a_discard_left_is_deleted_unless_a_transfer_runs(
-    volume: Volume,
-) -> None:
-    volume.add("a", 0)
-    left = volume.root / "a" / DISCARDED
-    left.mkdir()
-    volume.free = 50
-    with volume.store.lock_host("a"):
-        volume.pruner().prune(LIMITS)
-        assert left.exists()
-    volume.pruner().prune(LIMITS)
-    assert not left.exists()
-
-
-def test_each_run_tells_that_it_came_to_its_end(volume: Volume) -> None:
-    volume.free = 50
-    volume.pruner().prune(LIMITS)
-    assert marks.read(volume.store, marks.PRUNED) == pytest.approx(time.time(), abs=60)
-    readings = ledger_report.free_readings(volume.store, 0)
-    assert [(reading.free, reading.total) for reading in readings] == [(50, 100)]
-    volume.pruner().prune(LIMITS)
-    assert len(ledger_report.free_readings(volume.store, 0)) == 1, "one an hour"
-
-
-def test_what_a_deletion_gave_back_is_recorded(volume: Volume) -> None:
-    volume.add("a", 0, 10, 11, 12)
-    volume.free, volume.each = 8, 2
-    volume.pruner().prune(Limits(8, 10))
-    with closing(sqlite3.connect(ledger_file.path(volume.store))) as connection:
-        rows = connection.execute("SELECT host, expected, freed FROM deletion")
-        assert rows.fetchall() == [("a", None, 2)]
 
 
 def test_the_list_shows_what_each_deletion_gives_back(

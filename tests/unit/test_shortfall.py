@@ -8,7 +8,7 @@ from byteback.client.backup import verdict
 from byteback.client.backup.shortfall import LONGEST_LINE, Shortfall, unread_names
 from byteback.errors import IncompleteBackupError
 from byteback.system.rsync.command import PARTIAL, VANISHED, Outcome
-from tests.unit.test_backup import CONNECTION
+from tests.unit.test_connection import CONNECTION
 
 UNREAD = (
     '[sender] send_files failed to open "/a b": Permission denied (13)',

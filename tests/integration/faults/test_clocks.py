@@ -16,10 +16,11 @@ import pytest
 
 from byteback.model.snapshot import format_snapshot_name, parse_snapshot_name
 from tests.integration import conftest as machine
+from tests.integration.faults.parts import HOST, start_sshd
 from tests.integration.faults.test_cable import assert_done
 from tests.integration.faults.test_signals import add_hook
 from tests.integration.faults.trees import State, read_state
-from tests.integration.faults.world import HOST, World, start_sshd, write_files
+from tests.integration.faults.world import World, write_files
 from tests.integration.programs import SEARCH_PATH, do_without, run_program
 
 MEBI = 1 << 20

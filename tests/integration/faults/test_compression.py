@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration import conftest as machine
-from tests.integration.faults.world import CABLE, World
+from tests.integration.faults.parts import CABLE
+from tests.integration.faults.world import World
 from tests.integration.programs import run_program
 
 SIZE = 4 << 20

@@ -13,14 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration import conftest as machine
+from tests.integration.faults.parts import mount_store
 from tests.integration.faults.test_trouble import assert_told_once
 from tests.integration.faults.trees import read_state
-from tests.integration.faults.world import (
-    World,
-    build_world,
-    mount_store,
-    write_files,
-)
+from tests.integration.faults.world import World, build_world, write_files
 from tests.integration.programs import run_program
 
 MEBI = 1 << 20

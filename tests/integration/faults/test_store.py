@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.faults.parts import HOST, mount_store
 from tests.integration.faults.test_trouble import assert_told_once, restart_sshd
-from tests.integration.faults.world import HOST, World, mount_store, write_files
+from tests.integration.faults.world import World, write_files
 from tests.integration.programs import Outcome, run_program
 
 MEBI = 1 << 20

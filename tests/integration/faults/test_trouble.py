@@ -10,14 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.faults.parts import NAME, start_sshd
 from tests.integration.faults.trees import read_state
-from tests.integration.faults.world import (
-    HOSTS,
-    NAME,
-    World,
-    start_sshd,
-    write_files,
-)
+from tests.integration.faults.world import HOSTS, World, write_files
 from tests.integration.programs import Outcome, run_program
 from tests.waiting import PATIENCE_S
 

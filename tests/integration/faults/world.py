@@ -23,6 +23,19 @@ import psutil
 import pytest
 
 from tests.integration import conftest as machine
+from tests.integration.faults.parts import (
+    ADDRESS,
+    ADDRESS6,
+    CABLE,
+    HOST,
+    NAME,
+    SIDES,
+    lay_cable,
+    mount_store,
+    server_sshd,
+    start_sshd,
+    store_volume,
+)
 from tests.integration.programs import (
     SEARCH_PATH,
     Outcome,
@@ -31,12 +44,6 @@ from tests.integration.programs import (
 )
 from tests.waiting import PATIENCE_S
 
-NAME = "backup.test"
-HOST = "client.test"
-ADDRESS = {"server": "10.200.1.1", "client": "10.200.1.2"}
-ADDRESS6 = {"server": "fd00:200:1::1", "client": "fd00:200:1::2"}
-SIDES = ("server", "client")
-CABLE = "cable"
 RUN = Path("/run/byteback")
 HOSTS = Path("/etc/hosts")
 BACKUP_TIMEOUT_S = 120.0
@@ -351,13 +358,13 @@ def build_world(bin_: Path, image_directory: Path) -> Iterator[World]:
         for side in SIDES:
             run_program(["ip", "netns", "add", side])
             stack.callback(run_program, ["ip", "netns", "del", side], check=False)
-        _lay_cable()
+        lay_cable()
         hosts = HOSTS.read_text()
         HOSTS.write_text(f"{hosts}\n{ADDRESS['server']} {NAME}\n")
         stack.callback(HOSTS.write_text, hosts)
         image = image_directory / "store.img"
-        volume = stack.enter_context(_volume(image))
-        sshd, configuration = stack.enter_context(_sshd())
+        volume = stack.enter_context(store_volume(image))
+        sshd, configuration = stack.enter_context(server_sshd())
         stack.callback(machine.remove_user)
         stack.callback(machine.forget_client)
         source = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/srv")))
@@ -370,74 +377,6 @@ def build_world(bin_: Path, image_directory: Path) -> Iterator[World]:
         stack.callback(world.kill_everything)
         world.reset()
         yield world
-
-
-def _lay_cable() -> None:
-    peer = ["peer", "name", CABLE, "netns", "client"]
-    run_program(["ip", "link", "add", CABLE, "netns", "server", "type", "veth", *peer])
-    for side in SIDES:
-        run_program(["ip", "-n", side, "link", "set", "lo", "up"])
-        run_program(["ip", "-n", side, "link", "set", CABLE, "up"])
-        address = [f"{ADDRESS[side]}/24", "dev", CABLE]
-        run_program(["ip", "-n", side, "addr", "add", *address])
-        # The cable is a kernel's own: without this a "packet" has up to 64 KiB, and
-        # a slow line lets none of those through.
-        sizes = ["gso_max_size", "1500", "gro_max_size", "1500"]
-        run_program(["ip", "-n", side, "link", "set", CABLE, *sizes], check=False)
-
-
-@contextlib.contextmanager
-def _volume(image: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="volume-", dir="/srv") as directory:
-        volume = Path(directory)
-        volume.chmod(0o755)
-        with image.open("wb") as file:
-            file.truncate(4 << 30)
-        try:
-            run_program(["mkfs.btrfs", "--quiet", image])
-            mount_store(image, volume)
-            try:
-                yield volume
-            finally:
-                machine.unmount(volume)
-        finally:
-            image.unlink()
-
-
-def mount_store(image: Path, volume: Path) -> None:
-    """Mount the store, committing often: so a power cut falls between two commits."""
-    run_program(["mount", "-o", f"{machine.MOUNT_OPTIONS},commit=1", image, volume])
-
-
-@contextlib.contextmanager
-def _sshd() -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    program = require_program("sshd")
-    with tempfile.TemporaryDirectory(prefix="sshd-") as name:
-        directory = Path(name)
-        host_key = directory / "host_key"
-        run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key])
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        configuration = directory / "sshd_config"
-        machine.write_sshd_configuration(program, configuration, host_key, 22)
-        text = configuration.read_text()
-        configuration.write_text(text.replace("ListenAddress 127.0.0.1", ""))
-        yield start_sshd(configuration), configuration
-
-
-def start_sshd(configuration: Path) -> subprocess.Popen[bytes]:
-    """An OpenSSH server on the server's side."""
-    log = configuration.parent / "log"
-    program = str(require_program("sshd"))
-    options = ["-D", "-f", str(configuration), "-E", str(log)]
-    sshd = subprocess.Popen(["nsenter", "--net=/run/netns/server", program, *options])
-    probe = ["nsenter", "--net=/run/netns/client", "bash", "-c"]
-    probe.append(f"exec 3<>/dev/tcp/{ADDRESS['server']}/22")
-    deadline = time.monotonic() + PATIENCE_S
-    while run_program(probe, check=False).status != 0:
-        if time.monotonic() > deadline:
-            pytest.fail(f"sshd does not answer:\n{log.read_text()}")
-        time.sleep(0.05)
-    return sshd
 
 
 def _enrol(bin_: Path, volume: Path) -> None:

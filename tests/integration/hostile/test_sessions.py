@@ -1,4 +1,4 @@
-"""Attacks by what a session is, not by what rsync does in it."""
+"""Attacks by sessions that are many, never end, or die at the wrong moment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
@@ -16,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from byteback.server.limits import MAX_SEARCHES, MAX_SESSIONS
@@ -29,179 +27,21 @@ from tests.integration.conftest import (
     wait_for_port,
     write_sshd_configuration,
 )
-from tests.integration.hostile.world import HONEST, HOST, PROOF, VICTIM, World
+from tests.integration.hostile.processes import (
+    flood,
+    forced_commands,
+    processes,
+    wait_for,
+)
+from tests.integration.hostile.world import (
+    HONEST,
+    HOST,
+    VICTIM,
+    World,
+    has_control_characters,
+)
 from tests.integration.programs import SEARCH_PATH, require_program, run_program
 from tests.waiting import PATIENCE_S
-
-COMMANDS = [
-    "",
-    "sh",
-    "id",
-    f"touch {PROOF}",
-    f"rsync; touch {PROOF}",
-    f"byteback-receive --ping; touch {PROOF}",
-    f"byteback-receive --ping && touch {PROOF}",
-    f"byteback-receive --ping `touch {PROOF}`",
-    f"byteback-receive --ping $(touch {PROOF})",
-    f"rsync --server -lre.LsfxC . $(touch {PROOF})",
-    f"byteback-receive --ping\ntouch {PROOF}",
-    f"byteback-receive --ping | touch {PROOF}",
-    "internal-sftp",
-    "/usr/lib/openssh/sftp-server",
-    "scp -t STORE/.ssh/authorized_keys",
-    "scp -f STORE/notes",
-    "byteback-setup-client-receive evil.example ssh-ed25519 AAAA",
-    "byteback-receive --host victim.example --ping",
-    "byteback-receive --ping --host victim.example",
-    "byteback-receive --complete --root VICTIM",
-    "byteback-snapshot --root VICTIM",
-    "byteback-prune --prune-force",
-    "/usr/bin/rsync --server --sender -lr . STORE/notes",
-    "sudo byteback-prune --prune-force",
-    "sudo rsync --server . .",
-    "restore --snapshot * /etc",
-    "git-upload-pack STORE",
-    "true",
-    "exec sh",
-]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command(filtered_world: World, command: str) -> None:
-    heard = filtered_world.ssh(command, *filtered_world.shared)
-    # 12 is rsync's: what stands in its path's place is ignored, and nobody spoke.
-    assert heard.status in (9, 12, 255), heard
-    assert heard.status == 12 or heard.stdout == b""
-    filtered_world.check(heard)
-
-
-def test_ping_is_honest_use(filtered_world: World) -> None:
-    heard = filtered_world.ssh("byteback-receive --ping --json")
-    assert json.loads(heard.stdout)["host"] == HOST
-    filtered_world.check_honest_backup()
-    filtered_world.check_honest_restore()
-
-
-BYTES = [
-    b"byteback-receive --ping \xff\xfe",
-    b"rsync --server -lr\xff . .",
-    b"byteback-receive --ping " + b"A" * 100_000,
-    b"rsync --server " + b"-v " * 30_000 + b". .",
-    b"byteback-restore --server --sender -lr . " + b"/{a,b}" * 3000,
-    b"byteback-receive --snapshot * --list " + b"{a,b}" * 40,
-    b"byteback-receive --snapshot * --list " + b"/*" * 2000,
-    b"byteback-receive --snapshot * --list /" + b"[" * 10_000,
-    b"byteback-receive --snapshot * --list /" + b"*a" * 4000,
-    "byteback-receive --ping \u202e\u2066".encode(),
-    b"byteback-receive --snapshot " + b"*" * 250 + b"x --list /x",
-    b"byteback-restore --snapshot * --server --sender -lr . " + b"=2E=2E/" * 500,
-]
-
-
-@pytest.mark.parametrize(
-    "command", BYTES, ids=lambda c: c[:44].decode("ascii", "replace")
-)
-def test_bytes(world: World, command: bytes) -> None:
-    started = time.monotonic()
-    heard = world.ssh(command, *world.shared)
-    assert heard.status in (0, 1, 9, 12), heard
-    assert time.monotonic() - started < PATIENCE_S
-    assert not has_control_characters(heard.stderr)
-    world.check(heard)
-    world.check_honest_use()
-
-
-def test_a_request_longer_than_linux_passes_on(world: World) -> None:
-    """sshd cannot start anything with an environment variable of 128 KiB."""
-    heard = world.ssh(b"byteback-receive --ping " + b"A" * 130_000)
-    assert heard.status != 0
-    world.check(heard)
-
-
-def has_control_characters(text: bytes) -> bool:
-    return any(byte < 32 and byte != 10 for byte in text)
-
-
-@pytest.mark.parametrize(
-    "variable",
-    [
-        "BYTEBACK_HOST=victim.example",
-        "PYTHONSTARTUP=EVIL",
-        "PYTHONPATH=WORKSHOP",
-        "PYTHONINSPECT=1",
-        "PYTHONHOME=WORKSHOP",
-        "LD_PRELOAD=WORKSHOP/evil.so",
-        "BASH_ENV=EVIL",
-        "ENV=EVIL",
-        "HOME=WORKSHOP",
-        "LC_ALL=tr_TR.ISO-8859-9",
-        "LANG=../../WORKSHOP",
-        "RSYNC_PROTECT_ARGS=1",
-        "RSYNC_RSH=EVIL",
-        "RSYNC_CONNECT_PROG=EVIL",
-        "SSH_ORIGINAL_COMMAND=byteback-prune",
-    ],
-)
-def test_environment(world: World, variable: str) -> None:
-    evil = world.workshop / "evil.py"
-    evil.write_text(f"#!/bin/sh\ntouch {PROOF}\n")
-    evil.chmod(0o755)
-    (world.workshop / "byteback.py").write_text(f"open({str(PROOF)!r}, 'w')\n")
-    variable = variable.replace("WORKSHOP", str(world.workshop))
-    variable = variable.replace("EVIL", str(evil))
-    heard = world.ssh("byteback-receive --ping --json", "-o", f"SetEnv={variable}")
-    assert json.loads(heard.stdout)["host"] == HOST
-    world.check(heard)
-
-
-def test_environment_that_sshd_lets_through(world: World) -> None:
-    """As AcceptEnv LANG LC_* and worse would: straight at the forced command."""
-    forced = ["/usr/local/bin/byteback-receive", "--host", HOST]
-    hostile = {
-        "SSH_ORIGINAL_COMMAND": "byteback-receive --ping --json",
-        "SSH_CONNECTION": "203.0.113.9 1 203.0.113.1 22",
-        "BYTEBACK_HOST": VICTIM,
-        "HOME": str(world.victim),
-        "LC_ALL": "tr_TR.ISO-8859-9",
-        "PYTHONPATH": str(world.workshop),
-        "PYTHONIOENCODING": "utf-16",
-        "PYTHONWARNINGS": "error",
-        "TZ": "../../../" + str(world.victim),
-        "TMPDIR": str(world.victim),
-    }
-    done = subprocess.run(
-        ["runuser", "-u", "byteback", "--", "env", "-i", "PATH=" + SEARCH_PATH]
-        + [f"{name}={value}" for name, value in hostile.items()]
-        + forced,
-        capture_output=True,
-        check=True,
-    )
-    assert json.loads(done.stdout)["host"] == HOST
-
-
-def test_no_forwarding_no_terminal(world: World) -> None:
-    """authorized_keys says "restrict": seen from what then does not work."""
-    port = free_port()
-    words = world.ssh_words("-N", "-L", f"{port}:127.0.0.1:{world.port}")
-    with running([*words]):
-        time.sleep(1.0)
-        with socket.socket() as probe:
-            probe.settimeout(3)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                assert probe.recv(10) == b"", "forwarded to the server's own port"
-    heard = world.ssh(
-        "byteback-receive --ping",
-        "-R",
-        f"{free_port()}:127.0.0.1:1",
-        "-o",
-        "ExitOnForwardFailure=yes",
-    )
-    assert heard.status == 255
-    heard = world.ssh("byteback-receive --ping", "-tt")
-    assert b"PTY allocation request failed" in heard.stderr
-    heard = world.ssh("sftp", "-s")
-    assert heard.status in (9, 255)
-    world.check(heard)
 
 
 def test_sessions_that_never_end_do_not_pile_up(world: World) -> None:
@@ -380,26 +220,6 @@ def test_what_lies_in_the_tree_cannot_hold_a_listing_up(world: World) -> None:
 
 
 @contextmanager
-def flood(argv: list[str], count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Sessions whose standard input stays open and silent."""
-    sessions = [
-        subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(count)
-    ]
-    try:
-        yield sessions
-    finally:
-        for session in sessions:
-            session.kill()
-            session.communicate()
-
-
-@contextmanager
 def pushing(world: World, source: Path) -> Iterator[None]:
     """The client's rsync while it sends a directory."""
     raw = f"rsync --fake-super --server {HONEST} . ."
@@ -446,47 +266,9 @@ def hold_file(path: Path, world: World) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def running(argv: list[str]) -> Iterator[None]:
-    with flood(argv, 1):
-        yield
-
-
 def ping_as(host: str) -> int:
     """Another client's forced command, as sshd would run it."""
     environment = ["SSH_ORIGINAL_COMMAND=byteback-receive --ping"]
     argv = ["runuser", "-u", "byteback", "--", "env", *environment]
     program = ["/usr/local/bin/byteback-receive", "--host", host]
     return subprocess.run([*argv, *program], check=False).returncode
-
-
-def processes() -> list[psutil.Process]:
-    """The processes of the byteback user."""
-    wanted = ["username", "name", "cmdline", "status"]
-    return [
-        process
-        for process in psutil.process_iter(wanted)
-        if process.info["username"] == "byteback"
-        and process.info["status"] != psutil.STATUS_ZOMBIE
-    ]
-
-
-def forced_commands() -> list[psutil.Process]:
-    return [
-        process
-        for process in processes()
-        if any(
-            Path(word).name == "byteback-receive"
-            for word in process.info["cmdline"][:3]
-        )
-        and "python" in process.info["cmdline"][0]
-    ]
-
-
-def wait_for(condition: object, timeout_s: float = PATIENCE_S) -> None:
-    """Until ``condition`` is true; the test fails if that takes too long."""
-    assert callable(condition)
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)

@@ -363,3 +363,7 @@ def changes(before: dict[str, tuple[object, ...]], after: object) -> str:
         name for name in {*before, *after} if before.get(name) != after.get(name)
     )
     return f"changed by the attack: {names}"
+
+
+def has_control_characters(text: bytes) -> bool:
+    return any(byte < 32 and byte != 10 for byte in text)

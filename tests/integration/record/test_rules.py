@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import mmap
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,50 +13,12 @@ import pytest
 from byteback.client.record import keeper
 from byteback.client.record.keeper import Rhythm
 from byteback.client.record.walk import Domain
-from tests.integration.conftest import unmount
-from tests.integration.programs import run_program
 from tests.integration.record.machine import Machine, mounted_disc
+from tests.integration.record.proofs import SURE_S, assert_right, names, record
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("soon_sure")]
 
-SURE_S = 0.1  # after that a ctime is old enough, in these tests
 HOUR_NS = 3600 * 10**9
-
-
-@pytest.fixture
-def machine(disc: Path, tmp_path: Path) -> Machine:
-    """A client with a few old files that were sent and recorded."""
-    made = Machine(disc, tmp_path)
-    for name in ("a", "d/x", "d/y", "d/sub/z", "e/w", "f/v"):
-        path = made.source / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"contents of {name}")
-    os.sync()
-    record(made)
-    return made
-
-
-def record(machine: Machine) -> None:
-    """Have everything sent and recorded."""
-    time.sleep(SURE_S)
-    assert machine.back_up().is_usable
-    assert not machine.differences()
-
-
-def assert_right(machine: Machine, *, in_part: bool = True) -> None:
-    """The next backup brings what there is."""
-    round_ = machine.back_up()
-    assert (round_.partial is not None) == in_part, round_.reason
-    assert not machine.differences()
-
-
-def names(machine: Machine) -> set[str]:
-    """The names that the next backup would send; nothing is sent."""
-    with keeper.Round(
-        machine.selected, machine.token, None, place=machine.place
-    ) as round_:
-        assert round_.partial is not None, round_.reason
-        return set(round_.partial.names)
 
 
 def test_unchanged_files_are_not_sent(machine: Machine) -> None:
@@ -274,158 +234,6 @@ def test_a_directory_that_had_another_s_name_meanwhile_goes_later(
 def move(path: Path, target: Path) -> None:
     """Give a directory another place."""
     path.rename(target)
-
-
-def test_a_mount_that_goes_and_comes_meanwhile_leaves_no_record(
-    machine: Machine,
-) -> None:
-    with mounted_disc("ext4") as other:
-        (other / "file").write_text("on the other disc")
-        place = machine.source / "mounted"
-        place.mkdir()
-        with mounted_at(other, place):
-            time.sleep(SURE_S)
-            record(machine)
-            machine.token = None
-            round_ = machine.back_up(
-                meanwhile=lambda: unmount(place),
-                afterwards=lambda: bind(other, place),
-            )
-            assert not round_.is_usable
-            assert_right(machine, in_part=False)
-
-
-def bind(source: Path, place: Path) -> None:
-    """Show a directory at another place, too."""
-    run_program(["mount", "--bind", source, place])
-
-
-class mounted_at:  # noqa: N801 # used as a function
-    """A directory shown at another place until the end of the block."""
-
-    def __init__(self, source: Path, place: Path) -> None:
-        self.source, self.place = source, place
-
-    def __enter__(self) -> None:
-        """Mount it."""
-        bind(self.source, self.place)
-
-    def __exit__(self, *_: object) -> None:
-        """Unmount it."""
-        unmount(self.place)
-
-
-def test_what_is_mounted_over_files_is_sent(machine: Machine) -> None:
-    (machine.aside / "other").mkdir()
-    (machine.aside / "other" / "x").write_text("another x")
-    (machine.aside / "one").write_text("another a")
-    time.sleep(SURE_S)
-    with (
-        mounted_at(machine.aside / "other", machine.source / "d"),
-        mounted_at(machine.aside / "one", machine.source / "a"),
-    ):
-        assert_right(machine)
-    assert_right(machine)
-
-
-def test_a_copied_disc_in_place_of_the_first_is_sent(machine: Machine) -> None:
-    """It has the same inode numbers and ctimes, and other contents."""
-    marker = b"marker of the contents" * 400
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-        first, second = Path(directory, "first"), Path(directory, "second")
-        with first.open("wb") as file:
-            file.truncate(20 << 20)
-        run_program(["mkfs.ext4", "-q", first])
-        place = machine.source / "mounted"
-        place.mkdir()
-        with loop_mounted(first, place):
-            (place / "file").write_bytes(marker)
-        data = first.read_bytes()
-        assert marker in data
-        second.write_bytes(data.replace(marker, marker.swapcase()))
-        with loop_mounted(first, place):
-            record(machine)
-            with loop_mounted(second, place):
-                assert "./mounted/file" in names(machine)
-
-
-class loop_mounted:  # noqa: N801 # used as a function
-    """A disc's image, mounted until the end of the block; reading changes nothing."""
-
-    def __init__(self, image: Path, place: Path) -> None:
-        self.image, self.place = image, place
-
-    def __enter__(self) -> None:
-        """Mount it."""
-        run_program(["mount", "-o", "loop,noatime", self.image, self.place])
-
-    def __exit__(self, *_: object) -> None:
-        """Unmount it."""
-        unmount(self.place)
-
-
-def test_overlays_leave_no_record(machine: Machine) -> None:
-    for name in ("upper", "work", "lower"):
-        (machine.aside / name).mkdir()
-    place = machine.source / "overlay"
-    place.mkdir()
-    layers = ",".join(
-        f"{layer}dir={machine.aside / layer}" for layer in ("upper", "work", "lower")
-    )
-    run_program(["mount", "-t", "overlay", "-o", layers, "overlay", place])
-    try:
-        assert not machine.back_up().is_usable
-    finally:
-        unmount(place)
-
-
-def test_only_the_way_to_a_source_may_be_an_overlay(
-    machine: Machine, tmp_path: Path
-) -> None:
-    """A source on a disc of its own, below a root that tells no changes."""
-    source = str(machine.source)
-    machine.place = machine.place.__class__(machine.place.record, machine.place.run)
-    machine.selected = machine.selected.__class__(
-        [
-            *(f"--filter=+ {path}/" for path in (*reversed(above(source)),)),
-            f"--filter=+ {source}/***",
-            "--filter=- *",
-        ],
-        "sources",
-        Domain([source], []),
-    )
-    time.sleep(SURE_S)
-    with keeper.Round(machine.selected, None, None, place=machine.place) as round_:
-        assert round_.is_usable, round_.reason
-        round_.settle()
-        round_.finish("token")
-    machine.token = "token"  # noqa: S105 # no password
-    (machine.source / "a").write_text("changed")
-    assert f".{source}/a" in names(machine)
-    assert f".{source}/d/x" not in names(machine)
-
-
-def above(path: str) -> list[str]:
-    """The directories above a path, but for the root."""
-    return [str(parent) for parent in Path(path).parents if str(parent) != "/"]
-
-
-def test_foreign_mounts_are_not_entered(machine: Machine) -> None:
-    place = machine.source / "foreign"
-    place.mkdir()
-    run_program(["mount", "-t", "tmpfs", "tmpfs", place])
-    try:
-        (place / "file").write_text("no disc's")
-        machine.selected = machine.selected.__class__(
-            [*machine.selected.rules, "--exclude=/foreign/*"],
-            "always the same",
-            Domain(["/"], ["/foreign"]),
-        )
-        time.sleep(SURE_S)
-        assert machine.back_up().is_usable
-        assert names(machine) == {"./foreign"}
-    finally:
-        unmount(place)
 
 
 @pytest.mark.parametrize("is_first", [True, False])

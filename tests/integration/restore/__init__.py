@@ -1,0 +1,1 @@
+"""byteback-restore through a real sshd, confined, by real rsyncs."""
