@@ -91,7 +91,7 @@ DISC_METHODS = {
 # A forced command must start in little more than bare Python.
 SLOW_TO_IMPORT = {
     *("click", "cryptography", "dataclasses", "inspect", "logging", "paramiko"),
-    *("psutil", "xattr"),
+    *("psutil", "shutil", "tempfile", "traceback", "xattr"),
 }
 
 MAX_FILE_LINES = 450
@@ -272,10 +272,12 @@ def test_size_exceptions_are_still_needed() -> None:
     [
         "byteback.cli.receive",
         "byteback.server.search.run, byteback.server.accounting.ledger",
+        "byteback.server.transfer.sessions",
+        "byteback.server.snapshots.take, byteback.server.store.tree_token",
     ],
 )
 def test_forced_command_starts_fast(modules: str) -> None:
-    """The modules that the program and a search import, in a Python of their own."""
+    """The modules that the program, a search, a transfer and its completion import."""
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-S", "-E", "-c", code],

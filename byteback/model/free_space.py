@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 # Room for metadata beyond this counts for nothing: no single backup needs more, and
@@ -29,16 +28,14 @@ class Space(NamedTuple):
     used: int
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Pruning starts at ``min_percent`` free and goes on until ``max_percent``."""
 
     min_percent: float
     max_percent: float
 
 
-@dataclass(frozen=True)
-class MetadataRoom:
+class MetadataRoom(NamedTuple):
     """The room for metadata, in bytes of the file system (copies count once)."""
 
     size: int  # allocated to metadata
@@ -65,8 +62,7 @@ class MetadataRoom:
         return _percent(left, self.room_bytes)
 
 
-@dataclass(frozen=True)
-class FreeSpace:
+class FreeSpace(NamedTuple):
     """The room in a store: what statvfs says, and what metadata leaves."""
 
     free_bytes: int
@@ -89,7 +85,7 @@ class FreeSpace:
         """The room if that many bytes were given back."""
         room = self.metadata
         if room is not None:
-            room = replace(room, used=max(0, room.used - metadata))
+            room = room._replace(used=max(0, room.used - metadata))
         return FreeSpace(
             min(self.total_bytes, self.free_bytes + data), self.total_bytes, room
         )

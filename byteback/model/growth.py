@@ -10,7 +10,6 @@ import bisect
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 REMEMBERED = 10  # earlier backups that one is compared with
@@ -23,8 +22,7 @@ CLOSE_S = 2 * 86400.0  # snapshots further apart show more than one backup
 JUDGED_S = 30 * 86400.0  # after that a change is how things are now
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(NamedTuple):
     """The limits beyond which a change is sudden."""
 
     growth_factor: float = 2.0
@@ -32,19 +30,17 @@ class Rules:
     shrink_factor: float = 2.0
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """Bytes of the disc, as the server measured them."""
 
     data: int = 0
     metadata: int = 0
 
-    def __add__(self, other: Taken) -> Taken:
+    def __add__(self, other: Taken) -> Taken:  # type: ignore[override]
         return Taken(self.data + other.data, self.metadata + other.metadata)
 
 
-@dataclass(frozen=True)
-class Push:
+class Push(NamedTuple):
     """One transfer to the server, finished or cut off."""
 
     started: float  # seconds since 1970
@@ -54,16 +50,18 @@ class Push:
     ended: float = math.inf  # infinite for one that is under way
 
 
-@dataclass
 class Backup:
     """The pushes between two snapshots."""
 
-    began: float
-    is_approved: bool
-    taken: Taken = field(default_factory=Taken)
-    names: int | None = None
-    was_stopped: bool = False
-    pushes: list[Push] = field(default_factory=list)
+    def __init__(
+        self, began: float, *, is_approved: bool, taken: Taken | None = None
+    ) -> None:
+        self.began = began
+        self.is_approved = is_approved
+        self.taken = taken or Taken()
+        self.names: int | None = None
+        self.was_stopped = False
+        self.pushes: list[Push] = []
 
     @property
     def ended(self) -> float:
@@ -73,15 +71,14 @@ class Backup:
     def add(self, push: Push) -> None:
         """Count one more push; an end that was not recorded came before it."""
         if self.pushes and math.isinf(self.pushes[-1].ended):
-            self.pushes[-1] = replace(self.pushes[-1], ended=push.started)
+            self.pushes[-1] = self.pushes[-1]._replace(ended=push.started)
         self.pushes.append(push)
         self.taken += push.taken
         self.names = push.names if push.names is not None else self.names
         self.was_stopped |= push.was_stopped
 
 
-@dataclass(frozen=True)
-class Shrinkage:
+class Shrinkage(NamedTuple):
     """A tree that has lost most of its names."""
 
     since: float
@@ -89,8 +86,7 @@ class Shrinkage:
     usual_names: int
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The judgement on a host's recent backups."""
 
     blamed: Taken = Taken()  # of backups that were suddenly larger
@@ -113,8 +109,7 @@ class Step(NamedTuple):
     taken: Taken
 
 
-@dataclass(frozen=True)
-class Allowance:
+class Allowance(NamedTuple):
     """How much more a running backup may take before it counts as larger."""
 
     so_far: Taken

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import tempfile
 from pathlib import Path
 from typing import IO
 
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _AT_FDCWD = -100
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
 
@@ -25,17 +24,18 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     Raises OSError.
     """
     target = Path(os.path.realpath(path))
-    fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    unfinished = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
+    fd = os.open(unfinished, _NEW, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             _take_over_attributes(file.fileno(), target, mode)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(target)
+        unfinished.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            unfinished.unlink()
         raise
     sync_directory(target.parent)
 
@@ -82,6 +82,8 @@ def sync_file_system(fd: int) -> None:
     Raises OSError if a write failed there since the file was opened, in the background
     too (syncfs(2), Linux 5.8). btrfs loses the data of such a write and goes on.
     """
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syncfs(fd):
         error = ctypes.get_errno()
@@ -98,6 +100,8 @@ def sync_directory(path: Path) -> None:
 
 
 def _rename(directory: int, one: str, other: str, flags: int) -> None:
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     if libc.renameat2(directory, names[0], directory, names[1], flags):

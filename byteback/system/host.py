@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import sys
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -122,7 +121,7 @@ def program_path(name: str) -> Path:
         beside = Path(sys.argv[0]).resolve().parent / name
         if os.access(beside, os.X_OK):
             return beside
-    found = shutil.which(name, path=process.SEARCH_PATH)
+    found = process.find_program(name)
     if found is None:
         package = "byteback-server" if name in SERVER_PROGRAMS else "byteback"
         raise NotSetUpError(

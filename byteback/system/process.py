@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from byteback.errors import SHORTAGES, ToolError, quote
 from byteback.system import signals
+from byteback.system.diary import Diary
 
-logger = logging.getLogger(__name__)
+logger = Diary(__name__)
 
 # sbin as well: cron and sshd give a PATH without it, and btrfs and mount live there.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,8 +42,7 @@ TimeoutExpired = subprocess.TimeoutExpired
 _started: set[int] = set()  # pids
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """A program that has ended: how, and what it printed."""
 
     argv: tuple[str, ...]
@@ -162,7 +161,8 @@ def start(
     Raises ToolError if the program is missing or cannot be started.
     """
     words = tuple(os.fspath(word) for word in argv)
-    logger.debug("starting %s", command_line(words))
+    if logger.is_read:
+        logger.debug("starting %s", command_line(words))
     try:
         running = subprocess.Popen(
             words,
@@ -283,9 +283,16 @@ def _working_directory() -> str | None:
 
 def has_program(name: str) -> bool:
     """True if a program of that name can be started."""
-    import shutil
+    return find_program(name) is not None
 
-    return shutil.which(name, path=SEARCH_PATH) is not None
+
+def find_program(name: str) -> str | None:
+    """The path of a program on SEARCH_PATH, or None."""
+    for directory in SEARCH_PATH.split(":"):
+        path = f"{directory}/{name}"
+        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
+            return path
+    return None
 
 
 def _not_started(program: str, error: OSError) -> ToolError:

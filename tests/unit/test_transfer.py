@@ -76,7 +76,7 @@ def test_a_signal_while_rsync_is_ended_saves_it_from_nothing(
     """A client sends one when it likes, by a second push, and may own its rsync."""
     monkeypatch.setattr(signals, "_state", signals._State())
     monkeypatch.setattr(runner, "own_store", lambda: Store(tmp_path))
-    monkeypatch.setattr(runner, "which", lambda *_, **__: "/bin/sh")
+    monkeypatch.setattr(process, "find_program", lambda _: "/bin/sh")
     monkeypatch.setattr(runner, "WATCH_S", 0.01)
     monkeypatch.setattr(options, "options", lambda *_: frozenset())
     quick = partial(process.stop_group, grace_s=1.0)
@@ -107,7 +107,7 @@ def test_one_that_is_stopped_is_measured_too(
 ) -> None:
     """Else a backup that is to begin again would be taken for larger than it was."""
     running = process.start(["sleep", "60"], new_session=True)
-    monkeypatch.setattr(runner, "which", lambda *_, **__: "/bin/true")
+    monkeypatch.setattr(process, "find_program", lambda _: "/bin/true")
     monkeypatch.setattr(runner, "WATCH_S", 0.01)
     monkeypatch.setattr(options, "options", lambda *_: frozenset())
     monkeypatch.setattr(runner, "own_store", lambda: Store(tmp_path))

@@ -8,7 +8,6 @@ changes. Without a reading, the newest thing in the store says what time it has 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,8 +19,9 @@ from byteback.server.store.layout import Store
 from byteback.server.store.state import BOOT_ID
 from byteback.system import files, privilege
 from byteback.system.btrfs import subvolume
+from byteback.system.diary import Diary
 
-logger = logging.getLogger(__name__)
+logger = Diary(__name__)
 
 PATH = Path("/var/lib/byteback/clock")
 UPTIME = Path("/proc/uptime")

@@ -7,15 +7,15 @@ empty file whose attributes fill leaves of metadata (D18).
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from pathlib import Path
 
 from byteback.server.store.layout import Store
 from byteback.system import files
 from byteback.system.btrfs import space
+from byteback.system.diary import Diary
 
-logger = logging.getLogger(__name__)
+logger = Diary(__name__)
 
 RESERVE_BYTES = 8 << 20  # twice that where metadata has copies
 MAX_SHARE = 64  # of a small store it is one part in so many

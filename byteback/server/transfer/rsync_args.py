@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from byteback.errors import RefusedError, quote
 from byteback.system.confinement.sandbox import View
@@ -119,21 +119,20 @@ _HINTS = {
 }
 
 
-@dataclass
 class _Words:
     """A client's words, understood."""
 
-    letters: str = ""
-    capabilities: str = ""
-    options: list[str] = field(default_factory=list)
-    is_server: bool = False
-    is_sender: bool = False
-    timeout_s: int = 0
-    tree: dict[str, str] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.letters = ""
+        self.capabilities = ""
+        self.options: list[str] = []
+        self.is_server = False
+        self.is_sender = False
+        self.timeout_s = 0
+        self.tree: dict[str, str] = {}
 
 
-@dataclass(frozen=True)
-class ServerCommand:
+class ServerCommand(NamedTuple):
     """The server's own rsync command for a request, but for where it runs."""
 
     words: tuple[str, ...]

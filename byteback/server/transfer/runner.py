@@ -6,10 +6,9 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from shutil import which
+from typing import NamedTuple
 
 from byteback import locking, log
 from byteback.errors import (
@@ -39,8 +38,7 @@ OPTIONS_CACHE = "rsync-options"  # in the store's state
 MIN_MEMORY = 2 << 30  # bytes of address space, on however small a machine
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """How a transfer ended, and what the kernel counted for it."""
 
     status: int  # rsync's exit status, or minus a signal
@@ -150,7 +148,7 @@ def run(
     or by raising. rsync logs each change to ``log_fifo``; the caller must read it.
     ``knows_names_first`` is ServerCommand.finish's.
     """
-    program = which(PROGRAM, path=process.SEARCH_PATH)
+    program = process.find_program(PROGRAM)
     if program is None:
         raise NotSetUpError(
             "the server has no rsync", hint="install rsync on the server"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import replace
 
 from byteback.errors import (
     BusyError,
@@ -171,7 +170,7 @@ class Watch:
         """Raise what ends this push, unless it was found to be usual meanwhile."""
         self._allowance = self._find_allowance()
         if self._allowance is not None:  # of which the ledger has this very push now
-            self._allowance = replace(self._allowance, so_far=before.so_far)
+            self._allowance = self._allowance._replace(so_far=before.so_far)
         if self._allowance is None or not self._allowance.is_exceeded_by(taken):
             self._prune()  # approved, or measured
             return

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import which
 
 from byteback.system import process
 from byteback.system.confinement import confine
@@ -21,7 +20,7 @@ _PROBE_TIMEOUT_S = 10.0
 
 def program() -> str | None:
     """The path of bwrap, or None."""
-    return which("bwrap", path=process.SEARCH_PATH)
+    return process.find_program("bwrap")
 
 
 def interpreter() -> str:

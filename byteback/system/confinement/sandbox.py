@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from byteback.system import process
 from byteback.system.confinement import bubblewrap, confine, elf, landlock, seccomp
@@ -28,8 +28,7 @@ from byteback.system.confinement.landlock import (
 __all__ = ["READ", "WRITE", "Grant", "Job", "Limits", "describe", "is_available"]
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """The most that a confined program may take."""
 
     niceness: int = 10
@@ -37,8 +36,7 @@ class Limits:
     memory: int = 0  # bytes of address space; 0: no limit
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """The files that a program sees where it runs."""
 
     tree: Path
@@ -46,8 +44,7 @@ class View:
     fifo: Path | None = None
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A program that root installed, to run in one tree and nowhere else."""
 
     program: Path
@@ -71,8 +68,7 @@ class Job:
         return [str(self.program), *self.arguments(view)]
 
 
-@dataclass(frozen=True)
-class Running:
+class Running(NamedTuple):
     """A confined program, and what holds it."""
 
     process: process.Process
