@@ -59,6 +59,8 @@ ALLOWED = {
     | {"server.access", "server.fleet", "server.search", "server.transfer"},
     "server.status": RECORDED,
     "server.session": RECORDED | {"server.search", "server.transfer"},
+    "server.replicate": RECORDED
+    | {"server.access", "server.session", "server.transfer"},
     "server.setup": STORE | {"server.access"},
 }
 PACKAGES = {

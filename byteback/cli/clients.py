@@ -301,6 +301,60 @@ def rename(old: str, new: str, *, dry_run: bool, verbose: bool) -> None:
         _echo(act(store, old, new))
 
 
+@_subcommand("replica")
+@click.option(
+    "--key",
+    "of_server",
+    metavar="KEY",
+    help="Let KEY read all snapshots: a file, - for standard input, or its text.",
+)
+@click.option("--revoke", is_flag=True, help="Take the second server's key away.")
+@_dry_run_option
+@click.argument("server", metavar="[SERVER]", default="")
+def replica(
+    server: str, *, of_server: str | None, revoke: bool, dry_run: bool, verbose: bool
+) -> None:
+    """Let a second server copy all backups, or show which ones may.
+
+    Its key reads the finished snapshots of all clients, and can do nothing else.
+    """
+    log.set_up(PROGRAM, verbose=verbose)
+    if (of_server is not None) + revoke != bool(server):
+        raise UsageError("give a SERVER with one of --key and --revoke, or nothing")
+    if of_server is not None:
+        _echo(_let_replica_in(server, _read_key(of_server), dry_run=dry_run))
+    elif revoke:
+        _echo(_revoke_replica(server, dry_run=dry_run))
+    else:
+        _echo(_show_replicas())
+
+
+def _show_replicas() -> list[str]:
+    from byteback.server.replicate import keys
+    from byteback.server.store import opening
+
+    with opening.opened_store() as store:
+        found = keys.show(store)
+    return [f"{name}  {found[name].fingerprint}" for name in sorted(found)]
+
+
+def _let_replica_in(server: str, new: PublicKey, *, dry_run: bool) -> list[str]:
+    from byteback.server.replicate import keys
+    from byteback.server.store import opening
+
+    program = host.program_path(RECEIVE)
+    with opening.opened_store(writes=not dry_run) as store:
+        return keys.let_in(store, server, new, program, dry_run=dry_run)
+
+
+def _revoke_replica(server: str, *, dry_run: bool) -> list[str]:
+    from byteback.server.replicate import keys
+    from byteback.server.store import opening
+
+    with opening.opened_store(writes=not dry_run) as store:
+        return keys.revoke(store, server, dry_run=dry_run)
+
+
 def _confirm_removal(name: str, steps: list[str]) -> None:
     questions = TerminalQuestions()
     if not questions.can_confirm():

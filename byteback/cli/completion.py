@@ -14,6 +14,7 @@ PROGRAMS = (
     "byteback-backup",
     "byteback-clients",
     "byteback-prune",
+    "byteback-replicate",
     "byteback-restore",
     "byteback-setup-client",
     "byteback-setup-client-receive",

@@ -33,13 +33,22 @@ def main() -> NoReturn:
     """Serve SSH_ORIGINAL_COMMAND for the host that authorized_keys names."""
     _boundary.ensure_utf8()
     signals.install()
-    if _is_by_root(sys.argv[1:]):
+    argv = sys.argv[1:]
+    if _is_by_root(argv):
         layout.become_store_user()
-        sys.exit(_serve(sys.argv[2], _words(sys.argv[5:]), by_root=True))
-    host = _host(sys.argv[1:])
+        sys.exit(_serve(argv[1], _words(argv[4:]), by_root=True))
+    if len(argv) == 2 and argv[0] == "--replica":
+        sys.exit(_serve(argv[1], dispatch.original_command(), of_replica=True))
+    host = _host(argv)
     if host is None:
         _help()
     sys.exit(_serve(host, dispatch.original_command()))
+
+
+def _serve_replica(name: str, command: bytes) -> int:
+    from byteback.server.replicate import serve
+
+    return serve.serve(name, command)
 
 
 def _is_by_root(argv: list[str]) -> bool:
@@ -71,9 +80,13 @@ def _host(argv: list[str]) -> str | None:
     return None
 
 
-def _serve(host: str, command: bytes, *, by_root: bool = False) -> int:
+def _serve(
+    name: str, command: bytes, *, by_root: bool = False, of_replica: bool = False
+) -> int:
     try:
-        return dispatch.serve(host, command, by_root=by_root)
+        if of_replica:
+            return _serve_replica(name, command)
+        return dispatch.serve(name, command, by_root=by_root)
     except BytebackError as error:
         is_refusal = isinstance(error, RefusedError)
         # By its status, too, the client knows what may be tried again.
@@ -147,13 +160,13 @@ def _help() -> NoReturn:
     @click.command(PROGRAM, context_settings=CONTEXT, epilog=epilog)
     @click.option("--host", metavar="NAME", help="The client that the key belongs to.")
     @click.option("--local", metavar="MACHINE", help="Serve root's own request.")
+    @click.option("--replica", metavar="NAME", help="The second server that it is of.")
     @version_option
     def command(**_words: str | None) -> None:
         """Serve one request of a backup client.
 
-        sshd runs this as the forced command of each client's key in authorized_keys;
-        byteback-setup-client-receive writes those lines. What the client asks for is
-        in SSH_ORIGINAL_COMMAND.
+        sshd runs this as the forced command of each client's key in authorized_keys.
+        What the client asks for is in SSH_ORIGINAL_COMMAND.
         """
         raise click.UsageError("this program is for sshd: see byteback-receive(1)")
 

@@ -37,6 +37,8 @@ class KeyLine:
         words = self._command()
         if not words or PurePath(words[0]).name != RECEIVE:
             return None
+        if words[1:2] == ["--replica"]:
+            return None
         name = words[2] if words[1:2] == ["--host"] and len(words) == 3 else None
         # The old tool's lines name the host in a variable; sshd takes the first.
         for key, value in self.options:
@@ -62,6 +64,14 @@ class KeyLine:
         words = self._command()
         is_one = words[1:2] == ["--invited"] and len(words) == 3
         return words[2] if is_one and PurePath(words[0]).name == ENROL else None
+
+    @property
+    def replica(self) -> str | None:
+        """The name of the second server whose key this is, if it is one's."""
+        words = self._command()
+        is_one = words[1:2] == ["--replica"] and len(words) == 3
+        is_one = is_one and PurePath(words[0]).name == RECEIVE
+        return words[2] if is_one and is_host_name(words[2]) else None
 
     def _command(self) -> list[str]:
         try:
@@ -134,6 +144,12 @@ def format_invitation_line(
     """
     command = shlex.join([str(program), "--invited", token])
     return _format_line({"command": command, "expiry-time": expiry}, key)
+
+
+def format_replica_line(key: PublicKey, name: str, program: PurePath) -> bytes:
+    """The line that lets a second server read all finished snapshots (D55)."""
+    command = shlex.join([str(program), "--replica", name])
+    return _format_line({"command": command}, key)
 
 
 def _format_line(options: dict[str, str], key: PublicKey) -> bytes:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 from byteback.errors import BytebackError, NotRootError
 
+_PR_SET_DUMPABLE = 4
+
 
 def require_root(message: str) -> None:
     """Raise NotRootError with ``message`` for all other users."""
@@ -48,6 +50,17 @@ def lowered_to(uid: int, gid: int) -> Iterator[None]:
         yield
     finally:
         _raise(groups)
+
+
+def show_own_counters() -> None:
+    """Let this process read its own /proc again after it has put root down for good.
+
+    The kernel makes /proc/self root's then (PR_SET_DUMPABLE of prctl(2)). Nothing that
+    only root may know is to be in its memory, for the user can read that from here on.
+    """
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 @contextlib.contextmanager

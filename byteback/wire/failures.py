@@ -33,6 +33,7 @@ class Reason(StrEnum):
     STORE_FAILED = "store-failed"  # the store is read-only, or its disc gives errors
     DISC_FULL = "disc-full"  # the store's disc has no room for what was asked
     RETIRED = "retired"  # the client was retired: its key is known, and refused
+    REPLICA = "replica"  # the server has a copy of the client, and takes no backups
     OTHER_MACHINE = "other-machine"  # this key was last used by another machine
 
 

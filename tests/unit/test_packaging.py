@@ -127,7 +127,7 @@ def test_percent_signs_are_escaped_for_cron() -> None:
 
 
 def test_set_up_keeps_the_packages_cron_file() -> None:
-    for job in schedule.JOBS:
+    for job in (*schedule.JOBS, schedule.REPLICATE):
         text = (
             DEBIAN / f"byteback-server.{job.packaged_cron_file.name}.cron.d"
         ).read_text()

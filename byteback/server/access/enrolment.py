@@ -209,7 +209,7 @@ def _enrol_locked(
             "--replace-key: the new key can then read all its old backups",
             reason=Reason.NAME_TAKEN,
         )
-    _make_place(store, request.host)
+    make_place(store, request.host)
     dropped = others if request.replace_key else []
     if len(own) == 1 and not dropped and _is_up_to_date(request, program, own):
         return ALREADY
@@ -261,7 +261,8 @@ def _has_history(store: Store, name: str) -> bool:
         ) from None
 
 
-def _make_place(store: Store, name: str) -> None:
+def make_place(store: Store, name: str) -> None:
+    """Make a client's directory with ``current`` in it; nothing if it is there."""
     directory, current = store.host_directory(name), store.current(name)
     if directory.is_symlink() or current.is_symlink():
         raise NotSetUpError(

@@ -23,7 +23,7 @@ from byteback.model.size import format_size
 from byteback.model.snapshot import Snapshot
 from byteback.server.accounting import ledger
 from byteback.server.accounting.ledger import HostRecord
-from byteback.server.store import reserve, settings
+from byteback.server.store import replica_note, reserve, settings
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
 from byteback.system.btrfs import commands
@@ -173,7 +173,12 @@ def size_of(free: FreeSpace) -> Taken:
 
 
 def origin_of(store: Store, client: str, record: HostRecord) -> Origin:
-    """The measure for the earliest backups in a record."""
+    """The measure for the earliest backups in a record.
+
+    Snapshots that another server made up are no measure for what it sends (D55).
+    """
+    if replica_note.is_copy(store, client):
+        return Origin()
     return Origin(oldest_snapshot(store, client), record.baseline)
 
 

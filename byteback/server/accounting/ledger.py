@@ -358,13 +358,17 @@ def add_snapshot(
     files: int | None,
     size: int | None = None,
     sources: str | None = None,
+    made: float | None = None,
 ) -> None:
-    """Record a snapshot that was made; ``files`` and so on are the client's word."""
+    """Record a snapshot that was made; ``files`` and so on are the client's word.
+
+    ``made`` is in seconds since 1970, None for now.
+    """
     with opened(store) as ledger:
         cursor = ledger.execute(
             "INSERT INTO snapshot (host, name, made, incomplete, files)"
             " VALUES (?, ?, ?, ?, ?)",
-            (client, name, time.time(), incomplete, files),
+            (client, name, made or time.time(), incomplete, files),
         )
         with contextlib.suppress(
             sqlite3.OperationalError

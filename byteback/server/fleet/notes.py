@@ -12,7 +12,14 @@ from byteback.server.store.layout import Store, lock_name
 # removed, and what tells of an old key protects the next client of the name.
 ENDINGS = (
     *(".state", ".machine", ".other-machine", ".damaged", ".separated", ".log"),
-    *(".journal", ".journal-new", ".retired", ".sources", *indexing.ENDINGS),
+    *(
+        ".journal",
+        ".journal-new",
+        ".retired",
+        ".sources",
+        ".replica",
+        *indexing.ENDINGS,
+    ),
 )
 
 

@@ -37,6 +37,7 @@ from byteback.server.store import (
     change,
     key_change,
     presence,
+    replica_note,
     retirement,
     shortage,
     state,
@@ -83,6 +84,8 @@ def _serve(client: str, command: bytes, address: str, *, by_root: bool) -> int:
     if by_root and not isinstance(request, ROOTS_REQUESTS):
         raise RefusedError("root on the server can list and restore, and no more")
     store = own_store()
+    if isinstance(request, requests.Push | requests.Complete | requests.Claim):
+        replica_note.check(store, client)
     check = presence.check_writable if _writes(request) else presence.check_mounted
     check(store)
     check_client = change.check if by_root else partial(_check_client, store)

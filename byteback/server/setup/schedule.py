@@ -65,6 +65,11 @@ SCRUB = Job(
     *("byteback-scrub", "byteback-status", "--scrub", "23 3 1 * *"),
     "checks the store every month",
 )
+# This one where byteback-replicate --set-up was run; the others belong to every store.
+REPLICATE = Job(
+    *("byteback-replicate", "byteback-replicate", "--all", "17 * * * *"),
+    "copies the backups of other servers every hour",
+)
 JOBS = (PRUNE, STATUS, SCRUB)
 
 

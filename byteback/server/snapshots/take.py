@@ -90,7 +90,7 @@ def take_snapshot(
                 size=size,
                 sources=coverage.read_word(store, client),
             )
-            _take(current, target)
+            snapshot_current(current, target)
         except BaseException:
             # Growth is judged from one snapshot to the next: a client that has its
             # own --complete ended, by another push, must not divide a backup so.
@@ -121,7 +121,8 @@ def _open_up(current: Path) -> None:
         current.chmod(mode | 0o700)
 
 
-def _take(current: Path, target: Path) -> None:
+def snapshot_current(current: Path, target: Path) -> None:
+    """Make ``target`` of ``current``, read-only. Raises BusyError on a full disc."""
     try:
         commands.take_snapshot(current, target)
     except ToolError as error:

@@ -64,6 +64,11 @@ def _listening(path: Path, changes: Changes) -> Iterator[None]:
         yield
 
 
+def is_second(store: Store, client: str) -> bool:
+    """True if the next transfer brings what the one before had to separate."""
+    return _separated(store, client) is not None
+
+
 def forget(store: Store, client: str) -> None:
     """To be called before anything else writes to ``current``: it may make links."""
     _note(store, client).unlink(missing_ok=True)

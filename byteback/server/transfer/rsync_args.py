@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from byteback.errors import RefusedError, quote
-from byteback.system.confinement.sandbox import View
+from byteback.system.confinement.sandbox import Grant, View
 
 # Single letters, in rsync's bundled form (-vlogDtpre.iLsfxCIvu).
 # Missing on purpose: s (secluded arguments: the real ones would arrive on stdin, past
@@ -141,6 +141,15 @@ class ServerCommand(NamedTuple):
     push: str | None = None  # the client's own number of this transfer
     base: str | None = None  # what it takes current for, where it sends only changes
     reads_names: bool = False  # inside the protocol
+    # Of an rsync that fetches, and speaks to the other side through a bridge.
+    fds: tuple[int, ...] = ()
+    helpers: tuple[Grant, ...] = ()
+    output: int | None = None
+
+    @property
+    def must_be_confined(self) -> bool:
+        """True if rsync is never to run where it could go anywhere."""
+        return self.reads_names or bool(self.fds)
 
     def finish(
         self, view: View, known: Collection[str], *, knows_names_first: bool = False
@@ -213,6 +222,21 @@ def build_pull(
     if not read.is_sender:
         raise RefusedError("a restore can only read: --sender is missing")
     return _build(read, io_timeout_s, names)
+
+
+def build_whole_pull(words: Sequence[str], io_timeout_s: int) -> ServerCommand:
+    """The command that sends all of the working directory, its own top included.
+
+    ``words`` are as build_push takes them; raises RefusedError as that does.
+    """
+    if "." not in words:
+        raise RefusedError("the rsync request has no '.' before its path")
+    read = _read(list(words[: list(words).index(".")]), PULL_OPTIONS)
+    if not read.is_sender:
+        raise RefusedError("this key can only read: --sender is missing")
+    command = _build(read, io_timeout_s, ["./"])
+    # Filter rules travel in the protocol, and could name files outside (D4).
+    return command._replace(reads_names=True)
 
 
 def _build(read: _Words, io_timeout_s: int, paths: Sequence[str]) -> ServerCommand:

@@ -26,7 +26,9 @@ from byteback.system import open_files, process, signals, watching
 from byteback.system.confinement import sandbox
 from byteback.system.rsync import options
 
-BY_HAND = frozenset({"byteback-clients", "byteback-prune", "byteback-snapshot"})
+BY_HAND = frozenset(
+    {"byteback-clients", "byteback-prune", "byteback-replicate", "byteback-snapshot"}
+)
 TAKE_OVER_WAIT_S = 20.0
 BUSY_RETRY_S = 300
 WATCH_S = 2.0
@@ -161,12 +163,14 @@ def run(
         directory,
         rights,
         sandbox.Limits(NICENESS, MAX_OPEN_FILES, _memory_limit()),
-        pass_fds=[lock.fd] if lock is not None else [],
+        pass_fds=[*command.fds, *([lock.fd] if lock is not None else [])],
         fifo=log_fifo,
+        helpers=command.helpers,
+        output=command.output,
     )
     process.adopt_orphans()
     before = _io_counters()
-    running, layers = _start(job, settings, reads_names=command.reads_names)
+    running, layers = _start(job, settings, reads_names=command.must_be_confined)
     status = -signal.SIGTERM
     try:
         while watch and not watching.has_ended(running.pid, WATCH_S):

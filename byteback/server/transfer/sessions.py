@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from byteback import locking, log
@@ -61,6 +61,29 @@ def push(store: Store, client: str, request: requests.Push, address: str) -> int
             return _exit_status(measured.status)
         journal = _read_base(store, client, command)
         machines.remember(store, client, request.machine)
+        measured = receive(store, client, command, limits, lock, address, journal)
+    return _exit_status(measured.status)
+
+
+def receive(
+    store: Store,
+    client: str,
+    command: rsync_args.ServerCommand,
+    limits: settings.ServerSettings,
+    lock: locking.Lock,
+    address: str,
+    journal: change_journal.Journal | None = None,
+    guard: Callable[[], None] = lambda: None,
+    results: Mapping[int, Transfer] = _RESULTS,
+) -> runner.Measured:
+    """Have an rsync write into ``current``, and record all about it.
+
+    The caller holds the client's ``lock``, and has made sure that there is ``current``.
+    ``address`` is for the ledger: where the backup comes from. ``guard`` is called
+    every few seconds, and stops the transfer by raising. ``results`` says which of
+    rsync's exit statuses stand for what; all others are failures.
+    """
+    with contextlib.ExitStack() as stack:
         disc = stack.enter_context(durability.watched(store, client))
         _make_sure_of_current(store, client, disc)
         # From here on until the end is known, current counts as no newest copy.
@@ -72,13 +95,13 @@ def push(store: Store, client: str, request: requests.Push, address: str) -> int
         result, measured = Transfer.FAILED, runner.Measured(status=-1)
         changes: Changes | None = None
         try:
-            watched = space_guard.Watch(store, client, limits, number)
+            watched = space_guard.Watch(store, client, limits, number, guard)
             # Before the first byte: one that was stopped may come again at once.
             watched.look(0)
             measured, changes = _receive(store, client, command, limits, lock, watched)
             # Where it failed, too: it may have failed for that very reason.
             _separate(store, client, measured, changes)
-            result = _RESULTS.get(measured.status, Transfer.FAILED)
+            result = results.get(measured.status, Transfer.FAILED)
         finally:
             # A client that takes its own transfer over sends a signal at a moment of
             # its choice (D10): not in the middle of this, which says what it took.
@@ -95,7 +118,7 @@ def push(store: Store, client: str, request: requests.Push, address: str) -> int
         if result in (Transfer.FAILED, Transfer.PARTIAL):
             presence.check_writable(store)
             full_disc.check(store)
-    return _exit_status(measured.status)
+    return measured
 
 
 def _receive(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 
 from byteback.errors import (
     BusyError,
@@ -32,8 +33,14 @@ class Watch:
     """Looks after one push: measures it, and stops it before it fills the disc."""
 
     def __init__(
-        self, store: Store, client: str, limits: ServerSettings, number: int | None
+        self,
+        store: Store,
+        client: str,
+        limits: ServerSettings,
+        number: int | None,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
+        self._guard = guard
         self._store = store
         self._host = client
         self._limits = limits
@@ -53,8 +60,9 @@ class Watch:
         """To be called every few seconds while the transfer runs.
 
         Raises PolicyError if the backup is suddenly larger and has left too little
-        room; the caller stops it.
+        room, and what the guard raises; the caller stops it.
         """
+        self._guard()
         self._look_at_room()
         self._look_behind_cache(written)
         self._note_unseen(written)

@@ -54,6 +54,8 @@ class Job(NamedTuple):
     limits: Limits = Limits()
     pass_fds: Collection[int] = ()
     fifo: Path | None = None  # outside the tree, and it may write to it
+    helpers: Collection[Grant] = ()  # what it may run besides itself, and read for that
+    output: int | None = None  # for all that it prints; None: our own streams
 
     def command(self) -> list[str]:
         """The program's command line among the files of this machine."""
@@ -149,7 +151,7 @@ def _start_wrapped(job: Job, abi: int) -> Running | None:
     """
     ready, told = os.pipe()
     # What bwrap itself complains about is no business of the client's.
-    stderr = os.dup(2)
+    stderr = os.dup(2 if job.output is None else job.output)
     try:
         words = [
             *bubblewrap.argv(job.tree, is_writable=job.rights == WRITE, fifo=job.fifo),
@@ -182,9 +184,9 @@ def _start(
     limits = job.limits
     return process.start(
         words,
-        stdin=None,
-        stdout=None,
-        stderr=stderr,
+        stdin=None if job.output is None else process.NULL,
+        stdout=job.output,
+        stderr=job.output if stderr is None else stderr,
         cwd=directory,
         pass_fds=[*job.pass_fds, *pass_fds],
         in_child=partial(confine.lower, limits.niceness, limits.files, limits.memory),
@@ -197,7 +199,7 @@ def _plan(job: Job, abi: int, tree: Path, fifo: Path | None) -> list[str]:
     words = []
     if abi:
         words.append(f"landlock={landlock.ruleset(abi).hex()}")
-        for grant in program_grants(job.program):
+        for grant in [*program_grants(job.program), *job.helpers]:
             if grant.path.exists():
                 rights, path = landlock.encode(grant, abi)
                 words.append(f"grant={rights}:{path}")

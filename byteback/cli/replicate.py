@@ -1,0 +1,177 @@
+"""byteback-replicate: fetch what another server has, as a second copy of it all."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+import click
+
+from byteback import log
+from byteback.cli import _boundary
+from byteback.cli._options import (
+    CONTEXT,
+    exit_status_help,
+    verbose_option,
+    version_option,
+)
+from byteback.cli._questions import TerminalQuestions
+from byteback.errors import (
+    BytebackError,
+    InterruptedBySignalError,
+    UsageError,
+    quote,
+)
+from byteback.server.replicate import fetch, sources
+from byteback.server.replicate.fetch import Outcome
+from byteback.server.replicate.sources import Prepared, Source
+from byteback.server.setup import schedule
+from byteback.server.setup.steps import StepRunner
+from byteback.server.store import layout, opening
+from byteback.system import host, privilege
+
+PROGRAM = "byteback-replicate"
+SHOWN = 5
+
+
+@click.command(
+    PROGRAM,
+    context_settings=CONTEXT,
+    epilog=exit_status_help(0, 1, 2, 9, 10, 11, 12, 13, 14, 75),
+)
+@click.option(
+    "--from",
+    "wanted",
+    metavar="D",
+    help="The first server, as byteback@first.example.com:  [default: all set up]",
+)
+@click.option(
+    "--all",
+    "all_of_them",
+    is_flag=True,
+    help="All that are set up, and no error if there is none: for the timer.",
+)
+@click.option("--set-up", is_flag=True, help="Make a key for it and pin its own, once.")
+@click.option(
+    "--accept-new-host-key",
+    is_flag=True,
+    help="With --set-up: believe a server that was never seen before.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be brought.")
+@click.option(
+    "--checksum",
+    is_flag=True,
+    help="Compare the contents of all files, not their times.",
+)
+@click.argument("clients", nargs=-1, metavar="[CLIENT]...")
+@verbose_option
+@version_option
+def command(
+    wanted: str | None,
+    clients: tuple[str, ...],
+    *,
+    all_of_them: bool,
+    set_up: bool,
+    accept_new_host_key: bool,
+    dry_run: bool,
+    checksum: bool,
+    verbose: bool,
+) -> None:
+    """Bring the snapshots of another server here, of all clients or of some.
+
+    Run it on the second server, as root: once with --set-up, and then by its timer.
+    """
+    log.set_up(PROGRAM, verbose=verbose)
+    if set_up:
+        if wanted is None or clients or dry_run or checksum or all_of_them:
+            raise UsageError("--set-up goes with --from, and with nothing else")
+        privilege.require_root("only root can set up a first server")
+        _set_up(wanted, accept_new=accept_new_host_key)
+        return
+    if all_of_them and wanted is not None:
+        raise UsageError("give only one of --all and --from")
+    if all_of_them and not sources.are_set_up():
+        return
+    _become_user()
+    if dry_run:
+        _show(sources.configured(wanted), clients)
+    else:
+        _fetch_all(sources.configured(wanted), clients, checksum=checksum)
+
+
+def _set_up(wanted: str, *, accept_new: bool) -> None:
+    confirm = TerminalQuestions().confirm
+    made = sources.set_up(wanted, confirm, accept_new=accept_new)
+    program = host.program_path(PROGRAM)
+    for outcome in schedule.provide_schedule(schedule.REPLICATE, program, StepRunner()):
+        click.echo(f"{outcome.kind + ':':<9}{_boundary.escape_line(outcome.text)}")
+    _tell(made)
+
+
+def _become_user() -> None:
+    """Put root's rights down for good: what comes from the first server is hostile."""
+    layout.find_store()
+    layout.become_store_user()
+    privilege.show_own_counters()
+    os.chdir("/")  # root's may be closed to the user
+
+
+def _show(found: list[Source], clients: tuple[str, ...]) -> None:
+    for source in found:
+        with opening.opened_store() as store:
+            lines = fetch.show(store, source, clients)
+        click.echo("".join(f"{line}\n" for line in lines), nl=False)
+
+
+def _fetch_all(
+    found: list[Source], clients: tuple[str, ...], *, checksum: bool
+) -> None:
+    """Fetch from each first server; the first error is raised after all of them."""
+    errors: list[BytebackError] = []
+    with opening.opened_store(writes=True) as store, fetch.locked(store):
+        for source in found:
+            try:
+                outcome = fetch.fetch(store, source, clients, checksum=checksum)
+            except InterruptedBySignalError:
+                raise
+            except BytebackError as error:
+                errors.append(error)
+                continue
+            if outcome.problems:
+                errors.append(_error(source, outcome))
+    for further in errors[1:]:
+        _boundary.print_error(PROGRAM, further)
+    if errors:
+        raise errors[0]
+
+
+def _error(source: Source, outcome: Outcome) -> BytebackError:
+    """One error for all that went wrong, with the status that all of it has."""
+    told = list(outcome.problems)
+    if len(told) > SHOWN:
+        told[SHOWN - 1 :] = [f"and {len(told) - SHOWN + 1} more, in the system log"]
+    statuses = {error.exit_status for error in outcome.errors}
+    hints = {error.hint for error in outcome.errors if error.hint}
+    error = BytebackError(
+        f"not all that {quote(source.name)} has was brought",
+        hint=hints.pop() if len(hints) == 1 else "the system log has the whole of it",
+        details=told,
+    )
+    if len(statuses) == 1 and len(outcome.errors) == len(outcome.problems):
+        error.exit_status = statuses.pop()
+    return error
+
+
+def _tell(made: Prepared) -> None:
+    name = host.full_host_name()
+    click.echo(
+        f"The first server is believed by its key {made.host_key.fingerprint}.\n"
+        "On the first server, as root, let this one in:\n"
+        f"  byteback-clients replica {name} --key '{made.key.line}'\n"
+        "From then on byteback-replicate fetches by its timer."
+    )
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    _boundary.run(command)

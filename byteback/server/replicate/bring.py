@@ -1,0 +1,247 @@
+"""Brings one snapshot of one client from the first server.
+
+rsync fetches it into the client's ``current`` here, as a difference to what is there,
+and confined as in a client's push. Only when all of it has arrived a snapshot is made
+of that, under the same name.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import which
+
+from byteback.errors import (
+    BusyError,
+    BytebackError,
+    NotSetUpError,
+    PolicyError,
+    ToolError,
+    quote,
+)
+from byteback.model.replication import OfferedSnapshot
+from byteback.model.snapshot import parse_snapshot_name
+from byteback.server.access import enrolment
+from byteback.server.accounting import growth, ledger
+from byteback.server.replicate.line import Fetching, Line, Said
+from byteback.server.snapshots import take
+from byteback.server.store import change, replica_note, settings
+from byteback.server.store.layout import Store
+from byteback.server.store.replica_note import ReplicaNote
+from byteback.server.store.settings import ServerSettings
+from byteback.server.store.state import Transfer
+from byteback.server.transfer import hard_links, rsync_args, runner, sessions
+from byteback.system import process
+from byteback.system.btrfs import commands
+from byteback.system.confinement import bridge
+from byteback.system.rsync.command import MEANINGS
+from byteback.system.ssh.openssh import join_for_rsync
+from byteback.wire.failures import Reason
+from byteback.wire.replication import Fetch
+
+logger = logging.getLogger(__name__)
+
+TRIES = 3  # each brings what the one before had to separate
+LOCK_WAIT_S = 30.0
+IO_TIMEOUT_S = 900
+LEARN_S = 30.0
+MAX_BLOCKS = 256 * 1024  # of one file: about 10 MiB of memory
+OPTIONS = (
+    *("--archive", "--acls", "--xattrs", "--hard-links", "--numeric-ids"),
+    *("--delete-during", "--inplace", "--no-whole-file", "--modify-window=-1"),
+    *(
+        "--fake-super",
+        "--no-protect-args",
+        "--blocking-io",
+        f"--timeout={IO_TIMEOUT_S}",
+    ),
+)
+_HOST = "first"  # which rsync wants to see before a path
+
+
+def begin(store: Store, client: str, source: str) -> None:
+    """Make a place for a client of the first server; nothing if there is one."""
+    if replica_note.read(store, client) is None:
+        replica_note.write(store, client, ReplicaNote(source, {}))
+    enrolment.make_place(store, client)
+
+
+def bring(
+    store: Store,
+    line: Line,
+    client: str,
+    offered: OfferedSnapshot,
+    started: float,
+    *,
+    checksum: bool = False,
+) -> None:
+    """Fetch a snapshot and make it here, under its own name.
+
+    ``started`` is when this round began: for the growth rule, a round is one backup.
+    Raises BytebackError; what has arrived stays, and the next call goes on with it.
+    """
+    change.check(client)
+    begin(store, client, line.source.name)
+    limits = settings.load(client)
+    with store.lock_host(client, wait_s=LOCK_WAIT_S) as lock:
+        target = store.host_directory(client) / offered.name
+        if target.exists() or target.is_symlink():
+            raise BytebackError(f"{quote(f'{client}/{offered.name}')} is here already")
+        take.ensure_current(store, client)
+        guard = _guard(store, client, limits)
+        for attempt in range(1, TRIES + 1):
+            request, options = _request(store, client, offered.name, checksum=checksum)
+            with line.fetching(request) as fetching:
+                command = _command(options, fetching)
+                try:
+                    status = sessions.receive(
+                        *(store, client, command, limits, lock, line.source.name),
+                        guard=guard,
+                        results={0: Transfer.WHOLE},
+                    ).status
+                except BusyError as error:
+                    if error.reason != Reason.AT_ONCE or attempt == TRIES:
+                        raise
+                    continue
+            if status == 0:
+                _take(store, client, offered, started)
+                return
+            raise _failure(line, client, offered.name, status, fetching.said)
+
+
+def _take(store: Store, client: str, offered: OfferedSnapshot, started: float) -> None:
+    """Make the snapshot of what has arrived, as take.take_snapshot does."""
+    target = store.host_directory(client) / offered.name
+    made = _counts_as_made(store, client, offered.name, started)
+    try:
+        ledger.add_snapshot(
+            *(store, client, offered.name),
+            incomplete=offered.incomplete,
+            files=None,
+            made=made,
+        )
+        take.snapshot_current(store.current(client), target)
+    except BaseException:
+        if not target.exists():
+            ledger.forget_snapshot(store, client, offered.name)
+        raise
+    note = replica_note.read(store, client)
+    if note is not None and offered.token:
+        tokens = {**note.tokens, offered.name: offered.token}
+        replica_note.write(store, client, note._replace(tokens=tokens))
+
+
+def _counts_as_made(store: Store, client: str, name: str, started: float) -> float:
+    """The time at which a snapshot ends a backup, for the growth rule.
+
+    Not before this round, and not by the first server's word alone: else it could
+    divide one large backup into many small ones, by dates that it makes up.
+    """
+    named = parse_snapshot_name(name) or datetime.now(UTC)
+    made = min(named.timestamp(), started)
+    before = [time for time in growth.record_of(store, client).snapshots if time < made]
+    interval_s = settings.load(client).snapshot_interval_hours * 3600
+    if before and made - max(before) < interval_s:
+        return max(before)
+    return made
+
+
+def _guard(store: Store, client: str, limits: ServerSettings) -> Callable[[], None]:
+    """Stops a client that is new here before any history would go for it.
+
+    The first server says how many clients there are: each one's first backup may take
+    what is free, but never what pruning would have to make free.
+    """
+    record = growth.record_of(store, client)
+    if store.snapshots(client) or record.approvals:
+        return lambda: None
+
+    def look() -> None:
+        free = commands.free_space(store.root)
+        if free.percent <= limits.max_percent:
+            raise PolicyError(
+                f"there is no room for {quote(client)}, which is new here ({free} is "
+                "free)",
+                hint=f"'byteback-prune --approve {client}' lets it in, and pruning "
+                "then makes room for it; or make the store larger",
+            )
+
+    return look
+
+
+def _request(
+    store: Store, client: str, name: str, *, checksum: bool
+) -> tuple[Fetch, tuple[str, ...]]:
+    """The request for one snapshot, and our rsync's options for the same transfer."""
+    options = [*OPTIONS, *(["--checksum"] if checksum else [])]
+    if hard_links.is_second(store, client):
+        options.append("--no-inc-recursive")
+    size = _block_size(store.current(client))
+    options += [f"--block-size={size}"] if size else []
+    return Fetch(client, name, _words_of_sender(tuple(options))), tuple(options)
+
+
+@functools.cache
+def _words_of_sender(options: tuple[str, ...]) -> tuple[str, ...]:
+    """The words that our rsync would send to start the other side with.
+
+    They depend on its version. It is asked, by a remote shell that only shows them.
+    """
+    shell = join_for_rsync(bridge.showing_words())
+    argv = [str(_rsync()), *options, "-e", shell, f"{_HOST}:./", "/"]
+    shown = process.run(argv, tolerate=range(-64, 256), timeout_s=LEARN_S)
+    for line in shown.stderr.decode("utf-8", "replace").splitlines():
+        words = line.split(" ")
+        if words[:3] == [_HOST, "rsync", "--server"]:
+            return tuple(words[2:])
+    raise ToolError("rsync does not say how it starts the other side")
+
+
+def _command(options: tuple[str, ...], fetching: Fetching) -> rsync_args.ServerCommand:
+    shell = join_for_rsync(bridge.words(*fetching.fds))
+    return rsync_args.ServerCommand(
+        (*options, "-e", shell, f"{_HOST}:./", "./"),
+        is_dry_run=False,
+        deletes=True,
+        fds=fetching.fds,
+        helpers=tuple(bridge.grants()),
+        output=fetching.output,
+    )
+
+
+def _rsync() -> Path:
+    program = which(runner.PROGRAM, path=process.SEARCH_PATH)
+    if program is None:
+        raise NotSetUpError("this server has no rsync", hint="install rsync")
+    return Path(program).resolve()
+
+
+def _block_size(current: Path) -> int | None:
+    """rsync's block size, which follows the largest file that may change (D27)."""
+    least = 4096 * MAX_BLOCKS
+    argv = ["find", str(current), "-xdev", "-type", "f", "-size", f"+{least // 512}b"]
+    found = process.run([*argv, "-printf", "%s\\n"], tolerate=range(256))
+    sizes = [int(word) for word in found.text.split() if word.isdigit()]
+    size = 4096
+    while max(sizes, default=0) > size * MAX_BLOCKS:
+        size *= 2
+    return size if size <= rsync_args.MAX_BLOCK_SIZE else None
+
+
+def _failure(
+    line: Line, client: str, name: str, status: int, said: Said
+) -> BytebackError:
+    """The error for a transfer that did not come to its end."""
+    told = line.failure(said) if said.status != 0 else None
+    if told is not None:
+        return told
+    how = MEANINGS.get(status, f"rsync {process.describe_status(status)}")
+    return ToolError(
+        f"{quote(f'{client}/{name}')} was not brought: {how}",
+        hint="the next round goes on with it",
+        details=said.lines[-process.DETAIL_LINES :],
+        status=status,
+    )

@@ -1,0 +1,221 @@
+"""One round: brings all that a first server has and this one lacks, oldest first."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from byteback import locking
+from byteback.errors import BytebackError, UnreachableError, escape, quote
+from byteback.model import replication
+from byteback.model.hostname import is_same_host
+from byteback.model.replication import Held, Offer, Plan
+from byteback.model.size import format_count
+from byteback.server.access import authorized_keys
+from byteback.server.replicate import bring
+from byteback.server.replicate.line import Line, connected
+from byteback.server.replicate.sources import Source
+from byteback.server.store import replica_note, replica_rounds, retirement
+from byteback.server.store.layout import Store
+from byteback.server.store.replica_note import ReplicaNote
+from byteback.server.store.replica_rounds import Round
+
+logger = logging.getLogger(__name__)
+
+LOCK = "replicate.lock"
+
+
+@dataclass
+class Outcome:
+    """The end of a round with one first server."""
+
+    brought: int = 0
+    missing: int = 0  # that are there, and still not here
+    problems: list[str] = field(default_factory=list)
+    errors: list[BytebackError] = field(default_factory=list)
+
+    def tell(self, sentence: str, error: BytebackError | None = None) -> None:
+        """Note what went wrong."""
+        self.problems.append(sentence)
+        logger.warning("%s", escape(sentence))
+        if error is not None:
+            self.errors.append(error)
+            for line in error.details:
+                logger.info("  %s", escape(line))
+
+
+@contextlib.contextmanager
+def locked(store: Store) -> Iterator[None]:
+    """One run at a time fetches. Raises LockedError."""
+    with locking.hold(store.state / LOCK):
+        yield
+
+
+def show(store: Store, source: Source, only: Sequence[str] = ()) -> list[str]:
+    """A line for each snapshot that a round would bring, or would not."""
+    with connected(source) as line:
+        plans, outcome = _look(store, line, only)
+    lines = [
+        f"would bring {plan.client}/{one.name}"
+        for plan in plans
+        for one in plan.missing
+    ]
+    return [*lines, *(f"would not: {escape(one)}" for one in outcome.problems)]
+
+
+def fetch(
+    store: Store, source: Source, only: Sequence[str] = (), *, checksum: bool = False
+) -> Outcome:
+    """Bring what is missing of all clients, or of those that are named in ``only``.
+
+    The caller acts as the store's user, and holds the lock. Raises UnreachableError or
+    another BytebackError if nothing at all could be done; what went wrong with single
+    clients is in the outcome.
+    """
+    started = time.time()
+    before = replica_rounds.read(store, source.name)
+    began = before.began if before is not None else None
+    note = Round(
+        source.name, started, before.done if before else None, began or started
+    )
+    try:
+        with connected(source) as line:
+            plans, outcome = _look(store, line, only)
+            _bring_all(store, line, plans, outcome, started, checksum=checksum)
+    except BytebackError as error:
+        problems = (error.message,)
+        missing = before.missing if before is not None else 0
+        replica_rounds.write(store, note._replace(missing=missing, problems=problems))
+        raise
+    is_done = not outcome.missing and not only
+    replica_rounds.write(
+        store,
+        note._replace(
+            done=time.time() if is_done else note.done,
+            missing=outcome.missing,
+            problems=tuple(outcome.problems),
+        ),
+    )
+    return outcome
+
+
+def _look(store: Store, line: Line, only: Sequence[str]) -> tuple[list[Plan], Outcome]:
+    """Compare what is offered with what is here, client by client."""
+    listing = line.read_listing()
+    outcome = Outcome()
+    for sentence in listing.strange:
+        outcome.tell(sentence)
+    notes = _notes(store, line.source.name)
+    tokens = {client: note.tokens.values() for client, note in notes.items()}
+    with_keys = {
+        found.host.lower()
+        for found in authorized_keys.read(store).key_lines().values()
+        if found.host is not None
+    }
+    plans = []
+    for offer in listing.offers:
+        if only and not any(is_same_host(offer.client, name) for name in only):
+            continue
+        refusal = _refusal(store, line.source, offer, with_keys)
+        other = replication.same_history(offer, tokens)
+        if refusal is None and offer.client not in notes and other is not None:
+            refusal = (
+                f"{quote(offer.client)} has the snapshots there that {quote(other)} "
+                f"has here; if it was renamed, 'byteback-clients rename {other} "
+                f"{offer.client}' does the same here"
+            )
+        if refusal is not None:
+            if refusal:
+                outcome.tell(refusal)
+            continue
+        found = _plan(store, offer, notes.get(offer.client))
+        for sentence in found.refused:
+            outcome.tell(sentence)
+        plans.append(found)
+    return plans, outcome
+
+
+def _notes(store: Store, source: str) -> dict[str, ReplicaNote]:
+    """The clients that were fetched from one first server."""
+    found = {}
+    for client in store.hosts():
+        note = replica_note.read(store, client)
+        if note is not None and note.source in (source, ""):
+            found[client] = note
+    return found
+
+
+def _refusal(
+    store: Store, source: Source, offer: Offer, with_keys: set[str]
+) -> str | None:
+    """Why nothing of a client is brought; empty for no reason that is worth a word."""
+    client = offer.client
+    here = store.client_name(client)
+    if here is not None and here != client:
+        return f"{quote(client)} is called {quote(here)} here"
+    if retirement.read(store, client) is not None or not offer.snapshots:
+        return ""
+    note = replica_note.read(store, client)
+    if note is None:
+        if here is not None or client.lower() in with_keys:
+            return (
+                f"{quote(client)} is a client of this server itself, so that its "
+                "backups on the other one are not fetched"
+            )
+        return None
+    if note.source not in (source.name, ""):
+        return f"{quote(client)} is fetched from {quote(note.source)} already"
+    return None
+
+
+def _plan(store: Store, offer: Offer, note: ReplicaNote | None) -> Plan:
+    dated = store.dated(offer.client, [one.name for one in offer.snapshots])
+    held = Held()
+    if note is not None:
+        held = Held(tuple(store.snapshots(offer.client)), note.tokens)
+        _forget_tokens(store, offer, note)
+    times = {one.name: one.time for one in dated}
+    known = tuple(one for one in offer.snapshots if one.name in times)
+    return replication.plan(
+        offer._replace(snapshots=known), times, held, datetime.now(UTC)
+    )
+
+
+def _forget_tokens(store: Store, offer: Offer, note: ReplicaNote) -> None:
+    """Forget the tokens of what is neither there nor here any more."""
+    kept = {one.name for one in offer.snapshots} | set(store.trees(offer.client))
+    tokens = {name: token for name, token in note.tokens.items() if name in kept}
+    if len(tokens) != len(note.tokens):
+        replica_note.write(store, offer.client, note._replace(tokens=tokens))
+
+
+def _bring_all(
+    store: Store,
+    line: Line,
+    plans: Sequence[Plan],
+    outcome: Outcome,
+    started: float,
+    *,
+    checksum: bool,
+) -> None:
+    """Bring what the plans say; a client that fails does not hold up the others."""
+    outcome.missing = sum(len(plan.missing) for plan in plans)
+    for plan in plans:
+        for one in plan.missing:
+            try:
+                bring.bring(store, line, plan.client, one, started, checksum=checksum)
+            except UnreachableError:
+                raise
+            except BytebackError as error:
+                outcome.tell(f"{quote(plan.client)}: {error.message}", error)
+                break
+            outcome.brought += 1
+            outcome.missing -= 1
+            logger.info("brought %s/%s", plan.client, one.name)
+    if outcome.missing:
+        left = format_count(outcome.missing, "snapshot")
+        logger.info("%s left for the next round", left)

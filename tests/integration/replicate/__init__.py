@@ -1,0 +1,1 @@
+"""Two servers: the second one fetches what the first one has."""

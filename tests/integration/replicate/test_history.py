@@ -1,0 +1,147 @@
+"""History arrives whole: name for name and byte for byte, and is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from tests.integration.conftest import USER
+from tests.integration.programs import run_program
+from tests.integration.replicate.trees import differences
+from tests.integration.replicate.world import First, Second
+from tests.integration.source_tree import MIB, make_source_tree
+
+Servers = tuple[First, Second]
+
+
+def used(volume: Path) -> int:
+    """Bytes that a volume holds, once all is on the disc."""
+    run_program(["btrfs", "filesystem", "sync", volume])
+    view = os.statvfs(volume)
+    return (view.f_blocks - view.f_bfree) * view.f_frsize
+
+
+def change(source: Path) -> None:
+    """Change something of each kind, as a day of a machine's life does."""
+    kinds = source / "kinds"
+    with (kinds / "large").open("r+b") as file:
+        file.seek(MIB)
+        file.write(b"another few bytes")
+    # Two names of one file become two files of one time and size (D34).
+    one, other = kinds / "one name", kinds / "other name"
+    for path in (one, other):
+        path.unlink()
+        path.write_bytes(path.name[:3].encode())
+        os.utime(path, ns=(10**18, 10**18))
+    shutil.rmtree(kinds / "empty-directory")
+    (kinds / "empty-directory").write_text("a file now")
+    (kinds / "fifo").unlink()
+    (kinds / "fifo").mkdir()
+    (source / "rights" / "stranger").chmod(0o751)
+    run_program(["setfacl", "--modify", "user:54321:r", source / "rights" / "acl"])
+    (source / "names" / "plain").unlink()
+    (source / "names" / "deep").rename(source / "names" / "deeper")
+
+
+def database(path: Path, day: int) -> None:
+    """A file of 64 MiB of which a hundredth changes each day, in pages of 4 KiB."""
+    if day == 0:
+        path.write_bytes(os.urandom(64 * MIB))
+        return
+    with path.open("r+b") as file:
+        for page in range(day, 64 * 256, 100):
+            file.seek(page * 4096)
+            file.write(os.urandom(4096))
+
+
+def test_all_history_arrives(servers: Servers, tmp_path: Path) -> None:
+    """Links, devices, ACLs, sparse and large changing files of three clients."""
+    first, second = servers
+    source, data = tmp_path / "source", tmp_path / "data"
+    make_source_tree(source)
+    (source / "kinds" / "one name").write_text("one")
+    os.link(source / "kinds" / "one name", source / "kinds" / "other name")
+    data.mkdir()
+    before = used(first.root), used(second.root)
+    names: dict[str, list[str]] = {"www": [], "db": [], "small": []}
+    for day in range(3):
+        if day == 1:
+            change(source)
+        database(data / "table", day)
+        first.fill("www", source)
+        first.fill("db", data, "--block-size=4096")
+        first.write("small", "etc/file", b"%d" % day)
+        for client, made in names.items():
+            made.append(first.snapshot(client, 9 - day))
+    shown = second.replicate("--dry-run").stdout
+    assert shown.count("would bring") == 9
+    assert not (second.root / "www").exists()
+    outcome = second.replicate()
+    assert (outcome.stdout, outcome.stderr) == ("", "")
+    for client, made in names.items():
+        assert second.snapshots(client) == made
+        for name in made:
+            here, there = second.root / client / name, first.root / client / name
+            assert differences(there, here) == []
+        assert second.state(client) == "whole"
+    grown = used(first.root) - before[0], used(second.root) - before[1]
+    assert grown[1] < 1.1 * grown[0], grown
+    # What was brought is read-only, and the second server's own user's.
+    path = second.root / "www" / names["www"][0]
+    assert path.stat().st_uid == 4711
+    shown = second.as_user(
+        "btrfs", "property", "get", "-t", "subvol", path, "ro"
+    ).stdout
+    assert shown.strip() == "ro=true"
+
+
+def test_a_round_without_news_is_one_session(servers: Servers) -> None:
+    first, second = servers
+    first.history("quiet", 3, 2)
+    second.replicate()
+    before = first.sshd.log.read_text().count("Starting session")
+    outcome = second.replicate()
+    assert (outcome.stdout, outcome.stderr) == ("", "")
+    assert first.sshd.log.read_text().count("Starting session") == before + 1
+    assert second.round()["missing"] == 0
+
+
+def test_pruning_on_either_side_harms_neither(servers: Servers) -> None:
+    first, second = servers
+    old, middle, new = first.history("pruned", 30, 20, 10)
+    second.replicate()
+    # The first one's goes: ours stays.
+    first.delete("pruned", old)
+    second.replicate()
+    assert second.snapshots("pruned") == [old, middle, new]
+    # Ours goes: it is not fetched again, and nothing is said.
+    path = second.root / "pruned" / middle
+    second.as_user("btrfs", "property", "set", "-t", "subvol", path, "ro", "false")
+    second.as_user("btrfs", "subvolume", "delete", path)
+    assert second.replicate().stderr == ""
+    assert second.snapshots("pruned") == [old, new]
+    assert {p.name for p in (first.root / "pruned").glob("2*")} == {middle, new}
+    # And history goes on.
+    newer = first.history("pruned", 1)[0]
+    second.replicate()
+    assert second.snapshots("pruned") == [old, new, newer]
+    assert (second.root / "pruned" / newer / "etc" / "day").read_text() == "1"
+
+
+def test_one_client_alone(servers: Servers) -> None:
+    first, second = servers
+    first.history("alone", 5)
+    first.history("other", 5)
+    second.replicate("--from", second.destination, "ALONE")
+    assert second.snapshots("alone")
+    assert not (second.root / "other").exists()
+
+
+def test_two_runs_at_once(servers: Servers) -> None:
+    _, second = servers
+    lock = second.root / ".byteback" / "replicate.lock"
+    program = second.first.programs / "byteback-replicate"
+    refused = second.run("flock", lock, program, status=11)
+    assert "cannot lock" in refused.stderr
+    assert second.run("id", "-u", USER).stdout.strip() == "4711"

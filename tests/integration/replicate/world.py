@@ -1,0 +1,223 @@
+"""A first server that is this machine, and a second one in its own mount namespace.
+
+The second has its own /etc, its own /var/lib/byteback, its own store on a volume of its
+own, and a user byteback of another number. It reaches the first one by a real sshd.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from byteback.model.snapshot import format_snapshot_name
+from tests.integration.conftest import ServerUser, SshServer, mounted_volume
+from tests.integration.programs import Outcome, run_program
+from tests.integration.sealing.store import become
+from tests.waiting import PATIENCE_S
+
+USER = "byteback"
+SECOND_UID = 4711
+SOURCE = "127.0.0.1"  # what the second server calls the first one
+NAME = "second.example"  # what the first server calls the second one
+
+
+class First:
+    """The first server: a store of this machine's, with clients that tests make up."""
+
+    def __init__(self, user: ServerUser, programs: Path, sshd: SshServer) -> None:
+        self.user = user
+        self.root = user.home
+        self.programs = programs
+        self.sshd = sshd
+
+    def client(self, name: str) -> Path:
+        """The directory of a new client; an old one's is left as it is."""
+        directory = self.root / name
+        if not directory.exists():
+            with become(self.user):
+                directory.mkdir(mode=0o700)
+            self.as_user("btrfs", "subvolume", "create", directory / "current")
+        return directory
+
+    def fill(self, name: str, source: Path, *options: str) -> None:
+        """Make ``current`` what ``source`` is, as a client's push does."""
+        current = self.client(name) / "current"
+        as_user = f"runuser -u {USER} -- rsync --fake-super"
+        run_program(
+            [
+                *("rsync", "--archive", "--acls", "--xattrs", "--hard-links"),
+                *("--numeric-ids", "--delete", "--inplace", "--no-whole-file"),
+                *(
+                    "--modify-window=-1",
+                    *options,
+                    "-e",
+                    "sh -c 'shift; eval \"$@\"' sh",
+                ),
+                *(f"--rsync-path={as_user}", f"{source}/", f"here:{current}/"),
+            ]
+        )
+
+    def snapshot(self, name: str, days_old: float) -> str:
+        """Take a snapshot of ``current``, dated so many days ago; its name."""
+        made = format_snapshot_name(datetime.now(UTC) - timedelta(days=days_old))
+        place = self.root / name
+        self.as_user(
+            "btrfs", "subvolume", "snapshot", "-r", place / "current", place / made
+        )
+        return made
+
+    def write(self, name: str, path: str, content: bytes) -> None:
+        """Change one file in a client's ``current``."""
+        place = self.client(name) / "current" / path
+        with become(self.user):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+
+    def history(self, name: str, *days: float) -> list[str]:
+        """A client with a small snapshot for each day; their names."""
+        made = []
+        for day in days:
+            self.write(name, "etc/day", str(day).encode())
+            made.append(self.snapshot(name, day))
+        return made
+
+    def delete(self, name: str, snapshot: str) -> None:
+        """Delete a snapshot, as pruning does."""
+        path = self.root / name / snapshot
+        self.as_user("btrfs", "property", "set", "-t", "subvol", path, "ro", "false")
+        self.as_user("btrfs", "subvolume", "delete", path)
+
+    def as_user(self, *words: str | Path) -> Outcome:
+        return run_program(["runuser", "-u", USER, "--", *words])
+
+    def clients(self, *words: str | Path, status: int = 0) -> Outcome:
+        """byteback-clients on the first server."""
+        argv = [self.programs / "byteback-clients", *words]
+        outcome = run_program(argv, check=False)
+        assert outcome.status == status, outcome
+        return outcome
+
+
+class Second:
+    """The second server; what is run there is run in its namespace."""
+
+    def __init__(self, pid: int, root: Path, etc: Path, first: First) -> None:
+        self.pid = pid
+        self.root = root
+        self.etc = etc
+        self.first = first
+        self.destination = f"ssh://{USER}@127.0.0.1:{first.sshd.port}/"
+
+    def inside(self, *words: str | Path) -> list[str | Path]:
+        """A command line that runs there."""
+        return ["nsenter", "-t", str(self.pid), "-m", "--", *words]
+
+    def run(self, *words: str | Path, status: int = 0, stdin: str = "") -> Outcome:
+        outcome = run_program(self.inside(*words), check=False, stdin=stdin)
+        assert outcome.status == status, outcome
+        return outcome
+
+    def program(self, name: str, *words: str | Path, status: int = 0) -> Outcome:
+        """One of byteback's programs, as root there."""
+        return self.run(self.first.programs / name, *words, status=status)
+
+    def replicate(self, *words: str, status: int = 0) -> Outcome:
+        return self.program("byteback-replicate", *words, status=status)
+
+    def as_user(self, *words: str | Path) -> Outcome:
+        return self.run("runuser", "-u", USER, "--", *words)
+
+    def settings(self, text: str) -> None:
+        (self.etc / "byteback" / "server.toml").write_text(text)
+
+    def set_up(self) -> str:
+        """Have the first server let this one in; the public key."""
+        shown = self.replicate(
+            *("--set-up", "--from", self.destination, "--accept-new-host-key")
+        ).stdout
+        key = self.directory / "key.pub"
+        assert key.read_text().strip() in shown
+        self.first.clients("replica", NAME, "--key", key)
+        return key.read_text()
+
+    @property
+    def directory(self) -> Path:
+        """Where the second server keeps what it knows of the first one."""
+        return self.etc / "byteback" / "replicate" / SOURCE
+
+    def snapshots(self, client: str) -> list[str]:
+        return sorted(path.name for path in (self.root / client).glob("2*"))
+
+    def state(self, client: str) -> str:
+        text = (self.root / ".byteback" / "hosts" / f"{client}.state").read_text()
+        return text.split()[0]
+
+    def round(self) -> dict[str, object]:
+        """The record of the last round."""
+        path = self.root / ".byteback" / "replicas" / f"{SOURCE}.json"
+        found: dict[str, object] = json.loads(path.read_text())
+        return found
+
+    def session(self, command: str, *, stdin: str = "") -> Outcome:
+        """A session with the replica's key on the first server, whatever it asks."""
+        return run_program([*self.ssh(), command], check=False, stdin=stdin)
+
+    def ssh(self) -> list[str | Path]:
+        return [
+            *("ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"),
+            *("-o", f"UserKnownHostsFile={self.directory / 'known_hosts'}"),
+            *("-o", f"HostKeyAlias={SOURCE}", "-p", str(self.first.sshd.port)),
+            *("-i", str(self.directory / "key"), f"{USER}@127.0.0.1"),
+        ]
+
+
+@contextlib.contextmanager
+def second_server(first: First, volume_size: int) -> Iterator[Second]:
+    """A machine with files and a store of its own, not set up to fetch yet."""
+    with contextlib.ExitStack() as stack:
+        volume = stack.enter_context(mounted_volume(volume_size))
+        place = Path(tempfile.mkdtemp(prefix="second-", dir="/srv"))
+        stack.callback(shutil.rmtree, place, ignore_errors=True)
+        place.chmod(0o755)
+        etc, state = place / "etc", place / "state"
+        state.mkdir()
+        run_program(["cp", "--archive", "/etc", etc])
+        shutil.rmtree(etc / "byteback", ignore_errors=True)
+        (etc / "byteback").mkdir(mode=0o755)
+        for name in ("passwd", "group", "shadow", "gshadow"):
+            lines = (etc / name).read_text().splitlines()
+            kept = [line for line in lines if not line.startswith(f"{USER}:")]
+            (etc / name).write_text("".join(f"{line}\n" for line in kept))
+        with (etc / "passwd").open("a") as file:
+            numbers = f"{SECOND_UID}:{SECOND_UID}"
+            file.write(f"{USER}:*:{numbers}::{volume}:/bin/sh\n")
+        with (etc / "group").open("a") as file:
+            file.write(f"{USER}:x:{SECOND_UID}:\n")
+        Path("/var/lib/byteback").mkdir(mode=0o755, exist_ok=True)
+        script = (
+            f"mount --bind {etc} /etc && mount --bind {state} /var/lib/byteback && "
+            "touch /var/lib/byteback/ready && exec sleep infinity"
+        )
+        holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", script])
+        stack.callback(holder.wait, PATIENCE_S)
+        stack.callback(holder.kill)
+        deadline = time.monotonic() + PATIENCE_S
+        while not (state / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.chown(volume, SECOND_UID, SECOND_UID)
+        second = Second(holder.pid, volume, etc, first)
+        second.program("byteback-setup-server", "--directory", volume, "--no-schedule")
+        yield second
+        for pid in run_program(
+            ["pgrep", "-u", str(SECOND_UID)], check=False
+        ).stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), 9)
