@@ -62,6 +62,7 @@ ALLOWED = {
     "server.replicate": RECORDED
     | {"server.access", "server.session", "server.transfer"},
     "server.setup": STORE | {"server.access"},
+    "server.discs": STORE | {"server.setup"},
 }
 PACKAGES = {
     ".".join(path.parent.relative_to(PACKAGE).parts)

@@ -77,6 +77,23 @@ def add_options(entry: Entry, options: Collection[str], path: Path = PATH) -> No
     _write(path, lines)
 
 
+def change(
+    entry: Entry, spec: str, options: Collection[str], path: Path = PATH
+) -> None:
+    """Give an entry that ``read`` found another device and other options.
+
+    Raises OSError.
+    """
+    lines = _lines(path)
+    lines[entry.line] = re.sub(
+        r"^(\s*)\S+((?:\s+\S+){2}\s+)\S+",
+        lambda match: match[1] + encode(spec) + match[2] + encode(",".join(options)),
+        lines[entry.line],
+        count=1,
+    )
+    _write(path, lines)
+
+
 def format_line(entry: Entry) -> str:
     """An entry as a line of fstab(5), never dumped and never checked at boot."""
     words = (entry.spec, entry.mount_point, entry.fs_type, ",".join(entry.options))

@@ -113,7 +113,7 @@ def choose_store(
     if may_format and device is None:
         raise UsageError("--format goes with --device only")
     if size is not None and image is None:
-        raise UsageError("--size goes with --image only")
+        raise UsageError("--size goes with --image and --grow only")
     if by_hand and device is None and image is None:
         raise UsageError(
             "--mount-by-hand goes with --device and --image only",
@@ -125,11 +125,12 @@ def choose_store(
         return Directory(directory.absolute())
     if image is not None:
         # Links followed: the kernel and fstab shall know the image by one name.
-        return Image(Path(os.path.realpath(image)), _image_size(size), by_hand)
+        return Image(Path(os.path.realpath(image)), image_size(size), by_hand)
     return None
 
 
-def _image_size(text: str | None) -> int | None:
+def image_size(text: str | None) -> int | None:
+    """Bytes of an image, as the command line says; raises UsageError for too few."""
     if text is None:
         return None
     size = parse_size(text)

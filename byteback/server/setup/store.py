@@ -187,15 +187,15 @@ def _ensure_entry(
 
 def _add_to_fstab(volume: Volume, home: Path) -> None:
     fstab.add(setup_volume.fstab_entry(volume, home))
-    _reload_systemd()
+    reload_systemd()
 
 
 def _add_options(entry: fstab.Entry, options: tuple[str, ...]) -> None:
     fstab.add_options(entry, options)
-    _reload_systemd()
+    reload_systemd()
 
 
-def _reload_systemd() -> None:
+def reload_systemd() -> None:
     """systemd makes its mount units from fstab, and only when it is told to."""
     if host.is_systemd_running():
         process.run(["systemctl", "daemon-reload"])

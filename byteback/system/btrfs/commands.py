@@ -211,7 +211,9 @@ def compact(path: Path, kind: str) -> bool:
             process.run(
                 ["btrfs", "balance", "start", choice, path], timeout_s=COMPACT_TIMEOUT_S
             )
-        except ToolError:
+        except ToolError as error:
+            if error.status is not None:  # it may be an administrator's that runs now
+                return False
             # The kernel goes on without the program that was stopped.
             process.run(["btrfs", "balance", "cancel", path], tolerate=range(256))
             return False

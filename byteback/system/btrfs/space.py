@@ -42,6 +42,15 @@ def read_metadata_room(path: Path) -> MetadataRoom | None:
         os.close(fd)
 
 
+def read_spaces(path: Path) -> list[Space]:
+    """All room that is handed out, by kind and profile. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _read_spaces(fd)
+    finally:
+        os.close(fd)
+
+
 def read_node_size(path: Path) -> int:
     """Bytes in a leaf of metadata: 16 KiB, or 4 on a small volume. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
