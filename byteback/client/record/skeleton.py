@@ -17,6 +17,8 @@ from byteback.system import process
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 TIMEOUT_S = 600.0
+# With incremental recursion rsync 3.5 takes 40 to 130 KiB for each small directory.
+_WORDS = ("--recursive", "--no-inc-recursive")
 
 
 class Names:
@@ -41,7 +43,7 @@ class Names:
         Raises ToolError if it cannot read the rules, OSError.
         """
         process.run(
-            ["rsync", "--recursive", *rules, "--", f"{self._asked}/", self._kept],
+            ["rsync", *_WORDS, *rules, "--", f"{self._asked}/", self._kept],
             timeout_s=TIMEOUT_S,
         )
         return frozenset(_below(self._kept))
