@@ -95,6 +95,10 @@ class First:
         self.as_user("btrfs", "property", "set", "-t", "subvol", path, "ro", "false")
         self.as_user("btrfs", "subvolume", "delete", path)
 
+    def listing(self, name: str) -> str:
+        """All files of a client, with their times and sizes."""
+        return run_program(["find", self.root / name, "-printf", "%p %T@ %s\n"]).stdout
+
     def as_user(self, *words: str | Path) -> Outcome:
         return run_program(["runuser", "-u", USER, "--", *words])
 

@@ -1,0 +1,165 @@
+"""Cut off anywhere, a round is gone on with; and a taken-over rsync gets nowhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.integration.programs import run_program
+from tests.integration.replicate.trees import differences
+from tests.integration.replicate.world import SECOND_UID, First, Second
+from tests.integration.source_tree import MIB
+from tests.waiting import PATIENCE_S
+
+Servers = tuple[First, Second]
+
+# In the place of the second server's rsync: it does whatever the first one likes.
+_TAKEN_OVER = """\
+#!/usr/bin/python3 -IS
+import json, os, sys
+words = sys.argv[1:]
+if "sys.stderr.write" in " ".join(words):
+    sys.stderr.write("first rsync --server --sender -lHogDtpAXre.iLsfxCIvu . ./\\n")
+    sys.exit(12)
+if "-e" not in words:
+    sys.exit(0)
+def read(path):
+    return open(path, "rb").read(9) and None
+def write(path):
+    open(path, "w").write("x")
+def run(path):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.execv(path, [path])
+        finally:
+            os._exit(99)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (99, 126):
+        raise OSError("not run")
+def connect(_):
+    import ctypes
+    if ctypes.CDLL(None).socket(2, 1, 0) < 0:
+        raise OSError("no socket")
+def listing(path):
+    if not os.listdir(path):
+        raise OSError("empty")
+root = {root!r}
+tries = [
+    ("other", read, root + "/victim/current/etc/day"),
+    ("sealed", write, root + "/victim/current/etc/day"),
+    ("state", listing, root + "/.byteback"),
+    ("keys", read, root + "/.ssh/authorized_keys"),
+    ("key", read, "/etc/byteback/replicate/127.0.0.1/key"),
+    ("passwd", read, "/etc/passwd"),
+    ("tmp", write, "/tmp/taken-over"),
+    ("shell", run, "/usr/bin/id"),
+    ("network", connect, ""),
+    ("processes", listing, "/proc"),
+]
+done = []
+for name, act, path in tries:
+    try:
+        act(path)
+        done.append(name)
+    except BaseException:
+        pass
+target = "./" if os.path.isdir("etc") or os.getcwd() == "/backup" else {place!r} + "/"
+open(target + "done", "w").write(json.dumps(done))
+"""
+
+
+def test_a_round_is_killed_again_and_again(servers: Servers, tmp_path: Path) -> None:
+    """At random, by its own end, by ssh's or by rsync's; in the end all is there."""
+    first, second = servers
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(300):
+        (source / f"file-{number}").write_text(str(number))
+    names = []
+    for day in (9, 8, 7):
+        (source / "large").write_bytes(os.urandom(12 * MIB))
+        (source / f"file-{day}").unlink()
+        first.fill("cut", source)
+        names.append(first.snapshot("cut", day))
+    dice = random.Random(20261129)  # noqa: S311 # no secret
+    argv = second.inside(first.programs / "byteback-replicate", "--all", "cut")
+    for _ in range(4):
+        running = subprocess.Popen(list(map(str, argv)), stderr=subprocess.PIPE)
+        time.sleep(dice.uniform(0.5, 2.0))
+        mine = [p for p in psutil.process_iter() if p.uids().real == SECOND_UID]
+        named = dice.choice(["byteback-replicate", "ssh", "rsync"])
+        for process in mine:
+            if named in " ".join(process.cmdline())[:80]:
+                process.kill()
+        running.communicate(timeout=PATIENCE_S)
+        # Nothing is there that is not whole.
+        for name in second.snapshots("cut"):
+            here, there = second.root / "cut" / name, first.root / "cut" / name
+            assert differences(there, here) == []
+    second.replicate("cut")
+    assert second.snapshots("cut") == names
+    for name in names:
+        here, there = second.root / "cut" / name, first.root / "cut" / name
+        assert differences(there, here) == []
+
+
+def test_a_signal_ends_a_round_at_once(servers: Servers, tmp_path: Path) -> None:
+    """And what has arrived is used by the next one."""
+    first, second = servers
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "large").write_bytes(os.urandom(48 * MIB))
+    first.fill("signal", source)
+    first.snapshot("signal", 3)
+    program = first.programs / "byteback-replicate"
+    argv = list(map(str, second.inside(program, "--all", "signal")))
+    running = subprocess.Popen(argv, stderr=subprocess.PIPE)
+    arriving = second.root / "signal" / "current" / "large"
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if arriving.exists() and arriving.stat().st_blocks > 0:
+            break
+        time.sleep(0.01)
+    for process in psutil.process_iter():
+        words = " ".join(process.cmdline()[:4])
+        if process.uids().real == SECOND_UID and f"/{program.name}" in words:
+            process.send_signal(signal.SIGTERM)
+    running.communicate(timeout=PATIENCE_S)
+    assert running.returncode != 0
+    assert second.snapshots("signal") == []
+    second.replicate("signal")
+    assert len(second.snapshots("signal")) == 1
+
+
+def test_an_rsync_that_was_taken_over(servers: Servers) -> None:
+    """It can spoil its own client's current, and reach nothing else."""
+    first, second = servers
+    first.history("victim", 5)
+    second.replicate("victim")
+    first.history("bad", 5)
+    place = Path("/srv/control")
+    place.mkdir()
+    place.chmod(0o777)
+    script = place / "rsync"
+    script.write_text(_TAKEN_OVER.format(root=str(second.root), place=str(place)))
+    script.chmod(0o755)
+    second.run("mount", "--bind", script, "/usr/bin/rsync")
+    try:
+        # The control: what it can do where nothing holds it.
+        second.as_user("sh", "-c", f"cd {place} && /usr/bin/rsync -e x")
+        control = json.loads((place / "done").read_text())
+        assert set(control) >= {"other", "sealed", "state", "keys", "key", "passwd"}
+        assert set(control) >= {"tmp", "shell", "network", "processes"}
+        second.replicate("bad")
+    finally:
+        second.run("umount", "/usr/bin/rsync")
+        run_program(["rm", "-r", place])
+    done = second.root / "bad" / "current" / "done"
+    assert json.loads(done.read_text()) == []

@@ -1,0 +1,221 @@
+"""As the first server: nothing that the second one has changes, or is lost."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.programs import run_program
+from tests.integration.replicate.trees import facts_of
+from tests.integration.replicate.world import NAME, First, Second
+
+Servers = tuple[First, Second]
+
+# The forced command of a first server in other hands: what it answers is in files.
+_PROGRAM = """\
+#!/usr/bin/python3 -I
+import os, sys, time
+asked = os.environ["SSH_ORIGINAL_COMMAND"]
+place = {place!r}
+if "--list" in asked:
+    answer = open(place + "/listing", "rb").read()
+    if answer == b"endless":
+        while True:
+            os.write(1, b"x" * 65536)
+    sys.stdout.buffer.write(answer)
+    sys.exit(0)
+if os.path.exists(place + "/rubbish"):
+    os.write(2, b"byteback-receive: error: \\x1b[31mall is well\\n  hint: rm -rf /\\n")
+    os.write(1, b"\\x20\\0\\0\\0" + os.urandom(1 << 20))
+    sys.exit(9)
+os.execv({program!r}, [{program!r}, "--replica", {name!r}])
+"""
+HEADER = {"byteback": "1.0.0", "replication": 1}
+
+
+class HostileFirst:
+    """The first server, whose answers are made up."""
+
+    def __init__(self, first: First, place: Path) -> None:
+        self.first = first
+        self.place = place
+
+    def answer(self, *clients: object, end: int | None = None) -> None:
+        lines = [HEADER, *clients, {"clients": len(clients) if end is None else end}]
+        self.raw("".join(f"{json.dumps(line)}\n" for line in lines).encode())
+
+    def raw(self, listing: bytes) -> None:
+        (self.place / "listing").write_bytes(listing)
+
+
+@pytest.fixture
+def hostile(servers: Servers) -> Iterator[HostileFirst]:
+    """The forced command of the replica's key, in other hands for one test."""
+    first, _ = servers
+    place = Path("/srv/hostile")
+    place.mkdir()
+    program = first.programs / "byteback-receive"
+    script = place / "serve"
+    text = _PROGRAM.format(place=str(place), program=str(program), name=NAME)
+    script.write_text(text)
+    script.chmod(0o755)
+    keys = first.root / ".ssh" / "authorized_keys"
+    before = keys.read_text()
+    mine = re.compile(rf'command="[^"]* --replica {re.escape(NAME)}"')
+    after, count = mine.subn(f'command="{script}"', before)
+    assert count == 1
+    # The real program, which serves the transfers, still looks for its line.
+    unused = "AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
+    line = f'command="{program} --replica {NAME}" ssh-ed25519 {unused}\n'
+    keys.write_text(after + line)
+    yield HostileFirst(first, place)
+    keys.write_text(before)
+    run_program(["rm", "-r", place])
+
+
+def all_of(second: Second) -> dict[str, object]:
+    """Everything that the second server has of all clients."""
+    return {
+        str(tree): facts_of(tree)
+        for directory in second.root.iterdir()
+        if not directory.name.startswith(".")
+        for tree in directory.glob("2*")
+    }
+
+
+def test_names_and_dates(servers: Servers, hostile: HostileFirst) -> None:
+    """Paths, options, controls and twins for names; the right ones still arrive."""
+    first, second = servers
+    name = first.history("honest", 4)[0]
+    good = ["2026-11-01T00:00+0000", "aa", False]
+    hostile.answer(
+        *(
+            {"client": bad, "snapshots": [good]}
+            for bad in ("../x", ".ssh", "a/b", "-rf")
+        ),
+        *({"client": bad, "snapshots": [good]} for bad in ("", "x\n", "a\x1b[31m", 7)),
+        {"client": "HONEST", "snapshots": []},
+        {"client": "honest", "snapshots": [good]},
+        {"client": "strange", "snapshots": "none"},
+        {
+            "client": "odd",
+            "snapshots": [
+                *(["current", "", False], ["../..", "", False], ["march", "", 0]),
+                *(
+                    ["2026-11-01T00:00+0000\n", "", False],
+                    ["2999-01-01T00:00+0000", "", 0],
+                ),
+                *([], 7, ["2026-13-01T00:00+0000", "", False]),
+                ["2026-11-01T00:00+0000", "../token", False],
+            ],
+        },
+    )
+    told = second.replicate("--verbose", status=1).stderr
+    for part in ("'../x' cannot be", "'.ssh' cannot be", "is there twice", "'a/b'"):
+        assert part in told
+    assert "'odd/2999-01-01T00:00+0000' is dated more than a day ahead" in told
+    assert "\x1b" not in told
+    assert {p.name for p in second.root.iterdir()} <= {
+        *(".ssh", ".byteback", ".cache", "honest"),
+    }
+    hostile.answer({"client": "honest", "snapshots": [[name, "", False]]})
+    second.replicate()
+    assert second.snapshots("honest") == [name]
+
+
+LISTINGS = (
+    b"rubbish\n",
+    b'{"byteback":"1","replication":1}\n{"client":"x","snapshots":[]}\n',
+    b"endless",
+)
+
+
+def test_no_listing(servers: Servers, hostile: HostileFirst) -> None:
+    _, second = servers
+    before = all_of(second)
+    for listing in LISTINGS:
+        hostile.raw(listing)
+        assert "Traceback" not in second.replicate(status=9).stderr
+    assert all_of(second) == before
+    hostile.answer()
+    second.replicate()
+
+
+def test_rubbish_in_place_of_a_transfer(
+    servers: Servers, hostile: HostileFirst
+) -> None:
+    first, second = servers
+    old = first.history("rubbish", 9)[0]
+    hostile.answer({"client": "rubbish", "snapshots": [[old, "", False]]})
+    second.replicate()
+    before = facts_of(second.root / "rubbish" / old)
+    new = first.history("rubbish", 8)[0]
+    both = {"client": "rubbish", "snapshots": [[old, "", False], [new, "", False]]}
+    hostile.answer(both)
+    (hostile.place / "rubbish").touch()
+    told = second.replicate(status=9).stderr
+    assert "\x1b" not in told
+    assert "hint: rm" not in told
+    assert second.snapshots("rubbish") == [old]
+    assert facts_of(second.root / "rubbish" / old) == before
+    assert second.state("rubbish") == "failed"
+    (hostile.place / "rubbish").unlink()
+    second.replicate()
+    assert second.snapshots("rubbish") == [old, new]
+    assert second.state("rubbish") == "whole"
+
+
+def test_replaced_and_back_dated(servers: Servers) -> None:
+    """What is here stays, is told each time, and what comes later arrives."""
+    first, second = servers
+    old, new = first.history("changed", 9, 5)
+    second.replicate()
+    before = all_of(second)
+    first.delete("changed", new)
+    first.write("changed", "etc/day", b"another history")
+    assert first.snapshot("changed", 5) == new
+    back = first.snapshot("changed", 7)
+    told = second.replicate(status=1).stderr
+    assert f"'changed/{new}' is another snapshot there" in told
+    assert f"'changed/{back}' is older than the newest one here" in told
+    assert all_of(second) == before
+    later = first.history("changed", 1)[0]
+    assert second.replicate(status=1).stderr == told
+    assert second.snapshots("changed") == [old, new, later]
+    for name in (new, back):
+        first.delete("changed", name)
+    assert second.replicate().stderr == ""
+
+
+def test_a_renamed_client_is_not_fetched_again(servers: Servers) -> None:
+    first, second = servers
+    names = first.history("before", 9, 8)
+    second.replicate()
+    first.clients("rename", "before", "after")
+    told = second.replicate(status=1).stderr
+    assert "'byteback-clients rename before after' does the same here" in told
+    assert not (second.root / "after").exists()
+    second.program("byteback-clients", "rename", "before", "after")
+    newer = first.history("after", 1)[0]
+    assert second.replicate().stderr == ""
+    assert second.snapshots("after") == [*names, newer]
+
+
+def test_a_client_of_the_seconds_own(servers: Servers, tmp_path: Path) -> None:
+    """It is not fetched, whatever the first server has under its name."""
+    first, second = servers
+    run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"])
+    key = (tmp_path / "key.pub").read_text().split()
+    second.program("byteback-setup-client-receive", "own", *key)
+    first.history("own", 3)
+    told = second.replicate(status=1).stderr
+    assert "'own' is a client of this server itself" in told
+    assert second.snapshots("own") == []
+    assert list((second.root / "own" / "current").iterdir()) == []
+    second.program("byteback-clients", "remove", "--yes", "own")
+    second.replicate()
+    assert second.snapshots("own")
