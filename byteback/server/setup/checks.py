@@ -81,6 +81,14 @@ def sshd_port(lines: Iterable[str] | None = None) -> int:
     return ports[0] if ports and SSH_PORT not in ports else SSH_PORT
 
 
+def host_keys(lines: Iterable[str] | None = None) -> list[Path]:
+    """The files with the public keys by which clients know this machine's sshd."""
+    named = _values(_sshd_lines() if lines is None else lines).get("hostkey")
+    if named is None:
+        return sorted(SSHD_CONFIG.parent.glob("ssh_host_*_key.pub"))
+    return [Path(f"{name.removesuffix('.pub')}.pub") for name in named]
+
+
 def find_obstacles(lines: Iterable[str], groups: Collection[str]) -> list[str]:
     """Find lines of sshd_config(5) that keep byteback from logging in by key.
 

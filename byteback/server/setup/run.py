@@ -10,7 +10,15 @@ from pathlib import Path
 from byteback import locking
 from byteback.errors import BytebackError, quote
 from byteback.model.destination import Destination, format_destination
-from byteback.server.setup import checks, confinement, keys, mark, old_store, schedule
+from byteback.server.setup import (
+    checks,
+    confinement,
+    gateway,
+    keys,
+    mark,
+    old_store,
+    schedule,
+)
 from byteback.server.setup import home as setup_home
 from byteback.server.setup import store as setup_store
 from byteback.server.setup.steps import Choice, Directory, Kind, Outcome, StepRunner
@@ -68,6 +76,7 @@ def _steps(
     yield from setup_store.provide(request.choice, home, runner)
     if setup_store.is_there(home) and not mounting.find_unmounted(home):
         mark.check_mark(Store(home), is_named=request.choice is not None)
+        gateway.check_owner(home)
     yield from setup_home.provide_user(home, runner)
     if request.dry_run and not setup_store.is_there(home):
         yield Outcome(Kind.WOULD, f"see to owners and modes in {quote(str(home))}")
@@ -85,6 +94,8 @@ def _steps(
     yield from checks.check_sshd()
     yield from checks.check_reach(host.program_path("byteback-receive"))
     yield from confinement.provide_policy(runner, with_schedule=request.with_schedule)
+    if setup_store.is_there(home):
+        yield from gateway.compare(Store(home), runner)
 
 
 @contextlib.contextmanager
