@@ -30,6 +30,10 @@ ON_REQUEST = {
         *("chromium", "chromium-driver", "dma", "prometheus"),
         *("prometheus-node-exporter", "python3-selenium"),
     ),
+    "failover": (
+        *("crmsh", "pacemaker-cli-utils", "resource-agents", "ceph-resource-agents"),
+        "fence-agents",
+    ),
     "whole_system": (),
     "lvm": (),
     "nightly": (),
