@@ -119,6 +119,10 @@ class NotSetUpError(BytebackError):
     general_hint = "byteback(7) says how to set it up"
 
 
+class NoSuchClientError(NotSetUpError):
+    """No client of this store has the name."""
+
+
 class StoreError(NotSetUpError):
     """The server's store is not mounted, or cannot be written to.
 

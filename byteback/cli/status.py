@@ -17,7 +17,13 @@ from byteback.cli._options import (
     verbose_option,
     version_option,
 )
-from byteback.errors import BytebackError, NotRootError, NotSetUpError, UsageError
+from byteback.errors import (
+    BytebackError,
+    NoSuchClientError,
+    NotRootError,
+    NotSetUpError,
+    UsageError,
+)
 from byteback.model.status import Report
 from byteback.server.store import layout
 
@@ -143,12 +149,13 @@ def _check(hosts: tuple[str, ...]) -> NoReturn:
 
     try:
         report = _collect(hosts)
-    except NotSetUpError as error:
-        click.echo(f"BYTEBACK CRITICAL - {error.message}")
-        raise click.exceptions.Exit(2) from None
     except BytebackError as error:
-        click.echo(f"BYTEBACK UNKNOWN - {error.message}")
-        raise click.exceptions.Exit(3) from None
+        # A name that this server does not know is a fault of the check, not of backups.
+        is_gone = isinstance(error, NotSetUpError)
+        is_critical = is_gone and not isinstance(error, NoSuchClientError)
+        word, status = ("CRITICAL", 2) if is_critical else ("UNKNOWN", 3)
+        click.echo(f"BYTEBACK {word} - {error.message}")
+        raise click.exceptions.Exit(status) from None
     line, status = status_text.format_check(report)
     click.echo(line)
     raise click.exceptions.Exit(status)

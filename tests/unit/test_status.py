@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from byteback.cli import status as cli
+from byteback.errors import StoreError
 from byteback.model import metrics, status_text
 from byteback.model.alarms import KINDS
 from byteback.model.status import (
@@ -25,6 +29,7 @@ from byteback.model.status import (
 )
 from byteback.server.accounting import ledger, ledger_file, own_word, sizes
 from byteback.server.status import collect
+from byteback.server.store import opening
 from byteback.server.store.layout import Store
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -279,17 +284,32 @@ def test_metrics_are_what_prometheus_reads() -> None:
         ), line
 
 
-def test_the_page_names_all_metrics_fields_and_alarms() -> None:
+def test_the_page_names_all_metrics_and_alarms() -> None:
     page = (CHECKOUT / "man/byteback-status.1").read_text().replace("\\-", "-")
     text = metrics.format_metrics(REPORT)
     for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE):
         assert re.search(rf"\b{name}\b", page), name
-    fields = json.loads(metrics.format_json(REPORT, with_backups=True))
-    names = {*fields, *fields["clients"][0], *fields["clients"][0]["last"]}
-    for name in names | set(fields["alarms"][0]):
-        assert re.search(rf"\b{name}\b", page), name
     for kind in KINDS:
         assert f"\n.B {kind}\n" in page, kind
+
+
+def names_in(value: object) -> set[str]:
+    """The names of all fields in a JSON value, at any depth."""
+    if isinstance(value, dict):
+        return set(value).union(*map(names_in, value.values()))
+    return set().union(*map(names_in, value)) if isinstance(value, list) else set()
+
+
+def test_the_page_lists_the_fields_of_the_output_and_no_others() -> None:
+    page = (CHECKOUT / "man/byteback-status.1").read_text()
+    section = page.split("\n.SH JSON\n")[1].split("\n.SH")[0]
+    listed = set()
+    for macro, line in re.findall(r"^\.(BR?) (.*)$", section, re.MULTILINE):
+        # In a line of .BR every second word, or "words", is bold.
+        words = re.findall(r'"[^"]*"|\S+', line)
+        listed |= set(words[::2] if macro == "BR" else words)
+    output = json.loads(metrics.format_json(REPORT, with_backups=True))
+    assert listed - {"null"} == names_in(output)
 
 
 def test_json_holds_any_name(store: Store) -> None:
@@ -316,3 +336,43 @@ def test_an_old_ledger_on_a_full_disc_is_read(
         opened.execute("ALTER TABLE transfer DROP COLUMN clock_ahead")
     record(store, "web", 2.1)
     assert collect.collect(store, time.time()).clients[0].newest_good is not None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "word", "status"),
+    [
+        ((), "CRITICAL", 2),  # web has never finished a backup
+        (("web",), "CRITICAL", 2),
+        (("good",), "OK", 0),
+        (("nosuch",), "UNKNOWN", 3),
+        (("good", "nosuch"), "UNKNOWN", 3),
+        (("../etc",), "UNKNOWN", 3),
+    ],
+)
+def test_a_check_of_what_is_no_client_here_is_unknown(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: tuple[str, ...],
+    word: str,
+    status: int,
+) -> None:
+    """The Monitoring Plugins' guidelines: 3 is for an argument of no use."""
+    add_client(store, "good", 2)
+    (store.root / "web" / "current").mkdir(parents=True)
+    os.utime(store.root / "web", (0, 0))
+    monkeypatch.setattr(opening, "opened_store", lambda: contextlib.nullcontext(store))
+    done = CliRunner().invoke(cli.command, ["--check", *wanted])
+    assert done.output.startswith(f"BYTEBACK {word} - "), done.output
+    assert done.exit_code == status
+
+
+def test_a_check_without_a_store_is_critical(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise StoreError("the store is not mounted")
+
+    monkeypatch.setattr(opening, "opened_store", missing)
+    done = CliRunner().invoke(cli.command, ["--check", "web"])
+    assert (done.exit_code, done.output) == (
+        2,
+        "BYTEBACK CRITICAL - the store is not mounted\n",
+    )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from byteback.errors import (
     BytebackError,
-    NotSetUpError,
+    NoSuchClientError,
     UsageError,
     quote,
 )
@@ -103,7 +103,7 @@ def describe_shrinkage(client: str, verdict: Verdict) -> str:
 def approve(store: Store, client: str) -> list[str]:
     """Accept what a host's backups have become, and whatever the next one brings.
 
-    Returns lines about what was amiss. Raises NotSetUpError if there is no such
+    Returns lines about what was amiss. Raises NoSuchClientError if there is no such
     client, BytebackError if it cannot be recorded.
     """
     client = check_client(store, client)
@@ -125,10 +125,10 @@ def approve(store: Store, client: str) -> list[str]:
 
 
 def check_client(store: Store, client: str) -> str:
-    """The client's name as the store has it; NotSetUpError if there is none."""
+    """The client's name as the store has it; NoSuchClientError if there is none."""
     found = store.client_name(client)
     if found is None:
-        raise NotSetUpError(
+        raise NoSuchClientError(
             f"{quote(client)} is no client of this store",
             hint=f"the clients are the directories of {store.root} with current inside",
         )
