@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import NoReturn
 
 import click
@@ -16,6 +17,8 @@ from byteback.cli._options import (
     version_option,
 )
 from byteback.errors import UsageError
+from byteback.model.free_space import Limits
+from byteback.server.store.layout import Store
 
 
 @click.command(
@@ -147,7 +150,8 @@ def _prune(
     confirm_clock: bool,
 ) -> None:
     from byteback.server.accounting import ledger
-    from byteback.server.prune import run as prune
+    from byteback.server.prune import idle
+    from byteback.server.prune import limits as prune_limits
     from byteback.server.store import clock, opening, settings
 
     with (
@@ -155,16 +159,30 @@ def _prune(
         opening.opened_store(writes=True, may_mount=True) as store,
     ):
         # Before anything is written, which would be dated by the same clock.
-        now = prune.utc_now().timestamp()
+        now = time.time()
         times = ledger.last_times(store)
         jump_s = clock.look(store, now, times, confirm=confirm_clock)
-        pruner = prune.Pruner(store, order, jump_s=jump_s)
         if force:
-            _echo(pruner.prune_one())
+            _force(store, order, jump_s)
         else:
-            pruner.prune(prune.choose_limits(*limits))
-            pruner.refuse_full_disc()
+            within = prune_limits.choose_limits(*limits)
+            if jump_s is not None or not idle.is_idle(store, within, now):
+                _prune_now(store, order, jump_s, within)
     settings.refuse(settings.faults())
+
+
+def _force(store: Store, order: str, jump_s: float | None) -> None:
+    from byteback.server.prune import run as prune
+
+    _echo(prune.Pruner(store, order, jump_s=jump_s).prune_one())
+
+
+def _prune_now(store: Store, order: str, jump_s: float | None, limits: Limits) -> None:
+    from byteback.server.prune import run as prune
+
+    pruner = prune.Pruner(store, order, jump_s=jump_s)
+    pruner.prune(limits)
+    pruner.refuse_full_disc()
 
 
 def _echo(lines: list[str]) -> None:

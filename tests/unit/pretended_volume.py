@@ -96,9 +96,9 @@ class Volume:
         self.sealed.add(path)
         self.closed.append(path.name)
 
-    def may_write(self, path: Path, mode: int) -> bool:
+    def may_write(self, path: str, mode: int) -> bool:
         assert mode == os.W_OK
-        return path not in self.sealed
+        return Path(path) not in self.sealed
 
     def is_subvolume(self, path: Path) -> bool:
         return path.is_dir() and not path.is_symlink() and path not in self.plain

@@ -17,7 +17,7 @@ from byteback.model.retention import RankedSnapshot
 from byteback.model.snapshot import format_snapshot_name
 from byteback.model.status import PruneFault
 from byteback.server.accounting import sizes
-from byteback.server.prune import report, run
+from byteback.server.prune import limits, report, run
 from byteback.server.prune.removal import Remover
 from byteback.server.store import marks, settings
 from byteback.system import privilege
@@ -263,16 +263,16 @@ def test_listing_gives_reasons_and_what_is_kept(volume: Volume) -> None:
 )
 def test_impossible_limits_are_refused(low: float, high: float) -> None:
     with pytest.raises(UsageError):
-        run.choose_limits(low, high)
+        limits.choose_limits(low, high)
 
 
 def test_command_line_beats_the_settings_file(monkeypatch: pytest.MonkeyPatch) -> None:
     known = settings.ServerSettings(min_percent=3, max_percent=30)
     monkeypatch.setattr(settings, "load", lambda: known)
-    assert run.choose_limits(None, None) == Limits(3, 30)
-    assert run.choose_limits(20, None) == Limits(20, 30)
-    assert run.choose_limits(None, 4) == Limits(3, 4)
-    assert run.choose_limits(1, 2) == Limits(1, 2)
+    assert limits.choose_limits(None, None) == Limits(3, 30)
+    assert limits.choose_limits(20, None) == Limits(20, 30)
+    assert limits.choose_limits(None, 4) == Limits(3, 4)
+    assert limits.choose_limits(1, 2) == Limits(1, 2)
 
 
 def test_the_list_shows_what_each_deletion_gives_back(

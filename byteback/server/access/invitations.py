@@ -96,15 +96,21 @@ def forget(key_file: KeyFile, name: str) -> None:
     key_file.drop(at for at, one in named if is_same_host(one, name))
 
 
+def has_ended(store: Store) -> bool:
+    """True if there is an invitation whose time is over."""
+    now = time.time()
+    return any(one.until <= now for _, one in _lines(authorized_keys.read(store)))
+
+
 def forget_ended(store: Store) -> None:
     """Take away the invitations whose time is over; what fails is for the next run.
 
     No clock that is set back later can revive them.
     """
-    now = time.time()
     with contextlib.suppress(BytebackError):
-        if all(one.until > now for _, one in _lines(authorized_keys.read(store))):
+        if not has_ended(store):
             return
+        now = time.time()
         with authorized_keys.editing(store) as key_file:
             key_file.drop([at for at, one in _lines(key_file) if one.until <= now])
 

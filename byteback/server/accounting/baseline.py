@@ -51,13 +51,13 @@ def measure_needed(store: Store) -> bool:
     return all(_look_within_time(store, [*sorted(sent), *(new - sent.keys())], new))
 
 
-def measure_new(store: Store) -> None:
+def measure_new(store: Store) -> bool:
     """Measure all hosts that were not measured for a month, at leisure.
 
-    So that the measure is there before it is needed.
+    So that the measure is there before it is needed. Returns whether all were reached.
     """
     new = _not_looked_into(store)
-    all(_look_within_time(store, sorted(new), new))
+    return all(_look_within_time(store, sorted(new), new))
 
 
 def _not_looked_into(store: Store) -> set[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Collection
 
 from byteback.model.snapshot import parse_snapshot_name
 from byteback.server.accounting import bounded_walk, growth, ledger
@@ -25,17 +26,19 @@ COUNT_S = 60.0  # for the names in a tree; larger ones are not judged by them
 ALL_COUNTS_S = 120.0  # of one run: pruning itself waits as long
 
 
-def count_new(store: Store) -> None:
+def count_new(store: Store, clients: Collection[str] | None = None) -> list[str]:
     """Count what the ledger has no number for yet; nothing here fails a run.
 
-    The newest snapshots come first, and what is not reached has the next run. Of a
-    host that turns out to be suddenly smaller the log says so.
+    The newest snapshots of all clients, or of these, come first. What is not reached
+    has the next run: those clients are returned. Of a host that turns out to be
+    suddenly smaller the log says so.
     """
     deadline = time.monotonic() + ALL_COUNTS_S
-    for client, name, push in ledger.uncounted(store):
+    found = ledger.uncounted(store, clients)
+    for at, (client, name, push) in enumerate(found):
         left = deadline - time.monotonic()
         if left <= 0:
-            return
+            return [client for client, _, _ in found[at:]]
         path = store.host_directory(client) / name
         if parse_snapshot_name(name) is None or not commands.is_subvolume(path):
             ledger.note_names(store, push, None)  # gone meanwhile
@@ -44,9 +47,10 @@ def count_new(store: Store) -> None:
         if names is None:
             names = count_names(os.fspath(path), min(COUNT_S, left))
         if names is None and left < COUNT_S:
-            return
+            return [client for client, _, _ in found[at:]]
         ledger.note_names(store, push, names)
         _tell_shrinkage(store, client)
+    return []
 
 
 def count_names(directory: str, timeout_s: float = COUNT_S) -> int | None:

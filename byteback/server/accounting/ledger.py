@@ -15,6 +15,8 @@ from byteback.server.accounting.ledger_file import opened, path
 from byteback.server.store.layout import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from byteback.model.growth import Push, Taken
 
 KEPT_ROWS = 2000  # for each host, however often it comes
@@ -42,13 +44,12 @@ WHERE host = COALESCE(:host, host) AND made BETWEEN :since AND :until
 """
 # Each snapshot with the push that it shows, the newest snapshot first.
 _UNCOUNTED = """
-SELECT snapshot.host, snapshot.name, push.id FROM snapshot
+SELECT made, snapshot.host, snapshot.name, push.id FROM snapshot
 JOIN transfer AS push ON push.id = (
     SELECT id FROM transfer WHERE transfer.host = snapshot.host AND kind = 'push'
         AND started <= made ORDER BY started DESC, id DESC LIMIT 1)
 WHERE push.names IS NULL AND push.result IN ('whole', 'partial')
-    AND made BETWEEN :since AND :until
-ORDER BY made DESC
+    AND snapshot.host = :host AND made BETWEEN :since AND :until
 """
 # Each snapshot of a host whose names are counted, the newest first.
 _COUNTED = """
@@ -166,21 +167,25 @@ def note_taken(
         )
 
 
-def uncounted(store: Store) -> list[tuple[str, str, int]]:
+def uncounted(
+    store: Store, clients: Iterable[str] | None = None
+) -> list[tuple[str, str, int]]:
     """Host and name of recent snapshots that note_names has not been told of.
 
-    Newest first, each with the number of the push that it shows.
+    Of all clients, or of these. Newest first, each with the number of the push that it
+    shows.
     """
     if not path(store).exists():
         return []
     now = time.time()
     values = {"since": now - COUNTED_DAYS * _DAY_S, "until": now + 1}
+    found: list[tuple[float, str, str, int]] = []
     with opened(store) as ledger:
-        return [
-            (str(client), str(name), int(push))
-            for client, name, push in ledger.execute(_UNCOUNTED, values)
-        ]
-    return []
+        ledger.execute("BEGIN")  # one lock for all that follows
+        for client in known_hosts(store) if clients is None else clients:
+            found += ledger.execute(_UNCOUNTED, {"host": client, **values})
+    found.sort(reverse=True)
+    return [(client, name, push) for _, client, name, push in found]
 
 
 def counted(
@@ -334,10 +339,14 @@ def host_records(store: Store, client: str | None = None) -> dict[str, HostRecor
     return found
 
 
-def last_times(store: Store) -> list[float]:
-    """When things were recorded last, of each kind of thing; seconds since 1970."""
+def last_times(store: Store) -> Iterator[float]:
+    """When things were recorded last, of each kind of thing; seconds since 1970.
+
+    It is asked when the first of them is wanted: reading all rows takes a moment.
+    """
     if not path(store).exists():
-        return []
+        return
+    times: list[float] = []
     with opened(store, short_timeout=True) as ledger:
         rows = ledger.execute(
             "SELECT MAX(started) FROM transfer"
@@ -345,8 +354,8 @@ def last_times(store: Store) -> list[float]:
             " UNION SELECT MAX(made) FROM snapshot"
             " UNION SELECT MAX(time) FROM free_space"
         )
-        return [float(row[0]) for row in rows if row[0] is not None]
-    return []
+        times = [float(row[0]) for row in rows if row[0] is not None]
+    yield from times
 
 
 def add_snapshot(

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Iterable
+from pathlib import Path
 
 from byteback.errors import BusyError, BytebackError, LockedError, quote
-from byteback.model.hostname import is_host_name
 from byteback.model.snapshot import CURRENT, parse_snapshot_name
 from byteback.server.access import authorized_keys
+from byteback.server.prune.looked import client_names
 from byteback.server.snapshots import seal, take
 from byteback.server.snapshots.sealing import Seals
 from byteback.server.store import reserve
@@ -23,36 +25,35 @@ from byteback.system.btrfs import commands
 logger = logging.getLogger(__name__)
 
 
-def repair(store: Store) -> None:
-    """Look through all hosts; the caller is the store's user and holds its lock.
+def repair(store: Store, clients: Iterable[str]) -> list[str]:
+    """Look through these clients; the caller is the store's user and holds its lock.
 
-    What cannot be put right is logged, and looked at again by the next run.
+    What cannot be put right is logged. Returns the clients that the next run has to
+    look at again.
     """
     seals = Seals(store)
-    for client in _host_names(store):
+    unsettled = []
+    for client in clients:
         try:
-            _repair_host(store, client, seals)
+            if not _repair_host(store, client, seals):
+                unsettled.append(client)
         except (LockedError, BusyError):
-            continue  # a transfer is on: it will still be there next time
+            unsettled.append(client)  # a transfer is on: next time is soon enough
         except (OSError, BytebackError) as error:
+            unsettled.append(client)
             reason = error.message if isinstance(error, BytebackError) else error
             logger.warning("cannot put %s right: %s", quote(client), reason)
+    return unsettled
 
 
 def look_after_seals(store: Store) -> None:
     """The sealed snapshots' part of repair, before anything is decided by names."""
     seals = Seals(store)
-    for client in _host_names(store):
+    for client in client_names(store):
         try:
             seals.look_after(client, *_sorted_out(store.trees(client)))
         except (OSError, BytebackError) as error:
             logger.warning("cannot look at %s: %s", quote(client), error)
-
-
-def _host_names(store: Store) -> list[str]:
-    with os.scandir(store.root) as entries:
-        names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
-    return sorted(filter(is_host_name, names))
 
 
 def clear_discarded(store: Store, client: str) -> None:
@@ -66,7 +67,8 @@ def clear_discarded(store: Store, client: str) -> None:
         take.discard_left(left)
 
 
-def _repair_host(store: Store, client: str, seals: Seals) -> None:
+def _repair_host(store: Store, client: str, seals: Seals) -> bool:
+    """Put one client right; True if nothing is left for the next run."""
     try:
         dated, names = _sorted_out(store.trees(client))
         unsealed = seals.look_after(client, dated, names)
@@ -74,9 +76,9 @@ def _repair_host(store: Store, client: str, seals: Seals) -> None:
             dated, names = _sorted_out(store.trees(client))
             unsealed = dated
     except PermissionError:
-        return  # not ours
+        return True  # not ours
     except FileNotFoundError:
-        return  # gone meanwhile
+        return True  # gone meanwhile
     if DISCARDED in names:
         with store.lock_host(client):
             clear_discarded(store, client)
@@ -88,9 +90,11 @@ def _repair_host(store: Store, client: str, seals: Seals) -> None:
             "%s had lost its current: made it again from its newest snapshot",
             quote(client),
         )
-    if CURRENT in names:
-        for name in unsealed:
-            _close(store, client, name)
+    if CURRENT not in names:
+        return False  # its key may come, which changes nothing here
+    for name in unsealed:
+        _close(store, client, name)
+    return not (seals.are_wanted and unsealed)
 
 
 def _sorted_out(names: list[str]) -> tuple[list[str], set[str]]:
@@ -113,8 +117,8 @@ def _close(store: Store, client: str, name: str) -> None:
     and so did the old tool. The kernel says so without being asked by a program; of
     one that is not ours it says that we may not write, which is true.
     """
-    path = store.host_directory(client) / name
-    if not os.access(path, os.W_OK) or not commands.is_subvolume(path):
+    place = f"{store.root}/{client}/{name}"  # a Path for each would take as long
+    if not os.access(place, os.W_OK) or not commands.is_subvolume(path := Path(place)):
         return
     commands.set_read_only(path, True)
     logger.info("set %s/%s read-only", client, name)

@@ -13,7 +13,6 @@ from byteback.errors import (
     LockedError,
     PolicyError,
     ToolError,
-    UsageError,
     quote,
 )
 from byteback.model import retention
@@ -31,17 +30,17 @@ from byteback.server.accounting import (
     baseline,
     file_count,
     growth,
-    ledger,
     sizes,
     snapshot_sources,
 )
 from byteback.server.fleet import finish, retiring
-from byteback.server.prune import obstacles, removal, repair, report
+from byteback.server.prune import idle, looked, obstacles, removal, repair, report
+from byteback.server.prune.looked import Looked
 from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.prune.removal import Remover, sealed_error
 from byteback.server.prune.report import IMPORTANCE
 from byteback.server.search import indexing
-from byteback.server.store import clock, marks, reserve, settings
+from byteback.server.store import clock, marks, reserve
 from byteback.server.store.layout import Store
 from byteback.system import privilege
 
@@ -51,29 +50,11 @@ logger = logging.getLogger(__name__)
 # they come while room is short, and there is much that only root can do (D15, D29).
 ROOT_WAIT_S = 150.0
 ROOT_ALIVE_S = 3600.0  # since root's last run: it comes every few minutes
-UNDER_WAY = "pruning"  # in the store's state: the upper limit is still to be reached
 
 
 def utc_now() -> datetime:
     """The time by this machine's clock."""
     return datetime.now(UTC)
-
-
-def choose_limits(min_percent: float | None, max_percent: float | None) -> Limits:
-    """The limits in force: what is given here beats server.toml beats the defaults.
-
-    Raises UsageError if they contradict each other.
-    """
-    if min_percent is None or max_percent is None:
-        known = settings.load()
-        min_percent = known.min_percent if min_percent is None else min_percent
-        max_percent = known.max_percent if max_percent is None else max_percent
-    if not 0 <= min_percent < max_percent <= 100:
-        raise UsageError(
-            f"the minimum of free space ({min_percent:g} %) must be below the maximum "
-            f"({max_percent:g} %), both between 0 and 100"
-        )
-    return Limits(min_percent, max_percent)
 
 
 class Pruner:
@@ -122,11 +103,10 @@ class Pruner:
         try:
             with self._locked():
                 finish.finish(self.store)
-                repair.repair(self.store)
+                looked = self._put_right()
                 if self._jump_s is None:
                     retiring.remove_due(self.store)
                     invitations.forget_ended(self.store)
-                file_count.count_new(self.store)
                 is_due = self._is_due(limits)
                 may_delete = is_due and self._jump_s is None
                 deleted = self._prune_locked(limits) if may_delete else 0
@@ -138,13 +118,24 @@ class Pruner:
             logger.info("another run is pruning already")
             return 0
         if not is_short:
-            baseline.measure_new(self.store)
-            indexing.index_new(self.store)
-        self._note_run()
+            is_measured = baseline.measure_new(self.store)
+            if looked.changed:
+                looked.doubt(*indexing.index_new(self.store, looked.changed))
+            if is_measured and not is_due:
+                looked.keep()
+        idle.note_run(self.store, self._free())
         self._remover.raise_failures()
         if is_due:
             self._refuse_jumped_clock()
         return deleted
+
+    def _put_right(self, *, afresh: bool = False) -> Looked:
+        """Mend what crashes have left, and count new names, where anything changed."""
+        looked = Looked(self.store, time.time(), afresh=afresh)
+        if looked.changed:
+            looked.doubt(*repair.repair(self.store, looked.changed))
+            looked.doubt(*file_count.count_new(self.store, looked.changed))
+        return looked
 
     def refuse_full_disc(self) -> None:
         """Raise PolicyError if the disc is nearly full, and the run deleted nothing.
@@ -157,14 +148,6 @@ class Pruner:
     def _refuse_jumped_clock(self) -> None:
         if self._jump_s is not None:
             raise clock.refusal(self._jump_s)
-
-    def _note_run(self) -> None:
-        """Leave for byteback-status that this run came to its end."""
-        free = self._free()
-        ledger.note_free_space(self.store, free.free_bytes, free.total_bytes)
-        marks.note(self.store, marks.PRUNED)
-        if privilege.is_root_within_reach():
-            marks.note(self.store, marks.SEALED)
 
     def _note_fault(self, limits: Limits, *, is_due: bool) -> None:
         """Leave for byteback-status why room stays short, if it does.
@@ -196,6 +179,7 @@ class Pruner:
         """
         self._refuse_jumped_clock()
         with locking.hold_directory(self.store.root):
+            looked.forget(self.store)
             repair.look_after_seals(self.store)
             spared = self._remover.spared
             spared |= of_kind(self._find_obstacles(), Kind.OTHER_NAME)
@@ -250,6 +234,8 @@ class Pruner:
             yield
 
     def _prune_locked(self, limits: Limits) -> int:
+        # What decides a deletion is looked at now, not remembered (D57).
+        self._put_right(afresh=True)
         self._mark_under_way(True)
         self._tell_shrinkages()
         self._remover.spared |= set(self._find_obstacles())
@@ -312,7 +298,7 @@ class Pruner:
 
     def _is_due(self, limits: Limits) -> bool:
         free = self._free()
-        under_way = (self.store.state / UNDER_WAY).exists()
+        under_way = idle.is_under_way(self.store)
         if wants_pruning(free.percent, limits, under_way=under_way):
             self._is_measured = baseline.measure_needed(self.store)
         is_due = self._wants(free, limits, under_way=under_way)
@@ -357,7 +343,7 @@ class Pruner:
         On a disc without a byte left this may fail, and then free space is below the
         lower limit, so that no note is needed yet.
         """
-        mark = self.store.state / UNDER_WAY
+        mark = self.store.state / idle.UNDER_WAY
         with contextlib.suppress(OSError):
             if not under_way:
                 mark.unlink(missing_ok=True)

@@ -33,21 +33,26 @@ ENDINGS = (
 )
 
 
-def index_new(store: Store) -> None:
+def index_new(store: Store, clients: Collection[str] | None = None) -> Collection[str]:
     """Make the indexes that backups have outdated; nothing here fails a run.
 
-    What is not reached has the next run, and what another run is at stays with that:
-    two would write into one file.
+    Those of all clients, or of these. What is not reached has the next run, and what
+    another run is at stays with that: two would write into one file. Returns the
+    clients to be looked at again.
     """
+    if clients is None:
+        clients = store.hosts()
+    left = list(clients)
     try:
         with locking.hold_directory(store.state / "hosts"), _little_memory():
-            _index_all(store)
+            left = _index_all(store, clients)
     except LockedError:
         logger.info("another run is making indexes already")
     except FileNotFoundError:
-        return  # no client has sent anything yet
+        return []  # no client has sent anything yet
     except (OSError, BytebackError) as error:
         logger.info("no indexes of names are made: %s", error)
+    return left
 
 
 def give_up(store: Store) -> bool:
@@ -64,39 +69,44 @@ def give_up(store: Store) -> bool:
     return bool(found)
 
 
-def _index_all(store: Store) -> None:
-    hosts = store.hosts()
-    _clear_away(store, hosts)
+def _index_all(store: Store, clients: Collection[str]) -> list[str]:
+    _clear_away(store, store.hosts())
     search_limits.allow_open_files()
     deadline = time.monotonic() + ALL_S
-    for client in hosts:
+    waiting = [client for client in clients if store.is_client(client)]
+    unsettled: list[str] = []
+    for at, client in enumerate(waiting):
         left = deadline - time.monotonic()
         if left <= 0:
-            return
+            return unsettled + waiting[at:]
         try:
-            _index(store, client, min(ONE_S, left))
+            if not _index(store, client, min(ONE_S, left)):
+                unsettled.append(client)
         except (OSError, BytebackError, MemoryError) as error:
+            unsettled.append(client)
             logger.info("no index of the names of %s: %s", quote(client), error)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                return
+                return unsettled + waiting[at:]
+    return unsettled
 
 
-def _index(store: Store, client: str, seconds: float) -> None:
+def _index(store: Store, client: str, seconds: float) -> bool:
+    """Index one client; True if there is no more to do until it changes."""
     if state.finished_since(store, client) is None:
-        return  # a transfer is on: when it has ended there is more to know
+        return True  # a transfer is on: when it has ended there is more to know
     directory = store.host_directory(client)
     names = store.trees(client)
     current = lineage.read_trees(directory, [CURRENT])
     present = name_index.identify(store, client, current)
     if not name_index.is_due(store, client, names, present):
-        return
+        return name_index.is_up_to_date(store, client, names, present)
     # A change by hand from now on has a transaction of its own.
     commands.sync(directory)
     trees = lineage.read_trees(directory, names)
     identities = name_index.identify(store, client, trees)
     recorded = {name: identities.get(name) for name in names}
     if added_names.add(store, client, trees, recorded):
-        return
+        return True
     limits = Limits(0, seconds, is_watched=False)
     search = walk.Search(
         directory, names, lineage.chains_of(trees), [], "copies", limits
@@ -106,18 +116,19 @@ def _index(store: Store, client: str, seconds: float) -> None:
     try:
         name_index.write(path, _directories(search, trees), recorded)
         name_index.added_path_of(store, client).unlink(missing_ok=True)
-        return
+        return True
     except _ChangedError:
         reason, recorded = "its trees changed meanwhile", {}
     except MemoryError:
         reason = "its directories are too large"
     except RefusedError as error:
         if seconds < ONE_S:
-            return  # the next run has more time for it
+            return False  # the next run has more time for it
         reason = error.message
     logger.info("no index of the names of %s: %s", quote(client), reason)
     taken = time.monotonic() - started
     name_index.write(path, [], recorded, is_whole=False, taken=taken)
+    return False
 
 
 class _ChangedError(Exception):

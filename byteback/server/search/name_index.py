@@ -122,8 +122,20 @@ def is_due(
         return True
     if found.taken > CHEAP_S and 0 <= time.time() - found.made < SHARE * found.taken:
         return False
-    return not set(names) <= found.trees.keys() or any(
-        found.trees.get(name) != one for name, one in present.items()
+    return not _covers(found, names, present)
+
+
+def is_up_to_date(
+    store: Store, client: str, names: Collection[str], present: Identities
+) -> bool:
+    """True if no time makes a new index due, but only a change; see is_due."""
+    found = read(store, client)
+    return found is not None and _covers(found, names, present)
+
+
+def _covers(found: Files, names: Collection[str], present: Identities) -> bool:
+    return set(names) <= found.trees.keys() and all(
+        found.trees.get(name) == one for name, one in present.items()
     )
 
 

@@ -48,7 +48,7 @@ class Seals:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._can = privilege.is_root_within_reach() and os.geteuid() != 0
-        self._wants = self._can and settings.load().sealed
+        self.are_wanted = self._can and settings.load().sealed
         self._deadline = time.monotonic() + SEALING_S
 
     def look_after(
@@ -67,7 +67,7 @@ class Seals:
             return dated
         with _opened(self._store, client) as directory:
             unsealed = directory.put_names_right(dated, _OTHERS.intersection(others))
-            if self._wants and CURRENT in others:
+            if self.are_wanted and CURRENT in others:
                 for name in unsealed:
                     if time.monotonic() > self._deadline:
                         break

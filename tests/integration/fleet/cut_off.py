@@ -10,6 +10,7 @@ from typing import Any
 
 from byteback.server.accounting import ledger_clients
 from byteback.server.fleet import finish
+from byteback.server.prune import limits
 from byteback.server.prune import run as prune
 from byteback.server.store import opening
 from byteback.server.store.layout import Store
@@ -63,7 +64,7 @@ def tick() -> int:
 
     def work() -> None:
         with opening.opened_store(writes=True) as store:
-            prune.Pruner(store).prune(prune.choose_limits(1, 2))
+            prune.Pruner(store).prune(limits.choose_limits(1, 2))
 
     return in_child(work)
 
