@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, takewhile
 
+from byteback.errors import escape, quote
 from byteback.model.status import (
     DAY_S,
     HOUR_S,
@@ -35,6 +36,7 @@ KINDS = (
     *("two-machines", "record", "not-mounted", "read-only", "device-errors"),
     *("scrub-errors", "scrub-overdue", "no-room", "pruning-stopped"),
     *("sealing-stopped", "short-history", "settings", "server-clock"),
+    *("replica-behind", "replica-refused"),
 )
 
 NO_ROOM = {  # after "free space is short, and"
@@ -119,7 +121,9 @@ def stale_at(client: Client) -> float | None:
 
 def client_alarms(client: Client, now: float) -> list[Alarm]:
     """All alarms of one client, the worst first."""
-    found = [*_age_alarms(client, now), *_result_alarms(client)]
+    found = list(_age_alarms(client, now))
+    if not client.is_copy:  # the copy as a whole has alarms of its own
+        found += _result_alarms(client)
     found += [
         Alarm(
             client.name,
@@ -244,6 +248,7 @@ def store_alarms(store: StoreState, now: float) -> list[Alarm]:
         *_disc_alarms(store, now),
         *_scrub_alarms(store, now),
         *_work_alarms(store, now),
+        *_replica_alarms(store, now),
     ]
     return sorted(found, key=lambda alarm: alarm.level is not Level.CRITICAL)
 
@@ -338,6 +343,29 @@ def _work_alarms(store: StoreState, now: float) -> Iterator[Alarm]:
             f"history reaches back only {format_age(now - oldest)}",
             "the store is too small for its clients: make it larger, or move some",
         )
+
+
+def _replica_alarms(store: StoreState, now: float) -> Iterator[Alarm]:
+    for one in store.replicas:
+        since = one.done or one.began or one.tried
+        told = f": {escape(one.problems[0])}" if one.problems else ""
+        if now - since > SHORTEST_S:
+            verb = "last up to date" if one.done else "set up"
+            left = f", and {one.missing} snapshots are missing" if one.missing else ""
+            yield _of_store(
+                "replica-behind",
+                Level.CRITICAL,
+                f"the copy of the server {quote(one.source)} was {verb} "
+                f"{format_age(now - since)} ago{left}{told}",
+                "run sudo byteback-replicate --verbose here",
+            )
+        elif told:
+            yield _of_store(
+                "replica-refused",
+                Level.WARNING,
+                f"not all that the server {quote(one.source)} has was brought{told}",
+                "run sudo byteback-replicate --dry-run here, which names all of it",
+            )
 
 
 def _of_store(kind: str, level: Level, message: str, hint: str) -> Alarm:

@@ -76,10 +76,16 @@ class Client:
     clock_ahead_s: float | None = None  # the client's clock against the server's
     record_failed: bool = False  # a full comparison found what its record had missed
     is_retired: bool = False
+    is_copy: bool = False  # its snapshots are fetched from another server
 
     @cached_property
     def good(self) -> tuple[float, ...]:
-        """When its good backups ended, oldest first; by its snapshots if need be."""
+        """When its good backups ended, oldest first; by its snapshots if need be.
+
+        Of a copy the transfers tell when it was fetched, and the snapshots when made.
+        """
+        if self.is_copy:
+            return self.snapshots.times
         ends = [
             backup.ended
             for backup in self.backups
@@ -106,6 +112,17 @@ class PruneFault(StrEnum):
     WAITING = "waiting"  # no room is back yet, or no backups are measured yet
 
 
+class Replica(NamedTuple):
+    """The last round in which a first server was fetched from."""
+
+    source: str
+    tried: float
+    done: float | None = None  # when a round last brought all that there was
+    began: float | None = None  # when the first round of all began
+    missing: int = 0  # snapshots that are there and not here
+    problems: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class StoreState:
     """The store itself. A field that is None could not be found out."""
@@ -127,6 +144,7 @@ class StoreState:
     settings_fault: str | None = None
     clock_fault: str | None = None
     oldest_snapshot: float | None = None
+    replicas: tuple[Replica, ...] = ()  # the first servers of which this is a copy
 
 
 class FreeReading(NamedTuple):

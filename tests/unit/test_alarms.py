@@ -16,6 +16,7 @@ from byteback.model.status import (
     Backup,
     Client,
     PruneFault,
+    Replica,
     Result,
     Snapshots,
     StoreState,
@@ -159,6 +160,19 @@ HEALTHY = StoreState(
         ({"sealed": NOW - 2 * HOUR_S}, ["sealing-stopped"]),
         ({"sealed": NOW - 2 * HOUR_S, "seals": False}, []),
         ({"oldest_snapshot": NOW - 6 * DAY_S}, ["short-history"]),
+        ({"replicas": (Replica("first", NOW, done=NOW - 25 * HOUR_S),)}, []),
+        (
+            {"replicas": (Replica("first", NOW, done=NOW - 27 * HOUR_S),)},
+            ["replica-behind"],
+        ),
+        (
+            {"replicas": (Replica("first", NOW, began=NOW - 27 * HOUR_S),)},
+            ["replica-behind"],
+        ),
+        (
+            {"replicas": (Replica("first", NOW, done=NOW, problems=("no room",)),)},
+            ["replica-refused"],
+        ),
         ({"oldest_snapshot": NOW - DAY_S, "in_use_since": NOW - DAY_S}, []),
     ],
 )

@@ -15,6 +15,7 @@ from byteback.model import replication
 from byteback.model.hostname import is_same_host
 from byteback.model.replication import Held, Offer, Plan
 from byteback.model.size import format_count
+from byteback.model.status import Replica
 from byteback.server.access import authorized_keys
 from byteback.server.replicate import bring
 from byteback.server.replicate.line import Line, connected
@@ -22,7 +23,6 @@ from byteback.server.replicate.sources import Source
 from byteback.server.store import replica_note, replica_rounds, retirement
 from byteback.server.store.layout import Store
 from byteback.server.store.replica_note import ReplicaNote
-from byteback.server.store.replica_rounds import Round
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def fetch(
     started = time.time()
     before = replica_rounds.read(store, source.name)
     began = before.began if before is not None else None
-    note = Round(
+    note = Replica(
         source.name, started, before.done if before else None, began or started
     )
     try:

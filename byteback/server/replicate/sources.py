@@ -28,11 +28,12 @@ from byteback.model.destination import (
     parse_destination,
 )
 from byteback.model.public_key import PublicKey, parse_public_key
+from byteback.server.store import replica_rounds
 from byteback.server.store.layout import USER
 from byteback.system import files, process
 from byteback.system.ssh import known_hosts, openssh
 
-DIRECTORY = Path("/etc/byteback/replicate")
+DIRECTORY = replica_rounds.CONFIGURED
 MAX_BYTES = 4096
 ASK_S = 60.0
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
@@ -108,7 +109,7 @@ def _all() -> list[Source]:
     with contextlib.suppress(FileNotFoundError):
         for directory in sorted(DIRECTORY.iterdir()):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                with (directory / "from").open(encoding="utf-8") as file:
+                with (directory / replica_rounds.FROM).open(encoding="utf-8") as file:
                     text = file.read(MAX_BYTES)
                 found.append(Source(directory.name, parse_destination(text)))
     return found
@@ -132,7 +133,7 @@ def set_up(
     host_key = _pin(source, confirm, accept_new=accept_new)
     text = f"{format_destination(source.destination)}\n"
     # Last: what is not complete is no source.
-    files.write_atomically(source.directory / "from", text.encode())
+    files.write_atomically(source.directory / replica_rounds.FROM, text.encode())
     return Prepared(source, key, host_key)
 
 

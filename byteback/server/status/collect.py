@@ -29,7 +29,15 @@ from byteback.model.status import (
     StoreState,
 )
 from byteback.server.accounting import growth, ledger_file, ledger_report, sizes
-from byteback.server.store import clock, machines, marks, retirement, settings
+from byteback.server.store import (
+    clock,
+    machines,
+    marks,
+    replica_note,
+    replica_rounds,
+    retirement,
+    settings,
+)
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
 from byteback.system.btrfs import commands, health
@@ -46,6 +54,7 @@ class _Notes(NamedTuple):
     clocks_ahead: Mapping[str, float]
     machines: Mapping[str, int]  # with one key, where there are several
     retired: frozenset[str]
+    copies: frozenset[str]  # fetched from another server
 
 
 def collect(
@@ -80,19 +89,16 @@ def _collect(
     backups = ledger_report.recent_backups(
         store, chosen, history or ledger_report.RECENT
     )
+    copies = replica_note.copies(store, chosen)
+    by_snapshots = copies | (set(chosen) - set(backups))
     snapshots = {
-        name: _snapshots(store, name, all_times=all_times or name not in backups)
+        name: _snapshots(store, name, all_times=all_times or name in by_snapshots)
         for name in chosen
     }
     oldest = {name: found.oldest for name, found in snapshots.items()}
     measured = sizes.client_sizes(store, oldest)
     expected = _expect_hours(chosen)
-    notes = _Notes(
-        ledger_report.failed_records(store),
-        ledger_report.clocks_ahead(store),
-        machines.counts(store, chosen),
-        retirement.retired_clients(store, chosen),
-    )
+    notes = _read_notes(store, chosen, copies)
     clients = tuple(
         _client(
             store,
@@ -122,6 +128,16 @@ def _collect(
         store=state,
         clients=clients,
         alarms=tuple(found),
+    )
+
+
+def _read_notes(store: Store, chosen: Sequence[str], copies: frozenset[str]) -> _Notes:
+    return _Notes(
+        ledger_report.failed_records(store),
+        ledger_report.clocks_ahead(store),
+        machines.counts(store, chosen),
+        retirement.retired_clients(store, chosen),
+        copies,
     )
 
 
@@ -165,6 +181,7 @@ def _client(
         suddenly=tuple(said),
         machines=notes.machines.get(name, 1),
         is_retired=name in notes.retired,
+        is_copy=name in notes.copies,
     )
 
 
@@ -198,6 +215,7 @@ def _store_state(store: Store, now: float) -> tuple[StoreState, dict[str, Verdic
         seals=limits.sealed,
         prune_fault=marks.read_fault(store),
         prune_fault_since=marks.read(store, marks.PRUNE_FAULT),
+        replicas=replica_rounds.read_all(store),
         settings_fault=fault,
         clock_fault=clock.fault(store, now),
     )

@@ -8,12 +8,12 @@ the same name and another content is known.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from byteback.errors import RefusedError, quote
-from byteback.server.store.layout import Store
+from byteback.server.store.layout import Store, lock_name
 from byteback.wire.failures import Reason
 
 ENDING = ".replica"
@@ -62,6 +62,12 @@ def write(store: Store, client: str, note: ReplicaNote) -> None:
 def is_copy(store: Store, client: str) -> bool:
     """True if this server fetches the client's backups from another one."""
     return path(store, client).exists()
+
+
+def copies(store: Store, clients: Iterable[str]) -> frozenset[str]:
+    """Those of the clients that are fetched from another server."""
+    noted = store.noted(ENDING)
+    return frozenset(client for client in clients if lock_name(client) in noted)
 
 
 def check(store: Store, client: str) -> None:

@@ -7,43 +7,37 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import NamedTuple
 
+from byteback.model.status import Replica
 from byteback.server.store.layout import Store
 
+# What root has set up, see replicate/sources.py.
+CONFIGURED = Path("/etc/byteback/replicate")
+FROM = "from"
 DIRECTORY = "replicas"  # in the store's state
 MAX_BYTES = 1 << 20
 MAX_TOLD = 20
 
 
-class Round(NamedTuple):
-    """The last round with one first server; times are seconds since 1970."""
-
-    source: str
-    tried: float
-    done: float | None = None  # when a round last brought all that there was
-    began: float | None = None  # when the first round of all began
-    missing: int = 0  # snapshots that are there and not here
-    problems: tuple[str, ...] = ()
-
-
-def read(store: Store, source: str) -> Round | None:
+def read(store: Store, source: str) -> Replica | None:
     """None if there was no round yet, or the record was lost."""
     return _read(_path(store, source))
 
 
-def read_all(store: Store) -> list[Round]:
-    """The last rounds with all first servers."""
+def read_all(store: Store) -> tuple[Replica, ...]:
+    """The last rounds with all first servers that are set up.
+
+    One that was never tried counts from its set-up on: its schedule may not run.
+    """
     found = []
     with contextlib.suppress(OSError):
-        for path in sorted((store.state / DIRECTORY).iterdir()):
-            one = _read(path) if path.suffix == ".json" else None
-            if one is not None:
-                found.append(one)
-    return found
+        for place in sorted(CONFIGURED.glob(f"*/{FROM}")):
+            name, since = place.parent.name, place.stat().st_mtime
+            found.append(read(store, name) or Replica(name, since, began=since))
+    return tuple(found)
 
 
-def write(store: Store, one: Round) -> None:
+def write(store: Store, one: Replica) -> None:
     """Record a round; a full disc may keep that from being recorded."""
     import json
 
@@ -57,13 +51,13 @@ def write(store: Store, one: Round) -> None:
         files.write_atomically(path, f"{text}\n".encode("ascii"), mode=0o600)
 
 
-def _read(path: Path) -> Round | None:
+def _read(path: Path) -> Replica | None:
     import json
 
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         with path.open("rb") as file:
             fields = json.loads(file.read(MAX_BYTES))
-        one = Round(**fields)
+        one = Replica(**fields)
         return one._replace(problems=tuple(map(str, one.problems)))
     return None
 
