@@ -42,6 +42,8 @@ def hold(path: Path, *, wait_s: float = 0.0) -> Iterator[Lock]:
     with map_os_errors(path):
         # Read-only: a transfer's rsync inherits it, and is to fill no file with it.
         flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        # The store's user could have put a fifo there, on which root would wait.
+        flags |= os.O_NONBLOCK
         fd = os.open(path, flags, mode=0o600)
     try:
         _acquire(fd, path, wait_s)

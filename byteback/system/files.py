@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +17,25 @@ _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
 def in_memory() -> IO[bytes]:
     """A file of no name that needs no disc: that may be full. Raises OSError."""
     return os.fdopen(os.memfd_create("byteback"), "w+b")
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor for reading a regular file. Raises OSError for anything else.
+
+    The store's user could put a fifo in the place of a note, on which root would wait
+    for ever (fifo(7)), or a link.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return fd
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The first ``limit`` bytes of a regular file; raises as open_regular."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read(limit)
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:

@@ -17,6 +17,7 @@ from byteback.errors import (
     quote,
 )
 from byteback.model.hostname import check_host_name, is_same_host
+from byteback.model.invitation import parse_token
 from byteback.model.key_line import (
     ENROL,
     KeyLine,
@@ -160,13 +161,13 @@ def enrol(
         if token is not None and error.reason == Reason.NAME_TAKEN:
             error.hint = "the server's administrator gives a client that is there "
             error.hint += "another key with 'byteback-clients key --replace'"
-        _audit("REFUSED", request, error.message)
+        _audit("REFUSED", request, error.message, token)
         raise
     if result in (ENROLLED, REPLACED):
         # Also of a new name: an administrator may have freed it by hand.
         with contextlib.suppress(BytebackError):  # the disc is full: the key is in
             key_change.note(store, request.host)
-    _audit("ENROL", request, result)
+    _audit("ENROL", request, result, token)
     return Enrolment(result, request.host, request.key.fingerprint)
 
 
@@ -338,7 +339,8 @@ def _is_pattern(address: str) -> bool:
     return not set("*?,!/").isdisjoint(address)
 
 
-def _audit(verdict: str, request: EnrolRequest, result: str) -> None:
+def _audit(verdict: str, request: EnrolRequest, result: str, token: str | None) -> None:
+    used = None if token is None else parse_token(token)
     log.audit(
         verdict,
         refusal=verdict != "ENROL",
@@ -346,5 +348,6 @@ def _audit(verdict: str, request: EnrolRequest, result: str) -> None:
         request="enrol",
         key=request.key.fingerprint,
         result=result,
+        invitation=None if used is None else used.number,
         address=os.environ.get("SSH_CONNECTION", "").partition(" ")[0] or None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from byteback.errors import escape
 from byteback.log import audit
 from byteback.server.store.layout import Store
+from byteback.system import files
 
 # On a busy disc a transaction takes a second, and a client can see to it that there are
 # many: what growth is judged by must get its turn, or nothing could be blamed on it.
@@ -147,6 +149,8 @@ def opened(
 
 
 def _connect(place: Path, wait_s: float) -> sqlite3.Connection:
+    with contextlib.suppress(FileNotFoundError):
+        os.close(files.open_regular(place))  # SQLite would wait for a fifo
     ledger = sqlite3.connect(place, timeout=wait_s)
     try:
         _bring_up_to_date(ledger)

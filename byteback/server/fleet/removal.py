@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import stat
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,8 @@ from byteback.server.snapshots import seal, sealing
 from byteback.server.store import change, key_change, reserve, settings
 from byteback.server.store.change import Change
 from byteback.server.store.layout import DISCARDED, Store
-from byteback.system import process
-from byteback.system.btrfs import commands, subvolume
+from byteback.system import privilege, process
+from byteback.system.btrfs import commands, nested, subvolume
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +173,7 @@ def _delete_trees(
 
 def _delete(store: Store, client: str, path: Path) -> None:
     if commands.is_subvolume(path):
+        _delete_nested(store, client, path)
         commands.delete_on_full_disc(
             path, partial(_make_room, store), partial(_may_delete, client)
         )
@@ -180,6 +182,36 @@ def _delete(store: Store, client: str, path: Path) -> None:
     # Not by the modes that a client gave what is in it.
     process.run(["chmod", "--recursive", "u+rwX", "--", path], tolerate=range(256))
     process.run(["rm", "--recursive", "--force", "--one-file-system", "--", path])
+
+
+def _delete_nested(store: Store, client: str, path: Path) -> None:
+    """Delete the subvolumes inside one, the innermost first, or it could not go.
+
+    No client can make any: an administrator did, or the store's user. Each is known by
+    its number from what btrfs lists, so that no exchanged path leads to another one;
+    and what is sealed as another client's stays, as everywhere.
+    """
+    top, above = subvolume.read_at(path), subvolume.read_at(store.root)
+    if top is None or above is None or top.number == above.number:
+        return
+    with privilege.raised():
+        fd = os.open(store.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found = nested.inside(fd, top.number)
+        finally:
+            os.close(fd)
+    for number, name in found:
+        logger.info("deleting the subvolume %s in %s", quote(name), quote(str(path)))
+        commands.delete_on_full_disc(
+            path / name,
+            partial(_make_room, store),
+            partial(_is_nested, client, number),
+        )
+
+
+def _is_nested(client: str, number: int, fd: int) -> bool:
+    found = subvolume.read(fd)
+    return found is not None and found.number == number and _may_delete(client, fd)
 
 
 def _make_room(store: Store) -> bool:

@@ -23,6 +23,7 @@ from byteback.server.session.dispatch import client_address
 from byteback.server.store import change, places, presence, settings, tree
 from byteback.server.store.layout import Store, own_store
 from byteback.server.transfer import rsync_args, runner, sessions
+from byteback.system import files
 from byteback.system.btrfs import subvolume
 from byteback.system.confinement import sandbox
 from byteback.wire import replication
@@ -75,7 +76,7 @@ def _check_key(store: Store, name: str) -> None:
     from byteback.model.key_line import parse_key_line
 
     with contextlib.suppress(OSError):
-        fd = os.open(store.authorized_keys, os.O_RDONLY | os.O_NOFOLLOW)
+        fd = files.open_regular(store.authorized_keys)
         with os.fdopen(fd, "rb") as file:
             for line in file:
                 if MARK in line:

@@ -30,6 +30,7 @@ from byteback.server.search.index_part import Led, Part, encode
 from byteback.server.store import state
 from byteback.server.store.layout import Store
 from byteback.system.btrfs.subvolume import Subvolume
+from byteback.system.files import open_regular
 
 MAX_SIZE = 1 << 27  # bytes; a search can map that
 VERSION = 1
@@ -171,7 +172,7 @@ class _File(NamedTuple):
 
 def _read(path: Path) -> _File | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = open_regular(path)
         try:
             data = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
         finally:

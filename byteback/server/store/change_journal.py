@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from byteback.server.store import state
 from byteback.server.store.layout import Store
+from byteback.system import files
 from byteback.system.btrfs import subvolume
 from byteback.system.btrfs.subvolume import Subvolume
 
@@ -81,7 +82,7 @@ class Journal(NamedTuple):
 def read(store: Store, client: str) -> Journal | None:
     """The journal of ``client``; None if there is none, or none that can be read."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        about = json.loads(_path(store, client).read_bytes())
+        about = json.loads(files.read_regular(_path(store, client), MAX_SIZE + 1))
         if about["version"] == VERSION:
             return Journal(
                 str(about["uuid"]),
@@ -140,6 +141,7 @@ def _write(path: Path, journal: Journal) -> None:
     # Not synced: after a crash it is an older one, which tells of another end.
     new = path.with_suffix(".journal-new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags |= os.O_NONBLOCK  # a fifo without a reader is refused then
     with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
         file.write(content)
     new.replace(path)

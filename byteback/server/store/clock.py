@@ -137,8 +137,8 @@ def _place(store: Store) -> Path:
 
 def _read_record(store: Store) -> Record:
     try:
-        with _place(store).open(encoding="ascii") as file:
-            return clock_jump.parse_record(file.read(MAX_BYTES))
+        text = files.read_regular(_place(store), MAX_BYTES).decode("ascii")
+        return clock_jump.parse_record(text)
     except (OSError, UnicodeDecodeError):
         return Record()
 

@@ -27,8 +27,8 @@ def read(store: Store, client: str) -> tuple[str, ...] | None:
 def read_word(store: Store, client: str) -> str | None:
     """The sources as one word of wire/coverage.py; None if they are not known."""
     try:
-        with _path(store, client).open("rb") as file:
-            word = file.read(MAX_SIZE).decode("ascii").strip()
+        word = files.read_regular(_path(store, client), MAX_SIZE).decode("ascii")
+        word = word.strip()
         coverage.parse_sources(word)
     except (OSError, ValueError, RefusedError):
         return None

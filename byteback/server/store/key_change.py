@@ -89,8 +89,9 @@ def connection_began() -> float | None:
 def _read(place: Path) -> float | None:
     """When the key changed; None if that was before the machine's last start."""
     with contextlib.suppress(OSError, ValueError):
-        with place.open(encoding="ascii") as file:
-            boot, changed = file.read(MAX_BYTES).split()
+        from byteback.system import files
+
+        boot, changed = files.read_regular(place, MAX_BYTES).decode("ascii").split()
         return float(changed) if boot == _boot() else None
     return None
 

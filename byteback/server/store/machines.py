@@ -22,6 +22,7 @@ from byteback.wire.failures import Reason
 
 REMEMBERED_S = 8 * 86400.0  # how long a machine that was refused counts as being there
 
+MAX_BYTES = 200
 OTHER = ".other-machine"
 _NAME = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -89,7 +90,7 @@ def counts(store: Store, clients: Iterable[str]) -> dict[str, int]:
 def _read(path: Path) -> str | None:
     """The machine that a file names; None for a damaged one, as if there were none."""
     with contextlib.suppress(OSError, ValueError):
-        name = path.read_text(encoding="ascii").strip()
+        name = files.read_regular(path, MAX_BYTES).decode("ascii").strip()
         return name if _NAME.fullmatch(name) else None
     return None
 

@@ -48,8 +48,8 @@ def note_fault(store: Store, fault: PruneFault | None) -> None:
 def read_fault(store: Store) -> PruneFault | None:
     """Why room stays short, None for no such reason or one of a later version."""
     path = store.state / PRUNE_FAULT
-    with contextlib.suppress(OSError, ValueError), path.open(encoding="ascii") as file:
-        return PruneFault(file.read(MAX_WORD))
+    with contextlib.suppress(OSError, ValueError):
+        return PruneFault(files.read_regular(path, MAX_WORD).decode("ascii"))
     return None
 
 

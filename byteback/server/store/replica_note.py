@@ -30,8 +30,9 @@ class ReplicaNote(NamedTuple):
 def read(store: Store, client: str) -> ReplicaNote | None:
     """None for a client that is no copy. A damaged note has lost its tokens only."""
     try:
-        with path(store, client).open("rb") as file:
-            text = file.read(MAX_BYTES)
+        from byteback.system import files
+
+        text = files.read_regular(path(store, client), MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError:

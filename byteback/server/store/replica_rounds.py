@@ -54,9 +54,10 @@ def write(store: Store, one: Replica) -> None:
 def _read(path: Path) -> Replica | None:
     import json
 
+    from byteback.system import files
+
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-        with path.open("rb") as file:
-            fields = json.loads(file.read(MAX_BYTES))
+        fields = json.loads(files.read_regular(path, MAX_BYTES))
         one = Replica(**fields)
         return one._replace(problems=tuple(map(str, one.problems)))
     return None

@@ -41,7 +41,8 @@ def provide(store: Store) -> bool:
         leaf = space.read_node_size(store.root)
         view = os.statvfs(store.root)
         size = min(RESERVE_BYTES, view.f_blocks * view.f_frsize // MAX_SHARE)
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(new, flags, 0o600)
         try:
             for number in range(size // leaf):
                 # Compression does not reach attributes: zeros will do.

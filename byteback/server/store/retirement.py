@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from byteback.wire.failures import Reason
 
 MAX_BYTES = 200
 NEVER = "-"
+NO_FILE = (errno.EINVAL, errno.ELOOP, errno.ENXIO)  # a fifo, a link, a socket
 ENDING = ".retired"
 
 
@@ -26,12 +28,13 @@ class Retired(NamedTuple):
 
 def read(store: Store, client: str) -> Retired | None:
     """None for a client that is not retired. A damaged note is one all the same."""
-    place = path(store, client)
+    from byteback.system import files
+
     try:
-        with place.open(encoding="ascii", errors="replace") as file:
-            words = file.read(MAX_BYTES).split()
-    except OSError:
-        return None
+        text = files.read_regular(path(store, client), MAX_BYTES)
+    except OSError as error:
+        return None if error.errno not in NO_FILE else Retired(0.0, None)
+    words = text.decode("ascii", "replace").split()
     with contextlib.suppress(ValueError, IndexError):
         return Retired(float(words[0]), None if words[1] == NEVER else float(words[1]))
     return Retired(0.0, None)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from byteback.server.store import shortage
 from byteback.server.store.layout import Store
+from byteback.system import files
 from byteback.system.btrfs.identity import identify
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -127,7 +128,7 @@ def _write(store: Store, client: str, words: str) -> None:
     # in which a crash leaves an empty file behind.
     record = words.ljust(RECORD_LENGTH - 1) + "\n"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         fd = os.open(_path(store, client), flags, mode=0o600)
         try:
             os.pwrite(fd, record.encode("ascii"), 0)
@@ -156,7 +157,8 @@ class _Record(NamedTuple):
 
 def _read(store: Store, client: str) -> _Record:
     try:
-        words = _path(store, client).read_text(encoding="ascii").split()
+        text = files.read_regular(_path(store, client), 2 * RECORD_LENGTH)
+        words = text.decode("ascii").split()
         return _Record(Transfer(words[0]), "".join(words[1:2]), tuple(words[2:]))
     except FileNotFoundError:
         return _Record(Transfer.UNKNOWN)

@@ -22,6 +22,7 @@ from byteback.server.transfer.change_log import MAX_SHARED, Changes
 from byteback.system import fifo, files
 from byteback.system.btrfs import subvolume
 
+MAX_NOTE = 1 << 24  # bytes
 MAX_NAMES = 100_000  # of all such files, which are few enough to be linked anew
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -153,7 +154,8 @@ def _note(store: Store, client: str) -> Path:
 def _separated(store: Store, client: str) -> frozenset[int] | None:
     """The files that have one name by what is noted; None if that is void."""
     with contextlib.suppress(FileNotFoundError, ValueError):
-        tree_id, *numbers = _note(store, client).read_text(encoding="ascii").split()
+        text = files.read_regular(_note(store, client), MAX_NOTE).decode("ascii")
+        tree_id, *numbers = text.split()
         if tree_id == _tree_id(store.current(client)):
             return frozenset(map(int, numbers))
     return None

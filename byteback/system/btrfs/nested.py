@@ -58,9 +58,7 @@ def read(fd: int) -> list[Nested]:
             if references:
                 roots[number] = (flags, *uuids)
         elif kind == _ROOT_BACKREF:
-            directory, _, length = _BACKREF.unpack_from(data)
-            name = data[_BACKREF.size : _BACKREF.size + length]
-            places[number] = _Place(offset, directory, name)
+            places[number] = _parse_place(offset, data)
     paths = {_TOP: b"/"}
     found = []
     for number, (flags, uuid, parent, received) in roots.items():
@@ -69,6 +67,31 @@ def read(fd: int) -> list[Nested]:
             text = path.decode("utf-8", "surrogateescape")
             found.append(Nested(text, uuid, parent, received, bool(flags & _READ_ONLY)))
     return found
+
+
+def inside(fd: int, number: int) -> list[tuple[int, str]]:
+    """The subvolumes inside another one, by their numbers and their paths from there.
+
+    The innermost come first. Raises OSError as read does.
+    """
+    places = {
+        inner: _parse_place(offset, data)
+        for inner, offset, kind, data in _search(fd)
+        if kind == _ROOT_BACKREF
+    }
+    paths = {number: b""}
+    found = []
+    for inner in places:
+        path = _path(fd, inner, places, paths)
+        if path is not None and inner != number:
+            text = path.decode("utf-8", "surrogateescape").lstrip("/")
+            found.append((inner, text))
+    return sorted(found, key=lambda one: -one[1].count("/"))
+
+
+def _parse_place(parent: int, data: bytes) -> _Place:
+    directory, _, length = _BACKREF.unpack_from(data)
+    return _Place(parent, directory, data[_BACKREF.size : _BACKREF.size + length])
 
 
 def _path(

@@ -7,11 +7,14 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from byteback.server.fleet import notes
 from byteback.server.store import change
 from tests.integration.fleet.store import FleetStore
+from tests.integration.programs import run_program
 from tests.integration.sealing.store import become, is_sealed
 
 LONG = "x" * 250
@@ -157,3 +160,45 @@ def crowd(store: FleetStore) -> Iterator[None]:
         for process in running:
             os.killpg(process.pid, 9)
             process.wait()
+
+
+def test_what_is_no_file_makes_root_wait_for_nothing(store: FleetStore) -> None:
+    """The store's user has put fifos in the places of all notes, locks and more."""
+    store.enrol("www")
+    store.snapshot("www", 20)
+    store.record("www")
+    assert store.session("www").status == 0
+    assert store.tick().status == 0
+    state = store.root / ".byteback"
+    names = [f"www{ending}" for ending in (*notes.ENDINGS, ".lock", ".rekeyed")]
+    planted = [state / "hosts" / name for name in names]
+    planted += [path for path in state.rglob("*") if path.is_file()]
+    with become(store.user):
+        for path in planted:
+            path.unlink(missing_ok=True)
+            os.mkfifo(path)
+    programs = store.programs
+    commands: list[list[str | Path]] = [
+        [programs / "byteback-clients", "list"],
+        [programs / "byteback-status"],
+        [programs / "byteback-restore", "--host", "www", "/etc"],
+        [programs / "byteback-prune", "--prune"],
+        [programs / "byteback-clients", "retire", "--undo", "www"],
+        [programs / "byteback-clients", "remove", "--yes", "www"],
+    ]
+    for argv in commands:
+        done = run_program(argv, check=False)
+        assert done.status not in (70, 128 + 15), done
+    assert not (store.root / "www").exists()
+
+
+def test_a_fifo_for_a_note_does_not_let_a_retired_client_in(store: FleetStore) -> None:
+    store.enrol("www")
+    store.clients("retire", "www")
+    note = store.root / ".byteback" / "hosts" / "www.retired"
+    with become(store.user):
+        note.unlink()
+        os.mkfifo(note)
+    assert "retired" in store.session("www").stderr
+    store.clients("retire", "--undo", "www")
+    assert store.session("www").status == 0

@@ -17,6 +17,7 @@ from byteback.model.invitation import Word, format_word, parse_word
 from byteback.model.public_key import PublicKey
 from tests.integration.conftest import CONFIGURATION, free_port, wait_for_port
 from tests.integration.fleet.store import FleetStore
+from tests.integration.hostile.test_audit import listening
 from tests.integration.programs import Outcome, require_program, run_program
 from tests.waiting import PATIENCE_S
 
@@ -65,6 +66,20 @@ def inviting(store: FleetStore) -> Iterator[Inviting]:
         if path.name != "server.toml":
             path.unlink() if path.is_file() else shutil.rmtree(path)
     shutil.rmtree("/root/.ssh", ignore_errors=True)
+
+
+def test_the_log_says_by_which_invitation(inviting: Inviting) -> None:
+    with listening() as log:
+        key = inviting.key_of(inviting.invite("www"), "word")
+        public = inviting.make_key("new")
+        assert inviting.session(key, f"{ENROL} other {public}").status == 9
+        assert inviting.session(key, f"{ENROL} www {public}").status == 0
+        lines = {line.verdict: line for line in log.lines()}
+    numbers = [
+        lines[verdict].fields["invitation"]
+        for verdict in ("INVITE", "REFUSED", "ENROL")
+    ]
+    assert len(set(numbers)) == 1
 
 
 def test_a_word_enrols_once(inviting: Inviting) -> None:

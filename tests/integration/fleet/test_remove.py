@@ -15,6 +15,7 @@ from byteback.server.store import change, opening
 from byteback.server.store.change import Change
 from tests.integration.fleet import cut_off
 from tests.integration.fleet.store import FleetStore
+from tests.integration.programs import run_program
 from tests.integration.sealing.store import is_sealed
 
 TABLES = ledger_clients.TABLES
@@ -55,6 +56,22 @@ def test_all_of_it_goes(store: FleetStore) -> None:
     assert store.session("anew").status == 0
     current = store.root / "www" / "current"
     assert [path.name for path in current.iterdir()] == ["etc"]  # enrol's own
+
+
+def test_subvolumes_inside_do_not_keep_it(store: FleetStore) -> None:
+    """An administrator mounted nothing there, but made some, one in another."""
+    for host in ("www", "other"):
+        store.enrol(host)
+    made = store.snapshot("other", 20)
+    current = store.root / "www" / "current"
+    for name in ("etc/outer", "etc/outer/deep in it", "etc/outer/deep in it/inner"):
+        store.as_user("btrfs", "subvolume", "create", current / name)
+    run_program(["btrfs", "subvolume", "snapshot", "-r", current, current / "roots"])
+    store.clients("remove", "--yes", "www")
+    assert not (store.root / "www").exists()
+    assert made.exists()
+    listed = run_program(["btrfs", "subvolume", "list", "-o", store.root]).stdout
+    assert "www" not in listed
 
 
 def test_it_asks_for_the_name(store: FleetStore) -> None:
@@ -145,9 +162,14 @@ def test_every_ending_of_a_note_is_known() -> None:
     top = Path(str(byteback.server.__file__)).parent
     found = set()
     for path in top.rglob("*.py"):
-        found |= set(re.findall(r'with_suffix\(\s*"(\.[a-z-]+)"', path.read_text()))
+        text = path.read_text()
+        found |= set(re.findall(r'with_suffix\(\s*"(\.[a-z-]+)"', text))
+        for constant in re.findall(r"with_suffix\(([A-Z]+)\)", text):
+            found |= set(
+                re.findall(rf'^{constant} = "(\.[a-z-]+)"', text, re.MULTILINE)
+            )
     known = {*notes.ENDINGS, ".lock", ".rekeyed"}
-    assert found - {".new"} <= known
+    assert found - {".new", ".pub"} <= known
     assert set(notes.ENDINGS) - set(indexing.ENDINGS) <= found
 
 
