@@ -18,7 +18,8 @@ from tests.waiting import wait_until
 
 KIB = 1 << 10
 STRACE = ["strace", "-f", "-ff", "-qq", "-o"]  # one file a process
-NOT_OURS = {"rsync", "ssh", "sshd"}  # plain rsync over ssh has these as well
+# Plain rsync over ssh has these as well; the last two are sshd's since OpenSSH 9.8.
+NOT_OURS = {"rsync", "ssh", "sshd", "sshd-session", "sshd-auth"}
 
 
 @dataclass

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.integration.faults.trees import read_state
-from tests.integration.faults.world import World, write_files
+from tests.integration.faults.world import SESSION, World, write_files
 from tests.waiting import wait_until
 
 MEBI = 1 << 20
@@ -166,7 +166,7 @@ def test_a_server_whose_sshd_has_stopped(world: World, is_killed: bool) -> None:
     world.slow("80mbit")
     running = world.start("--verbose", "--io-timeout=4", retries=1)
     world.wait_for_transfer(size // 3)
-    stopped = world.processes("server", "sshd: byteback")
+    stopped = world.processes("server", SESSION)
     assert stopped
     for process in stopped:
         process.suspend()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.faults.trees import read_state
-from tests.integration.faults.world import RUN, Running, World, write_files
+from tests.integration.faults.world import RUN, SESSION, Running, World, write_files
 from tests.waiting import wait_until
 
 MEBI = 1 << 20
@@ -205,7 +205,7 @@ def test_nobody_else_can_put_the_lock_there_before_us(world: World) -> None:
         ("client", "[mux]"),
         ("server", "byteback-receive --host"),
         ("server", "=rsync"),
-        ("server", "sshd: byteback"),
+        ("server", SESSION),
     ],
 )
 def test_whatever_is_killed_in_the_transfer_it_goes_on(

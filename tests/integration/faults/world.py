@@ -50,6 +50,10 @@ BACKUP_TIMEOUT_S = 120.0
 IN_TIME_S = PATIENCE_S
 LINGER_S = 15.0  # an idle connection ends by itself after twice that
 
+# In the title of the process that serves a session: sshd's, and since OpenSSH 9.8
+# sshd-session's.
+SESSION = ": byteback"
+
 
 @dataclass
 class Running:

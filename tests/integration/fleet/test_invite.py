@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -293,7 +294,9 @@ def crowded_sshd(store: FleetStore) -> Iterator[tuple[int, Callable[[], None]]]:
 
     def make_way() -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while "past MaxStartups" not in log.read_text():
+        # "past MaxStartups", or "Maxstartups" since OpenSSH 9.8
+        dropped = re.compile("drop connection .* maxstartups", re.IGNORECASE)
+        while not dropped.search(log.read_text()):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         for one in silent:
