@@ -63,6 +63,11 @@ SHOWN = 5
     is_flag=True,
     help="Compare the contents of all files, not their times.",
 )
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Compare one snapshot of each client on both servers, drawn at random.",
+)
 @click.argument("clients", nargs=-1, metavar="[CLIENT]...")
 @verbose_option
 @version_option
@@ -75,6 +80,7 @@ def command(
     accept_new_host_key: bool,
     dry_run: bool,
     checksum: bool,
+    verify: bool,
     verbose: bool,
 ) -> None:
     """Bring the snapshots of another server here, of all clients or of some.
@@ -83,18 +89,23 @@ def command(
     """
     log.set_up(PROGRAM, verbose=verbose)
     if set_up:
-        if wanted is None or clients or dry_run or checksum or all_of_them:
+        others = (clients, dry_run, checksum, verify, all_of_them)
+        if wanted is None or any(others):
             raise UsageError("--set-up goes with --from, and with nothing else")
         privilege.require_root("only root can set up a first server")
         _set_up(wanted, accept_new=accept_new_host_key)
         return
-    if all_of_them and wanted is not None:
-        raise UsageError("give only one of --all and --from")
+    if bool(all_of_them) + (wanted is not None) > 1 or verify + dry_run + checksum > 1:
+        raise UsageError(
+            "give only one of --all and --from, and one of --dry-run, --checksum and "
+            "--verify"
+        )
     if all_of_them and not sources.are_set_up():
         return
     _become_user()
-    if dry_run:
-        _show(sources.configured(wanted), clients)
+    if dry_run or verify:
+        act = _verify if verify else _show
+        act(sources.configured(wanted), clients)
     else:
         _fetch_all(sources.configured(wanted), clients, checksum=checksum)
 
@@ -121,6 +132,15 @@ def _show(found: list[Source], clients: tuple[str, ...]) -> None:
         with opening.opened_store() as store:
             lines = fetch.show(store, source, clients)
         click.echo("".join(f"{line}\n" for line in lines), nl=False)
+
+
+def _verify(found: list[Source], clients: tuple[str, ...]) -> None:
+    from byteback.server.replicate import verify
+
+    with opening.opened_store() as store, fetch.locked(store):
+        for source in found:
+            for line in verify.verify(store, source, clients):
+                click.echo(line)
 
 
 def _fetch_all(

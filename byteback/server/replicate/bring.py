@@ -20,6 +20,7 @@ from byteback.errors import (
     NotSetUpError,
     PolicyError,
     ToolError,
+    escape,
     quote,
 )
 from byteback.model.replication import OfferedSnapshot
@@ -37,7 +38,7 @@ from byteback.server.transfer import hard_links, rsync_args, runner, sessions
 from byteback.system import process
 from byteback.system.btrfs import commands
 from byteback.system.confinement import bridge
-from byteback.system.rsync.command import MEANINGS
+from byteback.system.rsync.command import MEANINGS, PARTIAL
 from byteback.system.ssh.openssh import join_for_rsync
 from byteback.wire.failures import Reason
 from byteback.wire.replication import Fetch
@@ -92,24 +93,45 @@ def bring(
             raise BytebackError(f"{quote(f'{client}/{offered.name}')} is here already")
         take.ensure_current(store, client)
         guard = _guard(store, client, limits)
+        results = {0: Transfer.WHOLE}
         for attempt in range(1, TRIES + 1):
             request, options = _request(store, client, offered.name, checksum=checksum)
             with line.fetching(request) as fetching:
-                command = _command(options, fetching)
+                described = command(options, fetching)
                 try:
                     status = sessions.receive(
-                        *(store, client, command, limits, lock, line.source.name),
+                        *(store, client, described, limits, lock, line.source.name),
                         guard=guard,
-                        results={0: Transfer.WHOLE},
+                        results=results,
                     ).status
                 except BusyError as error:
                     if error.reason != Reason.AT_ONCE or attempt == TRIES:
                         raise
                     continue
-            if status == 0:
-                _take(store, client, offered, started)
+            if status in results:
+                found = offered if status == 0 else offered._replace(incomplete=True)
+                _take(store, client, found, started)
                 return
-            raise _failure(line, client, offered.name, status, fetching.said)
+            if status != PARTIAL or not _is_there(line, client, offered):
+                raise failure(line, client, offered.name, status, fetching.said)
+            # As with a client's own backup: what the first server cannot read it will
+            # not be able to read tomorrow.
+            _tell_partial(client, offered.name, fetching.said)
+            results = {0: Transfer.WHOLE, PARTIAL: Transfer.PARTIAL}
+    raise BusyError(f"{quote(f'{client}/{offered.name}')} changes again and again")
+
+
+def _is_there(line: Line, client: str, offered: OfferedSnapshot) -> bool:
+    """True if the snapshot is on the first server still: it did not go meanwhile."""
+    offers = line.read_listing().offers
+    return any(one.client == client and offered in one.snapshots for one in offers)
+
+
+def _tell_partial(client: str, name: str, said: Said) -> None:
+    what = quote(f"{client}/{name}")
+    logger.warning("%s: the first server cannot read all of it", what)
+    for line in said.lines[-process.DETAIL_LINES :]:
+        logger.warning("  %s", escape(line))
 
 
 def _take(store: Store, client: str, offered: OfferedSnapshot, started: float) -> None:
@@ -181,11 +203,11 @@ def _request(
         options.append("--no-inc-recursive")
     size = _block_size(store.current(client))
     options += [f"--block-size={size}"] if size else []
-    return Fetch(client, name, _words_of_sender(tuple(options))), tuple(options)
+    return Fetch(client, name, words_of_sender(tuple(options))), tuple(options)
 
 
 @functools.cache
-def _words_of_sender(options: tuple[str, ...]) -> tuple[str, ...]:
+def words_of_sender(options: tuple[str, ...]) -> tuple[str, ...]:
     """The words that our rsync would send to start the other side with.
 
     They depend on its version. It is asked, by a remote shell that only shows them.
@@ -200,7 +222,8 @@ def _words_of_sender(options: tuple[str, ...]) -> tuple[str, ...]:
     raise ToolError("rsync does not say how it starts the other side")
 
 
-def _command(options: tuple[str, ...], fetching: Fetching) -> rsync_args.ServerCommand:
+def command(options: tuple[str, ...], fetching: Fetching) -> rsync_args.ServerCommand:
+    """Our rsync's command for a session with the other side's."""
     shell = join_for_rsync(bridge.words(*fetching.fds))
     return rsync_args.ServerCommand(
         (*options, "-e", shell, f"{_HOST}:./", "./"),
@@ -231,7 +254,7 @@ def _block_size(current: Path) -> int | None:
     return size if size <= rsync_args.MAX_BLOCK_SIZE else None
 
 
-def _failure(
+def failure(
     line: Line, client: str, name: str, status: int, said: Said
 ) -> BytebackError:
     """The error for a transfer that did not come to its end."""

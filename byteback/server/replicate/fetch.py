@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from byteback import locking
-from byteback.errors import BytebackError, UnreachableError, escape, quote
+from byteback.errors import (
+    BytebackError,
+    InterruptedBySignalError,
+    UnreachableError,
+    escape,
+    quote,
+)
 from byteback.model import replication
 from byteback.model.hostname import is_same_host
 from byteback.model.replication import Held, Offer, Plan
@@ -204,11 +210,12 @@ def _bring_all(
 ) -> None:
     """Bring what the plans say; a client that fails does not hold up the others."""
     outcome.missing = sum(len(plan.missing) for plan in plans)
-    for plan in plans:
+    # A client that is new here, with a year of history, is not to hold up the others.
+    for plan in sorted(plans, key=lambda plan: len(plan.missing)):
         for one in plan.missing:
             try:
                 bring.bring(store, line, plan.client, one, started, checksum=checksum)
-            except UnreachableError:
+            except (UnreachableError, InterruptedBySignalError):
                 raise
             except BytebackError as error:
                 outcome.tell(f"{quote(plan.client)}: {error.message}", error)

@@ -129,6 +129,41 @@ def test_pruning_on_either_side_harms_neither(servers: Servers) -> None:
     assert (second.root / "pruned" / newer / "etc" / "day").read_text() == "1"
 
 
+def test_verify(servers: Servers) -> None:
+    """A file that changed behind btrfs's back is found, and the control is well."""
+    first, second = servers
+    (name,) = first.history("verified", 5)
+    second.replicate("verified")
+    shown = second.replicate("--verify", "verified").stdout
+    assert shown == f"verified/{name} is the same on both servers\n"
+    path = second.root / "verified" / name
+    day = path / "etc" / "day"
+    before = day.stat()
+    second.as_user("btrfs", "property", "set", "-t", "subvol", path, "ro", "false")
+    day.write_text("?")
+    os.utime(day, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second.as_user("btrfs", "property", "set", "-t", "subvol", path, "ro", "true")
+    told = second.replicate("--verify", "verified", status=1).stderr
+    assert f"verified/{name}" in told
+    assert day.read_text() == "?"
+
+
+def test_what_the_first_server_cannot_read(servers: Servers) -> None:
+    """As in a tree of the old tool's, with files of root's: the rest is brought."""
+    first, second = servers
+    first.history("unreadable", 6)
+    path = first.root / "unreadable" / "current" / "etc" / "secret"
+    path.write_text("root's")
+    path.chmod(0o600)
+    new = first.snapshot("unreadable", 5)
+    told = second.replicate("--verbose", "unreadable").stderr
+    assert "the first server cannot read all of it" in told
+    assert new in second.snapshots("unreadable")
+    assert not (second.root / "unreadable" / new / "etc" / "secret").exists()
+    assert second.state("unreadable") == "partial"
+    assert second.replicate("unreadable").stderr == ""
+
+
 def test_one_client_alone(servers: Servers) -> None:
     first, second = servers
     first.history("alone", 5)
