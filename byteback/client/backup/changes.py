@@ -20,14 +20,15 @@ from byteback.client.record.transfer_list import TransferList
 from byteback.client.record.walk import Domain, UnfitError
 from byteback.client.settings import RUN_DIRECTORY
 from byteback.client.transport.connection import Connection
-from byteback.client.transport.retry import RetryPolicy
-from byteback.errors import BytebackError, escape
+from byteback.client.transport.retry import RetryPolicy, retrying
+from byteback.errors import BusyError, BytebackError, escape
 from byteback.model.rsync_names import plain_name
 from byteback.model.size import format_count
 from byteback.system import mounts
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome, Progress
 from byteback.wire import requests
+from byteback.wire.failures import Reason
 from byteback.wire.replies import Hello
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,10 @@ class Sender:
             partial.names, round_.place.root, foreign
         ):
             return None
-        outcome, why = self._try_changes(round_, partial)
+        try:
+            outcome, why = self._try_changes(round_, partial)
+        except BusyError as error:
+            outcome, why = None, error.message
         if outcome is None:
             logger.info("asking the server first: %s", why)
             self.connection.renew()
@@ -166,8 +170,16 @@ class Sender:
         )
 
     def _send_changes(self, round_: Round, partial: TransferList) -> Outcome | None:
-        """Send the names of a list; None if everything has to be compared after all."""
-        outcome, why = self._try_changes(round_, partial)
+        """Send the names of a list; None if everything has to be compared after all.
+
+        A server that is busy is asked again: more work is no help to it. If it has got
+        a part of the names meanwhile, it says that it has another tree.
+        """
+        outcome, why = retrying(
+            lambda: self._try_changes(round_, partial),
+            self.policy,
+            renew=self.connection.renew,
+        )
         if outcome is None:
             round_.go_full(why)
         return outcome
@@ -178,6 +190,7 @@ class Sender:
         """The outcome of sending the names of a list; None, and why, if that failed.
 
         What goes wrong here harms nothing: a full push comes next, and decides.
+        Raises BusyError.
         """
         logger.info("sending %s that changed", format_count(len(partial.names), "name"))
 
@@ -199,6 +212,8 @@ class Sender:
                 )
             verdict.check(outcome, self.connection)
         except (_OddError, BytebackError, OSError) as error:
+            if isinstance(error, BusyError) and error.reason != Reason.AT_ONCE:
+                raise
             text = error.message if isinstance(error, BytebackError) else error
             return None, f"the changes alone could not be sent: {text}"
         if outcome.status == command.PARTIAL:

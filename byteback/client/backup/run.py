@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,7 +45,7 @@ from byteback.client.settings import (
     read_io_timeout,
     read_rsync_flags,
 )
-from byteback.client.transport import compression
+from byteback.client.transport import compression, early
 from byteback.client.transport.connection import Connection, connect
 from byteback.client.transport.identity import introduce
 from byteback.client.transport.retry import RetryPolicy, retrying
@@ -265,10 +266,16 @@ def _transfer(
 
     if not options.dry_run:
         own.begin()
-    with _round(job, greeting, is_first=largest is None) as round_:
+    with contextlib.ExitStack() as stack:
+        # Where a ping came first, there is a connection already.
+        line = early.connecting(connection) if greeting.is_recalled else nullcontext()
+        with line as made:
+            is_first = largest is None
+            round_ = stack.enter_context(_round(job, greeting, is_first=is_first))
+        is_unasked = made is not None and made.is_made
         words = hear if options.on_line is None else options.on_line
         sender, greeting, outcome = _send(
-            job, connection, greeting, round_, largest, words
+            job, connection, greeting, round_, largest, words, is_unasked=is_unasked
         )
         connection = sender.connection
         if options.dry_run:
@@ -301,11 +308,13 @@ def _send(
     round_: Round,
     largest: int | None,
     on_line: Callable[[str], None],
+    *,
+    is_unasked: bool,
 ) -> tuple[changes.Sender, compression.Greeting, Outcome]:
     """Send this backup, and greet the server if it turns out to need that (D53)."""
     sender = _sender(job, connection, greeting, round_, largest, on_line)
     if greeting.is_recalled:
-        outcome = sender.send_unasked(round_)
+        outcome = sender.send_unasked(round_) if is_unasked else None
         if outcome is not None:
             return sender, greeting, outcome
         greeting = _meet(job, connection)

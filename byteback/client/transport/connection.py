@@ -76,6 +76,14 @@ class Connection:
         words = requests.format_request(request)
         return [*self._shell(), "--", self.destination.host, words]
 
+    def login_command(self) -> list[str]:
+        """The ssh command line that makes the shared connection and asks nothing.
+
+        Its -N comes before the option SessionType, and so beats it.
+        """
+        ssh, *options = self._shell()
+        return [ssh, "-N", *options, "--", self.destination.host]
+
     def request(
         self,
         request: Request,

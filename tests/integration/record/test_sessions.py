@@ -6,13 +6,16 @@ import contextlib
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from byteback.client.backup.acquaintance import MAX_BYTES
 from byteback.server import limits
+from byteback.server.store import places
+from byteback.server.store.layout import lock_name
+from byteback.server.transfer import runner
 from tests.integration.conftest import SshServer
 from tests.integration.counting import accepted, sessions_in
 from tests.integration.record.test_backups import SOURCE, World, alter_record, sent
@@ -56,12 +59,27 @@ def test_few_changes_take_two_sessions(old_world: World, sshd: SshServer) -> Non
         hook.unlink()
 
 
-def test_a_busy_server_is_asked_until_it_serves(old_world: World) -> None:
-    """What could not be sent unasked goes in part all the same, once it can be sent."""
+def session_places(world: World) -> list[Path]:
+    """The places for sessions of the client: without one it has no answer to a ping."""
+    return limits.place_paths(world.store, world.client.host)
+
+
+def transfer_places(world: World) -> list[Path]:
+    """The places for its transfers."""
+    prefix = f"{lock_name(world.client.host)}."
+    count = runner.MAX_TRANSFERS_OF_ONE
+    return places.paths(world.store.state / "slots", prefix, count)
+
+
+@pytest.mark.parametrize("busy", [session_places, transfer_places])
+def test_a_busy_server_is_asked_until_it_serves(
+    old_world: World, busy: Callable[[World], list[Path]]
+) -> None:
+    """Nothing more than the changes is sent to it then: that would be more work."""
     (SOURCE / "a").write_text("changed")
     said: list[str] = []
     with contextlib.ExitStack() as stack:
-        for path in limits.place_paths(old_world.store, old_world.client.host):
+        for path in busy(old_world):
             stack.enter_context(taken(path, old_world.client.user.uid))
         words = old_world.command("-r", "9", "-e", "1")
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as running:
