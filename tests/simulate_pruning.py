@@ -63,7 +63,7 @@ class Simulation:
         for day in range(self.days):
             self.now = START + timedelta(days=day + 1)
             for client in clients:
-                self._back_up(client, day, chance)
+                self.back_up(client, day, chance)
             before = newest(self.sizes)
             self._prune()
             assert newest(self.sizes) == before, "a host lost its newest snapshot"
@@ -94,7 +94,8 @@ class Simulation:
                 else self.days,
             )
 
-    def _back_up(self, client: Client, day: int, chance: random.Random) -> None:
+    def back_up(self, client: Client, day: int, chance: random.Random) -> None:
+        """Send what a client has changed, if it is there and nothing is in the way."""
         if not client.first_day <= day < client.last_day:
             return
         if chance.random() > client.reliability:
@@ -102,13 +103,25 @@ class Simulation:
         time = START + timedelta(days=day, minutes=client.minute)
         local = time.astimezone(ZONE)
         snapshot = Snapshot(client.name, time, format_snapshot_name(local))
-        self.sizes[snapshot] = client.daily * chance.uniform(0.3, 2.0)
+        self.sizes[snapshot] = self.size_of(client, day, time, chance)
+
+    def size_of(
+        self, client: Client, _day: int, _time: datetime, chance: random.Random
+    ) -> float:
+        """The room that one backup takes."""
+        return client.daily * chance.uniform(0.3, 2.0)
 
     def _prune(self) -> None:
         free = 1 - self.used() / self.room
         self.tightest = min(self.tightest, free)
-        if free > MIN_FREE:
-            return
+        if self.is_short(free):
+            self._make_room(free)
+
+    def is_short(self, free: float) -> bool:
+        """Whether pruning starts with so much of the room left."""
+        return free <= MIN_FREE
+
+    def _make_room(self, free: float) -> None:
         places = retention.order_by_importance(self.sizes, self.now, ZONE)
         kept = retention.protections(self.sizes, self.now)
         # One order for the whole run: what goes from its end changes little of it.
