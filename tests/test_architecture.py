@@ -93,8 +93,8 @@ DISC_METHODS = {
 }
 # A forced command must start in little more than bare Python.
 SLOW_TO_IMPORT = {
-    *("click", "cryptography", "dataclasses", "inspect", "logging", "paramiko"),
-    *("psutil", "shutil", "tempfile", "traceback", "xattr"),
+    *("click", "cryptography", "dataclasses", "hashlib", "inspect", "logging"),
+    *("paramiko", "psutil", "shutil", "tempfile", "traceback", "xattr"),
 }
 
 MAX_FILE_LINES = 450

@@ -88,6 +88,12 @@ CHANGES: dict[str, Callable[[Store], object]] = {
     "failed": lambda store: state.write(store, HOST, Transfer.FAILED),
     "partial": lambda store: state.write(store, HOST, Transfer.PARTIAL),
     "old server": lambda store: state.write(store, HOST, Transfer.WHOLE),
+    "damaged": lambda store: state.write(
+        store,
+        HOST,
+        Transfer.WHOLE,
+        ("x" * 32, "-", *(tree_token._identity(store, HOST) or ())),
+    ),
     "lost": lambda store: store.lock_path(HOST).with_suffix(".state").unlink(),
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from byteback.server.store import state
 from byteback.server.store.layout import Store
 from byteback.system.btrfs import subvolume
 
+LENGTH = 32  # characters of a token
+DIGITS = frozenset("0123456789abcdef")
 PLACES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -38,7 +41,7 @@ def make(store: Store, client: str, push: str | None) -> tuple[str, ...]:
     found = _identity(store, client)
     if found is None:
         return ()
-    return TreeName(os.urandom(16).hex(), push or "-", *found)
+    return TreeName(os.urandom(LENGTH // 2).hex(), push or "-", *found)
 
 
 def token(store: Store, client: str, *, push: str | None = None) -> str:
@@ -50,10 +53,7 @@ def token(store: Store, client: str, *, push: str | None = None) -> str:
     name = _read(store, client)
     if name is None or (push is not None and push != name.push):
         return ""
-    import hashlib
-
-    words = "\0".join([name.token, __version__, _rsync()])
-    return hashlib.sha256(words.encode()).hexdigest()[: len(name.token)]
+    return _by_programs(name.token)
 
 
 def is_base(store: Store, client: str, base: str) -> bool:
@@ -64,11 +64,24 @@ def is_base(store: Store, client: str, base: str) -> bool:
     return base in (token(store, client), name.push)
 
 
+def _by_programs(token: str) -> str:
+    """``token``, changed by which programs are at work here.
+
+    A checksum does for that: the token is no secret from who holds it, and hashlib
+    takes as long to load as all else that is done for a token.
+    """
+    programs = zlib.crc32(f"{__version__}\0{_rsync()}".encode())
+    head, tail = token[:-8], token[-8:]
+    return f"{head}{int(tail, 16) ^ programs:08x}"
+
+
 def _read(store: Store, client: str) -> TreeName | None:
     words = state.mark(store, client)
     if len(words) != len(TreeName._fields):
         return None
     name = TreeName(*words)
+    if len(name.token) != LENGTH or set(name.token) - DIGITS:
+        return None
     return name if _identity(store, client) == (name.uuid, name.changed) else None
 
 
