@@ -16,7 +16,7 @@ from byteback.model.snapshot import CURRENT, parse_snapshot_name
 from byteback.server.accounting import ledger_clients
 from byteback.server.fleet import ends, keys, notes, roster, sessions
 from byteback.server.search import indexing
-from byteback.server.snapshots import seal, sealing
+from byteback.server.snapshots import renamed, seal, sealing
 from byteback.server.store import change, key_change, reserve, settings
 from byteback.server.store.change import Change
 from byteback.server.store.layout import DISCARDED, Store
@@ -89,6 +89,7 @@ def _go_on(store: Store, client: str, number: int, *, keep_others: bool) -> list
     ledger_clients.forget(store, client)
     notes.forget(store, client)
     ends.forget(client)
+    renamed.forget(client)
     change.clear()
     log.audit("REMOVE", host=client, snapshots=deleted, left=" ".join(left) or None)
     count = format_count(deleted, "snapshot")

@@ -41,7 +41,7 @@ def plan(store: Store, old: str, new: str) -> list[str]:
     steps = [
         *([f"would move {client}/ to {new}/"] if place == client else []),
         *(f"would let the key {key.fingerprint} in as {new}" for key in keys),
-        f"would mark {format_count(len(claims), 'sealed snapshot')} as those of {new}",
+        f"would record {format_count(len(claims), 'sealed snapshot')} as {new}'s",
         "would rename it in the ledger and in all notes",
     ]
     return [*steps, *_remarks(client, new)]
@@ -118,9 +118,9 @@ def _is_moved_by_hand(store: Store, old: str, new: str) -> bool:
     check_host_name(old)
     if old == new or removal.directory_number(store, old) or not store.is_client(new):
         return False
+    # Beside some of its own, where root's record of a renaming was lost.
     claims = sealing.claims(store, new, store.trees(new)).values()
-    is_own = any(claim.partition("/")[0] == new for claim in claims)
-    return not is_own and any(claim.partition("/")[0] == old for claim in claims)
+    return any(claim.partition("/")[0] == old for claim in claims)
 
 
 def _check_is_free(store: Store, key_file: KeyFile, client: str, new: str) -> None:

@@ -1,4 +1,4 @@
-"""Ends a run of pruning at once where nothing has changed and there is room (D57).
+"""Ends a run of pruning at once where nothing has changed and there is room (D58).
 
 Most runs are such. What the others need is not even imported here, which would take as
 long as all the rest.

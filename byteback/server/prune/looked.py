@@ -1,4 +1,4 @@
-"""Remembers which clients' directories an earlier run has found in order (D57).
+"""Remembers which clients' directories an earlier run has found in order (D58).
 
 A run comes every few minutes, and mostly finds that nothing has changed. Each change of
 the names in a client's directory sets its ctime, which no program can set, and each

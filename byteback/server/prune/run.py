@@ -234,7 +234,7 @@ class Pruner:
             yield
 
     def _prune_locked(self, limits: Limits) -> int:
-        # What decides a deletion is looked at now, not remembered (D57).
+        # What decides a deletion is looked at now, not remembered (D58).
         self._put_right(afresh=True)
         self._mark_under_way(True)
         self._tell_shrinkages()

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from byteback.server.snapshots import renamed
 from byteback.system.btrfs import subvolume
 
 # HOST/NAME, on a top directory of root's, where only root can set it. rsync leaves such
@@ -24,11 +25,12 @@ def is_roots(path: Path) -> bool:
 
 
 def read_claim(fd: int, status: os.stat_result | None = None) -> str | None:
-    """The HOST/NAME that root wrote on what is root's."""
+    """The HOST/NAME that root wrote on what is root's, with the client's name now."""
     if (status or os.fstat(fd)).st_uid != 0:
         return None
     try:
-        return os.getxattr(fd, ATTRIBUTE).decode("utf-8", "replace")
+        claim = os.getxattr(fd, ATTRIBUTE).decode("utf-8", "replace")
+        return renamed.resolve(fd, claim)
     except OSError as error:
         if error.errno in {errno.ENODATA, errno.EOPNOTSUPP}:
             return None

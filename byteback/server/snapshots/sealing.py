@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from byteback import log
 from byteback.errors import ToolError, quote
 from byteback.model.snapshot import CURRENT, parse_snapshot_name
-from byteback.server.snapshots import seal
+from byteback.server.snapshots import renamed, seal
 from byteback.server.snapshots.lineage import UNTOUCHED_MODE
 from byteback.server.store import settings
 from byteback.server.store.layout import DISCARDED, Store
@@ -107,14 +107,17 @@ def claims(store: Store, client: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def rename_claims(store: Store, client: str, former: str) -> int:
-    """Mark what is sealed as ``former``'s in a host's directory as the host's own.
+    """Record what is sealed as ``former``'s in a host's directory as the host's own.
 
-    With root's rights, which the caller has within reach. Returns how many there were.
-    Raises OSError.
+    None of it is touched. With root's rights, which the caller has within reach.
+    Returns how many there were. Raises OSError.
     """
     with _opened(store, client) as directory:
         names = set(store.trees(client)) - _OTHERS
-        return sum(directory.rename_claim(name, former) for name in sorted(names))
+        found = [directory.uuid_if_claimed(name, former) for name in names]
+    uuids = [uuid for uuid in found if uuid is not None]
+    renamed.note(client, uuids, former)
+    return len(uuids)
 
 
 def copy(store: Store, client: str, name: str, target: str) -> None:
@@ -222,8 +225,10 @@ class _Directory:
         if strangers:
             logger.warning(
                 "%s holds %d sealed snapshots of other names, such as %s: it was "
-                "renamed, and they are not pruned until it has its name back",
+                "renamed, and they are not pruned until it has its name back, or "
+                "'byteback-clients rename %s %s' has run",
                 *(quote(self._host), len(strangers), quote(strangers[0])),
+                *(strangers[0].partition("/")[0], self._host),
                 extra=log.AUTH,
             )
         return unsealed
@@ -238,27 +243,16 @@ class _Directory:
             what = quote(f"{self._host}/{name}")
             logger.warning("cannot seal %s: %s%s", what, error.strerror, hint)
 
-    def rename_claim(self, name: str, former: str) -> bool:
-        """Give a sealed snapshot of ``former``'s this host's name in its mark.
-
-        It is writable for that moment; what a crash left so is closed.
-        """
+    def uuid_if_claimed(self, name: str, client: str) -> str | None:
+        """The uuid of the subvolume at ``name`` if it is sealed as ``client``'s."""
         fd = self.open_top(name)
         if fd is None:
-            return False
+            return None
         try:
-            client, _, wanted = (seal.read_claim(fd) or "").partition("/")
-            if client == former and self.is_of_store(fd):
-                subvolume.thaw(fd)
-                try:
-                    claim = f"{self._host}/{wanted}"
-                    os.setxattr(fd, seal.ATTRIBUTE, claim.encode())
-                finally:
-                    subvolume.freeze(fd)
-                return True
-            if client == self._host and not subvolume.is_read_only(fd):
-                subvolume.freeze(fd)
-            return False
+            claim, found = seal.read_claim(fd), subvolume.read(fd)
+            if claim is None or found is None or not self.is_of_store(fd):
+                return None
+            return found.uuid.hex() if claim.partition("/")[0] == client else None
         finally:
             os.close(fd)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from byteback.server.snapshots import renamed
 from byteback.server.store import change
+from byteback.system.btrfs import subvolume
 from tests.integration.conftest import EnrolledClient
 from tests.integration.fleet.store import FleetStore
 from tests.integration.programs import run_program
@@ -22,11 +24,12 @@ def test_everything_follows(store: FleetStore) -> None:
     store.record("old.example")
     rows = store.rows_of("old")
     modes = [mode_of(path) for path in store.snapshots_of("old")]
+    changed = transactions(store, "old")
     store.settings('sealed = true\n[host."old"]\nexpect_hours = 5\n')
     store.clients("retire", "--keep", "30", "old")
     shown = store.clients("rename", "--dry-run", "OLD", "new").stdout
     assert "would move old/ to new/\n" in shown
-    assert "would mark 2 sealed snapshots as those of new\n" in shown
+    assert "would record 2 sealed snapshots as new's\n" in shown
     assert (store.root / "old" / "current").exists()
     shown = store.clients("rename", "OLD", "new").stdout
     assert shown.startswith("old is called new now\n")
@@ -35,7 +38,8 @@ def test_everything_follows(store: FleetStore) -> None:
     made = store.snapshots_of("new")
     assert len(made) == 2
     assert all(map(is_sealed, made))
-    # What tells searches that a tree was never written to is kept.
+    # None of them was open to be written to, not for a moment.
+    assert transactions(store, "new") == changed
     assert [mode_of(path) for path in made] == modes
     assert store.rows_of("new") == rows
     (listed,) = json.loads(store.clients("list", "--json", "new").stdout)["clients"]
@@ -52,6 +56,51 @@ def test_everything_follows(store: FleetStore) -> None:
     store.prune("--prune-force")
     assert len(store.snapshots_of("new") + store.snapshots_of("old.example")) == 3
     store.settings("sealed = true\n")
+
+
+def transactions(store: FleetStore, host: str) -> list[int]:
+    """When each of a client's snapshots changed last."""
+    found = [subvolume.read_at(path) for path in store.snapshots_of(host)]
+    return [one.changed for one in found if one is not None]
+
+
+def test_a_name_that_is_free_again_has_a_history_of_its_own(store: FleetStore) -> None:
+    """Renamed twice; another machine has got the first name, and is removed."""
+    store.enrol("www")
+    store.snapshot("www", 20)
+    assert store.tick().status == 0
+    store.clients("rename", "www", "second")
+    store.clients("rename", "second", "third")
+    store.enrol("www", "newcomer")
+    store.snapshot("www", 10)
+    assert store.tick().status == 0
+    (mine,), (theirs,) = store.snapshots_of("third"), store.snapshots_of("www")
+    assert is_sealed(mine)
+    assert is_sealed(theirs)
+    store.clients("remove", "--yes", "www")
+    assert is_sealed(mine)
+    store.snapshot("third", 0)
+    assert store.prune("--prune-force").status == 0
+    assert not mine.exists()
+    store.clients("remove", "--yes", "third")
+    assert json.loads(renamed.PATH.read_text()) == {}
+
+
+def test_a_lost_record_is_made_again(store: FleetStore) -> None:
+    """On another machine, say, which has taken the store over."""
+    store.enrol("old")
+    store.snapshot("old", 20)
+    assert store.tick().status == 0
+    store.clients("rename", "old", "new")
+    store.snapshot("new", 10)
+    assert store.tick().status == 0
+    renamed.PATH.unlink()
+    told = store.tick().stderr
+    assert "'byteback-clients rename old new'" in told
+    assert "cannot be deleted" in store.prune("--list").stdout
+    store.clients("rename", "old", "new")
+    assert all(map(is_sealed, store.snapshots_of("new")))
+    assert "cannot be deleted" not in store.prune("--list").stdout
 
 
 def test_taken_names_are_refused(store: FleetStore) -> None:

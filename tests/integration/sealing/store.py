@@ -94,12 +94,12 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def is_sealed(path: Path) -> bool:
-    """Root's, read-only, marked with its own name, and whole."""
+    """Root's, read-only, known to root by its own name, and whole."""
     with opened(path) as fd:
         return (
             os.fstat(fd).st_uid == 0
             and subvolume.is_read_only(fd)
-            and mark_of(path) == f"{path.parent.name}/{path.name}"
+            and seal.read_claim(fd) == f"{path.parent.name}/{path.name}"
             and (path / "etc" / "file").read_bytes() == CONTENT
         )
 
