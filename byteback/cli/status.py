@@ -50,6 +50,14 @@ HISTORY = 2000  # backups of one client: all that the ledger keeps
 @click.option(
     "--notify", is_flag=True, help="Tell what has changed, as server.toml says."
 )
+@click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Read what --json printed on another server, for a report of several.",
+)
 @click.option("--scrub", is_flag=True, help="Check the whole store, if it is due.")
 @verbose_option
 @version_option
@@ -63,13 +71,14 @@ def command(
     html: Path | None,
     notify: bool,
     scrub: bool,
+    sources: tuple[Path, ...],
     verbose: bool,
 ) -> None:
     """Tell how each client's backup is, and how the store itself is.
 
     Without CLIENT: a table of all clients, and everything that is wrong. With CLIENT:
     that client's backups. Run it on the server, as root or as the byteback user. It
-    asks no client.
+    asks no client. With --from it needs no store, and every user may run it.
     """
     log.set_up("byteback-status", verbose=verbose)
     modes = (as_json, check, prometheus, html is not None, notify, scrub)
@@ -79,30 +88,40 @@ def command(
         )
     if (html or notify or scrub) and hosts:
         raise UsageError("--html, --notify and --scrub are for all clients: name none")
+    if sources and (hosts or as_json or prometheus or notify or scrub):
+        raise UsageError("--from goes with --check, with --html, or by itself")
     if html is not None:
-        _write_page(html)
+        _write_page(html, sources)
         return
     if notify or scrub:
         _look_after(scrub=scrub)
         return
     if check:
-        _check(hosts)
-    report = _collect(hosts, HISTORY if hosts else None)
+        _check(hosts, sources)
+    report = _collect(hosts, sources, HISTORY if hosts else None)
     click.echo(_format(report, hosts, as_json=as_json, prometheus=prometheus), nl=False)
 
 
-def _collect(hosts: tuple[str, ...], history: int | None = None) -> Report:
-    from byteback.server.status import collect
+def _collect(
+    hosts: tuple[str, ...], sources: tuple[Path, ...], history: int | None = None
+) -> Report:
+    from byteback.server.status import collect, reported
     from byteback.server.store import opening
 
+    if sources:
+        return reported.read(sources, time.time())
     with opening.opened_store() as store:
         return collect.collect(store, time.time(), names=hosts, history=history)
 
 
-def _write_page(directory: Path) -> None:
-    from byteback.server.status import publish
+def _write_page(directory: Path, sources: tuple[Path, ...]) -> None:
+    from byteback.server.status import page, publish, reported
     from byteback.server.store import opening
 
+    if sources:
+        report = reported.read(sources, time.time())
+        publish.write_page(directory, list(page.render(report, [])))
+        return
     with opening.opened_store() as store:
         files = publish.render_page(store, time.time())
     publish.write_page(directory, files)
@@ -143,12 +162,12 @@ def _format(
     return "".join(f"{line}\n" for line in lines)
 
 
-def _check(hosts: tuple[str, ...]) -> NoReturn:
+def _check(hosts: tuple[str, ...], sources: tuple[Path, ...]) -> NoReturn:
     """Print a monitoring plugin's line and end with its status, whatever goes wrong."""
     from byteback.model import status_text
 
     try:
-        report = _collect(hosts)
+        report = _collect(hosts, sources)
     except BytebackError as error:
         # A name that this server does not know is a fault of the check, not of backups.
         is_gone = isinstance(error, NotSetUpError)

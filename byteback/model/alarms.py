@@ -37,6 +37,7 @@ KINDS = (
     *("scrub-errors", "scrub-overdue", "no-room", "pruning-stopped"),
     *("sealing-stopped", "short-history", "settings", "server-clock"),
     *("replica-behind", "replica-refused"),
+    "report",  # of several servers alone
 )
 
 NO_ROOM = {  # after "free space is short, and"

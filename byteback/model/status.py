@@ -173,9 +173,22 @@ class Alarm:
     hint: str = field(compare=False)
 
 
+class Server(NamedTuple):
+    """One server in a report of several."""
+
+    name: str
+    time: float  # when it told
+    store: StoreState
+    clients: int
+    alarms: int
+
+
 @dataclass(frozen=True)
 class Report:
-    """The answer of byteback-status: the store, its clients, and what is wrong."""
+    """The answer of byteback-status: the store, its clients, and what is wrong.
+
+    Of several servers' stores it has the sums, and clients are SERVER/CLIENT.
+    """
 
     server: str  # this machine's name
     version: str  # byteback's
@@ -183,6 +196,7 @@ class Report:
     store: StoreState
     clients: tuple[Client, ...]
     alarms: tuple[Alarm, ...]
+    servers: tuple[Server, ...] = ()  # where there are several
 
     def alarms_of(self, client: str) -> tuple[Alarm, ...]:
         """The alarms of one client, or of the store itself for ``""``."""

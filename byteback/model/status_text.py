@@ -16,6 +16,7 @@ HEADER = (
     *("client", "newest", "ended", "next", "took", "sent", "size", "history"),
     *("snapshots", "back to", "alarms"),
 )
+SERVERS_HEADER = ("server", "told", "free", "of", "clients", "alarms")
 HISTORY_HEADER = (
     *("started", "took", "result", "kind", "sent", "written", "files", "snapshot"),
 )
@@ -28,6 +29,8 @@ def format_report(report: Report, zone: tzinfo) -> list[str]:
     """The table of all clients, and every alarm in words below it."""
     rows = [_client_row(client, report, zone) for client in report.clients]
     lines = _format_columns([HEADER, *rows])
+    if report.servers:
+        lines += ["", *_format_columns([SERVERS_HEADER, *_server_rows(report)])]
     lines += ["", *_store_lines(report, zone)]
     for alarm in report.alarms:
         name = escape(alarm.client) if alarm.client else "the store"
@@ -90,6 +93,20 @@ def _store_lines(report: Report, zone: tzinfo) -> list[str]:
         f"({format_percent(store.free_bytes, store.total_bytes)}){reach}"
     )
     return [line]
+
+
+def _server_rows(report: Report) -> list[tuple[str, ...]]:
+    return [
+        (
+            escape(server.name),
+            f"{format_age(max(report.time - server.time, 0))} ago",
+            format_percent(server.store.free_bytes, server.store.total_bytes),
+            _size(server.store.total_bytes),
+            str(server.clients),
+            str(server.alarms),
+        )
+        for server in report.servers
+    ]
 
 
 def _client_row(client: Client, report: Report, zone: tzinfo) -> tuple[str, ...]:

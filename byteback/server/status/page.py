@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from byteback.errors import NotSetUpError, escape
 from byteback.model import charts
 from byteback.model.alarms import format_age, next_expected, usual_interval_s
-from byteback.model.hostname import is_host_name
 from byteback.model.size import format_count, format_size
 from byteback.model.space_estimate import expected_reach_s
 from byteback.model.status import (
@@ -30,6 +29,7 @@ from byteback.model.status import (
     Report,
 )
 from byteback.model.status_text import format_duration, format_percent
+from byteback.server.status import page_words as words
 
 STRIP_DAYS = 35
 STRIP_HEIGHT = 8
@@ -41,7 +41,6 @@ ROWS = 30  # backups in its table
 MANY = 8  # alarms of one kind that are shown without a click
 YEAR_S = 365 * 86400.0
 FREE_WIDTH, FREE_HEIGHT = 720, 100
-LONGEST_NAME = 200  # of a client, in a file's name
 ORDERS = {
     "name": ("index.html", "name"),
     "alarms": ("by-alarms.html", "alarms first"),
@@ -50,11 +49,12 @@ ORDERS = {
     "history": ("by-history.html", "largest history first"),
     "received": ("by-received.html", "most received first"),
 }
+DAYS = f"last {STRIP_DAYS} days"  # not known of several servers
 COLUMNS = (
     ("client", "name", False),
     ("alarms", "alarms", False),
     ("newest backup", "age", False),
-    (f"last {STRIP_DAYS} days", None, False),
+    (DAYS, None, False),
     ("took", None, True),
     ("received", "received", True),
     ("its files", "size", True),
@@ -104,9 +104,10 @@ class _Page:
                 {
                     "label": label,
                     "is_number": is_number,
-                    "sorted": _direction(order) if key == order else None,
+                    "sorted": words.direction(order) if key == order else None,
                 }
                 for label, key, is_number in COLUMNS
+                if label != DAYS or not self._report.servers
             ]
             text = template.render(
                 page=self._page, clients=[rows[client.name] for client in chosen]
@@ -115,6 +116,8 @@ class _Page:
 
     def clients(self) -> Iterator[PageFile]:
         """One file for each client."""
+        if self._report.servers:  # who knows more of them
+            return
         template = self._environment.get_template("client.html")
         every = {self._today - timedelta(days=n) for n in range(7 * WEEKS)}
         grid = charts.draw_calendar(every, self._today, WEEKS)
@@ -132,7 +135,7 @@ class _Page:
                 charts=self._charts(client),
                 rows=[self._backup(b) for b in reversed(client.backups[-ROWS:])],
             )
-            yield PageFile(_href(client.name), text.encode("utf-8", "replace"))
+            yield PageFile(words.href(client.name), text.encode("utf-8", "replace"))
 
     def _describe(self, readings: Sequence[FreeReading]) -> dict[str, Any]:
         report = self._report
@@ -141,15 +144,16 @@ class _Page:
         self._environment.globals.update(style=_safe(style), style_hash=digest)
         wrong = {alarm.client for alarm in report.alarms}
         return {
-            "title": _title(report),
-            "summary": _summary(report, wrong),
+            "title": words.title(report),
+            "summary": words.summary(report, wrong),
             "server": escape(report.server),
             "version": report.version,
             "time": _moment(report.time),
             "time_iso": time.strftime("%Y-%m-%dT%H:%M%z", time.localtime(report.time)),
             **self._groups(),
             "number_of_clients": format_count(len(report.clients), "client"),
-            "facts": self._store_facts(),
+            "facts": self._server_facts() or self._store_facts(),
+            "is_of_several": bool(report.servers),
             "free": self._free_chart(readings),
         }
 
@@ -174,18 +178,36 @@ class _Page:
                 shown += alarms
         return {"alarms": shown, "groups": groups}
 
-    def _shown(self, alarms: Sequence[Alarm], *, linked: bool) -> list[dict[str, str]]:
+    def _shown(
+        self, alarms: Sequence[Alarm], *, linked: bool
+    ) -> list[dict[str, object]]:
         return [
             {
                 "name": escape(alarm.client),
-                "href": _href(alarm.client) if linked and alarm.client else "",
+                "href": self._href(alarm.client) if linked and alarm.client else "",
+                "is_named": linked,
                 "kind": alarm.kind,
                 "level": str(alarm.level),
-                "message": _sentence(alarm.message),
-                "hint": _sentence(alarm.hint),
+                "message": words.sentence(alarm.message),
+                "hint": words.sentence(alarm.hint),
             }
             for alarm in alarms
         ]
+
+    def _server_facts(self) -> list[tuple[str, str]]:
+        facts = []
+        for server in self._report.servers:
+            store = server.store
+            percent = format_percent(store.free_bytes, store.total_bytes)
+            age = format_age(max(self._report.time - server.time, 0))
+            said = [
+                f"{percent} of {words.size(store.total_bytes)} free",
+                format_count(server.clients, "client"),
+                format_count(server.alarms, "alarm"),
+                f"told {age} ago",
+            ]
+            facts.append((escape(server.name), ", ".join(said)))
+        return facts
 
     def _store_facts(self) -> list[tuple[str, str]]:
         store, facts = self._report.store, []
@@ -233,6 +255,9 @@ class _Page:
             "last": f"now {100 * points[-1][1]:.1f} %",
         }
 
+    def _href(self, client: str) -> str:
+        return "" if self._report.servers else words.href(client)
+
     def _row(self, client: Client) -> dict[str, Any]:
         last = client.backups[-1] if client.backups else None
         alarms = self._alarms.get(client.name, [])
@@ -240,7 +265,7 @@ class _Page:
         newest, oldest = client.newest_good, client.snapshots.oldest
         return {
             "name": escape(client.name),
-            "href": _href(client.name),
+            "href": self._href(client.name),
             "alarms": ", ".join(sorted({alarm.kind for alarm in alarms})),
             "mood": "bad" if is_bad else "warn",
             "age": "never"
@@ -252,10 +277,10 @@ class _Page:
                 STRIP_DAYS,
                 STRIP_HEIGHT,
             ),
-            "took": _known(last and format_duration(last)),
-            "received": _size(last.received if last is not None else None),
-            "current": _size(client.current_bytes),
-            "history": _size(client.history_bytes),
+            "took": words.known(last and format_duration(last)),
+            "received": words.size(last.received if last is not None else None),
+            "current": words.size(client.current_bytes),
+            "history": words.size(client.history_bytes),
             "snapshots": client.snapshots.number,
             "back_to": "" if oldest is None else _date(oldest),
         }
@@ -288,7 +313,7 @@ class _Page:
         found = []
         for heading, values, write in (
             ("How long they took", [b.duration_s for b in shown], format_age),
-            ("What was received", [b.received for b in shown], _size),
+            ("What was received", [b.received for b in shown], words.size),
         ):
             known = [value for value in values if value is not None]
             if not known:
@@ -317,9 +342,9 @@ class _Page:
             "result": str(backup.result),
             "is_bad": not backup.result.is_good and backup.ended is not None,
             "took": format_duration(backup),
-            "received": _size(backup.received),
-            "written": _size(backup.written),
-            "files": _known(backup.files),
+            "received": words.size(backup.received),
+            "written": words.size(backup.written),
+            "files": words.known(backup.files),
             "snapshot": escape(backup.snapshot or ""),
         }
 
@@ -398,48 +423,3 @@ def _by_client(alarms: Sequence[Alarm]) -> Iterator[tuple[str, list[Alarm]]]:
     ordered = sorted(alarms, key=lambda alarm: alarm.client)
     for name, found in groupby(ordered, key=lambda alarm: alarm.client):
         yield name, list(found)
-
-
-def _href(client: str) -> str:
-    """The file of a client's page, below the directory of index.html."""
-    if len(client) > LONGEST_NAME or not is_host_name(client):
-        digest = hashlib.sha256(client.encode("utf-8", "surrogateescape")).hexdigest()
-        client = f"~{digest}"  # no client's name begins so
-    return f"client/{client}.html"
-
-
-def _title(report: Report) -> str:
-    number = len(report.alarms)
-    return f"{number or 'no'} alarm{'' if number == 1 else 's'}: {report.server}"
-
-
-def _summary(report: Report, wrong: set[str]) -> str:
-    clients = len(report.clients)
-    if not wrong:
-        if not clients:
-            return "No client is enrolled yet."
-        return f"All backups are well: {format_count(clients, 'client')}."
-    ill = len(wrong - {""})
-    said = []
-    if "" in wrong:
-        said.append("The store needs attention.")
-    if ill:
-        verb = "needs" if ill == 1 else "need"
-        said.append(f"{ill} of {format_count(clients, 'client')} {verb} attention.")
-    return " ".join(said)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
-
-
-def _direction(order: str) -> str:
-    return "ascending" if order in ("name", "age") else "descending"
-
-
-def _size(size: float | None) -> str:
-    return "" if size is None else format_size(max(int(size), 0))
-
-
-def _known(value: object) -> str:
-    return "" if value is None else str(value)
