@@ -43,11 +43,16 @@ def format_json(report: Report, *, with_backups: bool = False) -> str:
         "byteback": report.version,
         "server": report.server,
         "time": report.time,
-        "store": vars(report.store),
+        "store": _store_fields(report),
         "alarms": [vars(alarm) for alarm in report.alarms],
         "clients": [_client_fields(client, with_backups) for client in report.clients],
     }
     return json.dumps(fields, indent=1)
+
+
+def _store_fields(report: Report) -> dict[str, object]:
+    replicas = [replica._asdict() for replica in report.store.replicas]
+    return {**vars(report.store), "replicas": replicas}
 
 
 def _client_fields(client: Client, with_backups: bool) -> dict[str, object]:

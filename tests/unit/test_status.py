@@ -22,6 +22,7 @@ from byteback.model.status import (
     Backup,
     Client,
     Level,
+    Replica,
     Report,
     Result,
     Snapshots,
@@ -49,7 +50,9 @@ REPORT = Report(
     "vault",
     "1.2.3",
     NOW,
-    StoreState(free_bytes=25 * GIB, total_bytes=100 * GIB),
+    StoreState(
+        free_bytes=25 * GIB, total_bytes=100 * GIB, replicas=(Replica("first", NOW),)
+    ),
     (WEB, EMPTY),
     (STALE,),
 )
