@@ -10,6 +10,7 @@ from tests.integration.conftest import USER
 from tests.integration.programs import run_program
 from tests.integration.replicate.trees import differences
 from tests.integration.replicate.world import First, Second
+from tests.integration.sealing.store import become
 from tests.integration.source_tree import MIB, make_source_tree
 
 Servers = tuple[First, Second]
@@ -28,12 +29,6 @@ def change(source: Path) -> None:
     with (kinds / "large").open("r+b") as file:
         file.seek(MIB)
         file.write(b"another few bytes")
-    # Two names of one file become two files of one time and size (D34).
-    one, other = kinds / "one name", kinds / "other name"
-    for path in (one, other):
-        path.unlink()
-        path.write_bytes(path.name[:3].encode())
-        os.utime(path, ns=(10**18, 10**18))
     shutil.rmtree(kinds / "empty-directory")
     (kinds / "empty-directory").write_text("a file now")
     (kinds / "fifo").unlink()
@@ -42,6 +37,19 @@ def change(source: Path) -> None:
     run_program(["setfacl", "--modify", "user:54321:r", source / "rights" / "acl"])
     (source / "names" / "plain").unlink()
     (source / "names" / "deep").rename(source / "names" / "deeper")
+
+
+def separate(first: First, client: str) -> None:
+    """Two names of one file become two files of one time and size (D34).
+
+    In the first server's tree itself: rsync by hand would leave them one file.
+    """
+    kinds = first.root / client / "current" / "kinds"
+    with become(first.user):
+        for path in (kinds / "one name", kinds / "other name"):
+            path.unlink()
+            path.write_bytes(path.name[:3].encode())
+            os.utime(path, ns=(10**18, 10**18))
 
 
 def database(path: Path, day: int) -> None:
@@ -70,6 +78,8 @@ def test_all_history_arrives(servers: Servers, tmp_path: Path) -> None:
             change(source)
         database(data / "table", day)
         first.fill("www", source)
+        if day == 2:
+            separate(first, "www")
         first.fill("db", data, "--block-size=4096")
         first.write("small", "etc/file", b"%d" % day)
         for client, made in names.items():
