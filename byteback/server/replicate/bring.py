@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +24,14 @@ from byteback.errors import (
     escape,
     quote,
 )
+from byteback.model.growth import JUDGED_S
 from byteback.model.replication import OfferedSnapshot
 from byteback.model.snapshot import parse_snapshot_name
 from byteback.server.access import enrolment
 from byteback.server.accounting import growth, ledger
 from byteback.server.replicate.line import Fetching, Line, Said
 from byteback.server.snapshots import take
-from byteback.server.store import change, replica_note, settings
+from byteback.server.store import change, replica_note, replica_rounds, settings
 from byteback.server.store.layout import Store
 from byteback.server.store.replica_note import ReplicaNote
 from byteback.server.store.settings import ServerSettings
@@ -49,6 +51,7 @@ TRIES = 3  # each brings what the one before had to separate
 LOCK_WAIT_S = 30.0
 IO_TIMEOUT_S = 900
 LEARN_S = 30.0
+FIRST_WEEK_S = 7 * 86400.0  # in which the administrator sees what arrives
 MAX_BLOCKS = 256 * 1024  # of one file: about 10 MiB of memory
 OPTIONS = (
     *("--archive", "--acls", "--xattrs", "--hard-links", "--numeric-ids"),
@@ -66,7 +69,7 @@ _HOST = "first"  # which rsync wants to see before a path
 def begin(store: Store, client: str, source: str) -> None:
     """Make a place for a client of the first server; nothing if there is one."""
     if replica_note.read(store, client) is None:
-        replica_note.write(store, client, ReplicaNote(source, {}))
+        replica_note.write(store, client, ReplicaNote(source, {}, time.time()))
     enrolment.make_place(store, client)
 
 
@@ -92,7 +95,7 @@ def bring(
         if target.exists() or target.is_symlink():
             raise BytebackError(f"{quote(f'{client}/{offered.name}')} is here already")
         take.ensure_current(store, client)
-        guard = _guard(store, client, limits)
+        guard = _guard(store, client, limits, line.source.name)
         results = {0: Transfer.WHOLE}
         for attempt in range(1, TRIES + 1):
             request, options = _request(store, client, offered.name, checksum=checksum)
@@ -171,14 +174,11 @@ def _counts_as_made(store: Store, client: str, name: str, started: float) -> flo
     return made
 
 
-def _guard(store: Store, client: str, limits: ServerSettings) -> Callable[[], None]:
-    """Stops a client that is new here before any history would go for it.
-
-    The first server says how many clients there are: each one's first backup may take
-    what is free, but never what pruning would have to make free.
-    """
-    record = growth.record_of(store, client)
-    if store.snapshots(client) or record.approvals:
+def _guard(
+    store: Store, client: str, limits: ServerSettings, source: str
+) -> Callable[[], None]:
+    """Stops a client that is new here before any history would go for it."""
+    if not _is_new(store, client, source):
         return lambda: None
 
     def look() -> None:
@@ -192,6 +192,27 @@ def _guard(store: Store, client: str, limits: ServerSettings) -> Callable[[], No
             )
 
     return look
+
+
+def _is_new(store: Store, client: str, source: str) -> bool:
+    """True for a client that the first server alone vouches for.
+
+    It says how many clients there are, and each may take a little more with each
+    backup. Those of the first week are what the administrator set up; a later one is
+    new for as long as growth is judged, for the administrator to notice it.
+    """
+    if growth.record_of(store, client).approvals:
+        return False
+    if not store.snapshots(client):
+        return True
+    note, record = (
+        replica_note.read(store, client),
+        replica_rounds.read(store, source),
+    )
+    if note is None or record is None or record.began is None:
+        return False
+    is_late = note.since > record.began + FIRST_WEEK_S
+    return is_late and time.time() - note.since < JUDGED_S
 
 
 def _request(

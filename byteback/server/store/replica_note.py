@@ -25,6 +25,7 @@ class ReplicaNote(NamedTuple):
 
     source: str
     tokens: Mapping[str, str]  # by the names of snapshots
+    since: float = 0.0  # when it was first heard of, in seconds since 1970
 
 
 def read(store: Store, client: str) -> ReplicaNote | None:
@@ -42,7 +43,7 @@ def read(store: Store, client: str) -> ReplicaNote | None:
     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
         fields = json.loads(text)
         tokens = {str(name): str(token) for name, token in fields["tokens"].items()}
-        return ReplicaNote(str(fields["from"]), tokens)
+        return ReplicaNote(str(fields["from"]), tokens, float(fields["since"]))
     return ReplicaNote("", {})
 
 
@@ -54,7 +55,8 @@ def write(store: Store, client: str, note: ReplicaNote) -> None:
     from byteback.system import files
 
     place = path(store, client)
-    text = json.dumps({"from": note.source, "tokens": dict(note.tokens)})
+    fields = {"from": note.source, "since": note.since, "tokens": dict(note.tokens)}
+    text = json.dumps(fields)
     with locking.map_os_errors(place):
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.write_atomically(place, f"{text}\n".encode("ascii"), mode=0o600)

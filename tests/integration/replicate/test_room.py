@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 
-from tests.integration.replicate.world import First, Second
+from tests.integration.replicate.world import SOURCE, First, Second
 from tests.integration.source_tree import MIB
 
 Servers = tuple[First, Second]
@@ -38,6 +40,33 @@ def test_a_new_client_gets_no_room_that_pruning_would_make(servers: Servers) -> 
     second.replicate()
     assert second.snapshots("made-up") == made_up
     second.settings("")
+
+
+def test_a_later_client_is_new_for_a_month(servers: Servers) -> None:
+    """One that was small at first gets no more room than what is free, either."""
+    first, second = servers
+    since = time.time() - 40 * 86400
+    record = second.round() | {"began": since}
+    path = second.root / ".byteback" / "replicas" / f"{SOURCE}.json"
+    path.write_text(json.dumps(record))
+    note = second.root / ".byteback" / "hosts" / "known.replica"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"since": since}))
+    names = first.history("later", 9)
+    old = first.history("known", 7)
+    second.replicate()
+    assert second.round()["began"] == since
+    assert second.snapshots("later") == names
+    limits(second, 1, free_percent(second) + 0.5)
+    old += first.history("known", 6)
+    names += first.history("later", 6)
+    assert "no room for 'later'" in second.replicate(status=14).stderr
+    assert second.snapshots("known")[-2:] == old
+    assert second.snapshots("later") == names[:1]
+    second.program("byteback-prune", "--approve", "later")
+    second.replicate()
+    assert second.snapshots("later") == names
+    second.settings("")
+    path.write_text(json.dumps(second.round() | {"began": time.time()}))
 
 
 def test_one_large_backup_in_many_snapshots(servers: Servers) -> None:

@@ -125,7 +125,8 @@ class Second:
         return ["nsenter", "-t", str(self.pid), "-m", "--", *words]
 
     def run(self, *words: str | Path, status: int = 0, stdin: str = "") -> Outcome:
-        outcome = run_program(self.inside(*words), check=False, stdin=stdin)
+        argv = self.inside(*words)
+        outcome = run_program(argv, check=False, stdin=stdin, timeout_s=1800)
         assert outcome.status == status, outcome
         return outcome
 
