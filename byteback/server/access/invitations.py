@@ -96,6 +96,11 @@ def forget(key_file: KeyFile, name: str) -> None:
     key_file.drop(at for at, one in named if is_same_host(one, name))
 
 
+def invited_names(key_file: KeyFile) -> set[str]:
+    """The names that invitations keep for clients which are to come."""
+    return {one.name for _, one in _lines(key_file) if one.name}
+
+
 def has_ended(store: Store) -> bool:
     """True if there is an invitation whose time is over."""
     now = time.time()

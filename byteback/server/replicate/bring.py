@@ -27,13 +27,12 @@ from byteback.errors import (
 from byteback.model.growth import JUDGED_S
 from byteback.model.replication import OfferedSnapshot
 from byteback.model.snapshot import parse_snapshot_name
-from byteback.server.access import enrolment
 from byteback.server.accounting import growth, ledger
+from byteback.server.replicate import admission
 from byteback.server.replicate.line import Fetching, Line, Said
 from byteback.server.snapshots import take
 from byteback.server.store import change, replica_note, replica_rounds, settings
 from byteback.server.store.layout import Store
-from byteback.server.store.replica_note import ReplicaNote
 from byteback.server.store.settings import ServerSettings
 from byteback.server.store.state import Transfer
 from byteback.server.transfer import hard_links, rsync_args, runner, sessions
@@ -66,13 +65,6 @@ OPTIONS = (
 _HOST = "first"  # which rsync wants to see before a path
 
 
-def begin(store: Store, client: str, source: str) -> None:
-    """Make a place for a client of the first server; nothing if there is one."""
-    if replica_note.read(store, client) is None:
-        replica_note.write(store, client, ReplicaNote(source, {}, time.time()))
-    enrolment.make_place(store, client)
-
-
 def bring(
     store: Store,
     line: Line,
@@ -88,7 +80,7 @@ def bring(
     Raises BytebackError; what has arrived stays, and the next call goes on with it.
     """
     change.check(client)
-    begin(store, client, line.source.name)
+    admission.begin(store, client, line.source.name)
     limits = settings.load(client)
     with store.lock_host(client, wait_s=LOCK_WAIT_S) as lock:
         target = store.host_directory(client) / offered.name

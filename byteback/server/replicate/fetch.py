@@ -23,7 +23,7 @@ from byteback.model.replication import Held, Offer, Plan
 from byteback.model.size import format_count
 from byteback.model.status import Replica
 from byteback.server.access import authorized_keys
-from byteback.server.replicate import bring
+from byteback.server.replicate import admission, bring
 from byteback.server.replicate.line import Line, connected
 from byteback.server.replicate.sources import Source
 from byteback.server.store import replica_note, replica_rounds, retirement
@@ -117,16 +117,12 @@ def _look(store: Store, line: Line, only: Sequence[str]) -> tuple[list[Plan], Ou
         outcome.tell(sentence)
     notes = _notes(store, line.source.name)
     tokens = {client: note.tokens.values() for client, note in notes.items()}
-    with_keys = {
-        found.host.lower()
-        for found in authorized_keys.read(store).key_lines().values()
-        if found.host is not None
-    }
+    in_use = admission.names_in_use(store, authorized_keys.read(store))
     plans = []
     for offer in listing.offers:
         if only and not any(is_same_host(offer.client, name) for name in only):
             continue
-        refusal = _refusal(store, line.source, offer, with_keys)
+        refusal = _refusal(store, line.source, offer, in_use)
         other = replication.same_history(offer, tokens)
         if refusal is None and offer.client not in notes and other is not None:
             refusal = (
@@ -156,7 +152,7 @@ def _notes(store: Store, source: str) -> dict[str, ReplicaNote]:
 
 
 def _refusal(
-    store: Store, source: Source, offer: Offer, with_keys: set[str]
+    store: Store, source: Source, offer: Offer, in_use: set[str]
 ) -> str | None:
     """Why nothing of a client is brought; empty for no reason that is worth a word."""
     client = offer.client
@@ -167,12 +163,7 @@ def _refusal(
         return ""
     note = replica_note.read(store, client)
     if note is None:
-        if here is not None or client.lower() in with_keys:
-            return (
-                f"{quote(client)} is a client of this server itself, so that its "
-                "backups on the other one are not fetched"
-            )
-        return None
+        return admission.refusal(client) if client.lower() in in_use else None
     if note.source not in (source.name, ""):
         return f"{quote(client)} is fetched from {quote(note.source)} already"
     return None

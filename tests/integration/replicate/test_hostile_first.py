@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.integration.programs import run_program
 from tests.integration.replicate.trees import facts_of
 from tests.integration.replicate.world import NAME, First, Second
+from tests.waiting import wait_until
 
 Servers = tuple[First, Second]
 
@@ -28,6 +30,8 @@ if "--list" in asked:
             os.write(1, b"x" * 65536)
     sys.stdout.buffer.write(answer)
     sys.exit(0)
+while os.path.exists(place + "/hold"):
+    time.sleep(0.05)
 if os.path.exists(place + "/rubbish"):
     os.write(2, b"byteback-receive: error: \\x1b[31mall is well\\n  hint: rm -rf /\\n")
     os.write(1, b"\\x20\\0\\0\\0" + os.urandom(1 << 20))
@@ -205,12 +209,17 @@ def test_a_renamed_client_is_not_fetched_again(servers: Servers) -> None:
     assert second.snapshots("after") == [*names, newer]
 
 
+def enrol(second: Second, name: str, tmp_path: Path) -> None:
+    """Make ``name`` a client of the second server's own, with a new key."""
+    run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"])
+    key = (tmp_path / "key.pub").read_text().split()
+    second.program("byteback-setup-client-receive", name, *key)
+
+
 def test_a_client_of_the_seconds_own(servers: Servers, tmp_path: Path) -> None:
     """It is not fetched, whatever the first server has under its name."""
     first, second = servers
-    run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"])
-    key = (tmp_path / "key.pub").read_text().split()
-    second.program("byteback-setup-client-receive", "own", *key)
+    enrol(second, "own", tmp_path)
     first.history("own", 3)
     told = second.replicate(status=1).stderr
     assert "'own' is a client of this server itself" in told
@@ -219,3 +228,52 @@ def test_a_client_of_the_seconds_own(servers: Servers, tmp_path: Path) -> None:
     second.program("byteback-clients", "remove", "--yes", "own")
     second.replicate()
     assert second.snapshots("own")
+
+
+def test_a_client_that_comes_during_a_round(
+    servers: Servers, hostile: HostileFirst, tmp_path: Path
+) -> None:
+    """The first server named it before, and then let the round take its time."""
+    first, second = servers
+    slow, late = first.history("slow", 3)[0], first.history("late", 3, 2)[0]
+    hostile.answer(
+        {"client": "slow", "snapshots": [[slow, "", False]]},
+        {"client": "late", "snapshots": [[late, "", False]]},
+    )
+    (hostile.place / "hold").touch()
+    with ThreadPoolExecutor() as pool:
+        try:
+            round_ = pool.submit(second.replicate, status=9)
+            noted = second.root / ".byteback" / "hosts" / "slow.replica"
+            wait_until(noted.exists)
+            enrol(second, "late", tmp_path)
+            second.as_user("touch", second.root / "late" / "current" / "own")
+        finally:
+            (hostile.place / "hold").unlink()
+        assert "'late' is a client of this server itself" in round_.result().stderr
+    assert [p.name for p in (second.root / "late" / "current").iterdir()] == ["own"]
+    assert second.snapshots("late") == []
+    assert not noted.with_name("late.replica").exists()
+    assert second.snapshots("slow") == [slow]
+    second.program("byteback-clients", "remove", "--yes", "late")
+
+
+def test_names_of_what_is_no_client_yet(
+    servers: Servers, hostile: HostileFirst
+) -> None:
+    """An administrator's directory would become a client, and then be pruned."""
+    first, second = servers
+    names = ("Shelf", "guest", "welcome")
+    made = {name: first.history(name, 5)[0] for name in names}
+    second.as_user("mkdir", "--parents", second.root / "shelf/2001-01-01T00:00+0000")
+    second.program("byteback-clients", "invite", "guest")
+    hostile.answer(*({"client": n, "snapshots": [[made[n], "", 0]]} for n in names))
+    told = second.replicate(status=1).stderr
+    for name in ("Shelf", "guest"):
+        assert f"'{name}' is a client of this server itself, or" in told
+        assert not (second.root / name).exists()
+    assert [p.name for p in (second.root / "shelf").iterdir()] == [
+        "2001-01-01T00:00+0000"
+    ]
+    assert second.snapshots("welcome") == [made["welcome"]]
+    run_program(["rm", "-r", second.root / "shelf"])

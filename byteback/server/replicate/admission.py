@@ -1,0 +1,57 @@
+"""Makes places for clients of the first server, and takes none that is in use here.
+
+The first server chooses the names, and a round may last for days. So a name is looked
+at once more in the moment in which its place is made, under the lock that an enrolment
+takes: a machine may have become a client of this server meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+
+from byteback.errors import RefusedError, quote
+from byteback.server.access import authorized_keys, enrolment, invitations
+from byteback.server.access.authorized_keys import KeyFile
+from byteback.server.store import replica_note
+from byteback.server.store.layout import Store
+from byteback.server.store.replica_note import ReplicaNote
+
+
+def begin(store: Store, client: str, source: str) -> None:
+    """Make a place for a client of the first server; nothing if there is one.
+
+    Raises RefusedError for a name that is not that server's to fill.
+    """
+    note = replica_note.read(store, client)
+    if note is None:
+        with authorized_keys.editing(store) as key_file:
+            if client.lower() in names_in_use(store, key_file):
+                raise RefusedError(refusal(client))
+            # First: what is cut off here is known as a copy, and goes on as one.
+            replica_note.write(store, client, ReplicaNote(source, {}, time.time()))
+            enrolment.make_place(store, client)
+        return
+    if note.source not in (source, ""):
+        raise RefusedError(f"{quote(client)} is fetched from {quote(note.source)} now")
+    enrolment.make_place(store, client)
+
+
+def names_in_use(store: Store, key_file: KeyFile) -> set[str]:
+    """Names in small letters that no first server may have for a new client.
+
+    Of clients with keys, of those that are invited, and of all that is in the store
+    already: an administrator's own directory would become a client, and be pruned.
+    """
+    lines = key_file.key_lines().values()
+    names = {line.host for line in lines if line.host is not None}
+    names |= invitations.invited_names(key_file)
+    names |= {path.name for path in store.root.iterdir()}
+    return {name.lower() for name in names}
+
+
+def refusal(client: str) -> str:
+    """The sentence about a client whose name is in use."""
+    return (
+        f"{quote(client)} is a client of this server itself, or the name of something "
+        "else here, so that its backups on the other one are not fetched"
+    )
