@@ -19,6 +19,7 @@ PROTOCOL = 1
 MAX_REQUEST = 4096  # bytes
 MAX_LISTING = 256 << 20  # bytes: 10,000 clients with 300 snapshots each
 MAX_LINE = 8 << 20  # bytes: one client
+MAX_CLIENTS = 20_000
 MAX_SHOWN = 80  # characters of a name that is none
 ENOUGH_STRANGE = 20
 _LIST, _FETCH = "--list", "--fetch"
@@ -94,6 +95,8 @@ def format_end(count: int) -> str:
 
 def parse_listing(text: bytes) -> Listing:
     """Read what the first server sent. Raises RefusedError if it is no listing."""
+    if text.count(b"\n") > MAX_CLIENTS + 2:
+        raise RefusedError("the first server's list of backups has too many clients")
     lines = text.split(b"\n")
     header, end = _parse(lines[0]), _parse(lines[-2] if len(lines) > 2 else b"")
     if header.get("replication") != PROTOCOL:
@@ -108,7 +111,9 @@ def parse_listing(text: bytes) -> Listing:
     strange: list[str] = []
     for line in lines[1:-2]:
         _take(_parse(line), offers, strange)
-    return Listing(tuple(offers.values()), tuple(strange[:ENOUGH_STRANGE]))
+        # Each of millions of entries may be strange.
+        del strange[ENOUGH_STRANGE:]
+    return Listing(tuple(offers.values()), tuple(strange))
 
 
 def _take(fields: dict[str, Any], offers: dict[str, Offer], strange: list[str]) -> None:
@@ -125,6 +130,8 @@ def _take(fields: dict[str, Any], offers: dict[str, Offer], strange: list[str]) 
     for entry in told if isinstance(told, list) else ():
         one = _snapshot(entry)
         if one is None or one.name in names:
+            if len(strange) >= ENOUGH_STRANGE:
+                continue
             shown = str(entry)[:MAX_SHOWN]
             strange.append(f"{quote(shown)} is no snapshot of {quote(client)}")
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -160,6 +161,27 @@ def test_strange_names_are_left_out_and_told() -> None:
     assert found.offers == (Offer("a", (OfferedSnapshot(name(1), "aa"),)),)
     assert len(found.strange) == len(bad) + len(snapshots) + 3
     assert all(sentence.isprintable() for sentence in found.strange)
+
+
+def test_a_flood_of_strange_entries_take_no_memory() -> None:
+    text = listing(f'{{"client":"a","snapshots":[{",".join("7" * 200_000)}]}}')
+    tracemalloc.start()
+    try:
+        found = replication.parse_listing(text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found.strange) == replication.ENOUGH_STRANGE
+    assert found.offers == (Offer("a", ()),)
+    assert peak < 10 << 20
+
+
+def test_a_listing_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication, "MAX_CLIENTS", 2)
+    lines = [replication.format_offer(Offer(client, ())) for client in "abc"]
+    assert len(replication.parse_listing(listing(*lines[:2])).offers) == 2
+    with pytest.raises(RefusedError, match="too many clients"):
+        replication.parse_listing(listing(*lines))
 
 
 @given(st.binary(max_size=300))

@@ -108,20 +108,22 @@ class Line:
             while are_open:
                 left = deadline - time.monotonic()
                 ready = select.select(list(are_open), [], [], max(0.0, left))[0]
-                if not ready:
+                if not ready or left <= 0:
                     raise UnreachableError(f"{self.name} did not answer in time")
                 for fd in ready:
                     chunk = os.read(fd, CHUNK)
+                    length += len(chunk)  # also of an endless complaint
                     if not chunk:
                         are_open.discard(fd)
                     elif fd == err:
                         said.take(chunk)
                     else:
                         chunks.append(chunk)
-                        length += len(chunk)
                 if length > replication.MAX_LISTING:
                     raise RefusedError(f"the list that {self.name} sends is too long")
             said.status = running.wait(END_S)
+        except process.TimeoutExpired:
+            raise UnreachableError(f"{self.name} does not end its answer") from None
         finally:
             process.stop(running)
             running.stdout.close()
