@@ -9,7 +9,7 @@ from dataclasses import replace
 import click
 
 from byteback.cli import _boundary
-from byteback.client.restore import diff, other_machine, verify
+from byteback.client.restore import diff, drill, other_machine, verify
 from byteback.client.restore.diff import Changed
 from byteback.client.restore.query import Server
 from byteback.errors import UsageError
@@ -49,4 +49,7 @@ def check_sample(server: Server, words: Sequence[str], sample: int) -> None:
     """Compare a sample; what is wrong is an error."""
     if words:
         raise UsageError("--verify takes no pattern", hint="it picks files at random")
-    verify.verify(server, sample)
+    if server.origin is not None:
+        drill.restore_sample(server, sample)
+    else:
+        verify.verify(server, sample)

@@ -8,7 +8,7 @@ from typing import Any
 from byteback.client.restore.query import Server
 from byteback.client.settings import NONE, RUN_DIRECTORY, Files
 from byteback.client.transport.local import Origin
-from byteback.errors import UsageError, quote
+from byteback.errors import UsageError
 from byteback.server.fleet import roster
 from byteback.server.store import opening
 from byteback.server.store.layout import find_store
@@ -19,7 +19,7 @@ NO_FILES = Files(RUN_DIRECTORY / "no-configuration")
 CONTRADICTING = ("destination", "ssh_key", "compress", "in_place")
 
 
-def check_words(client: str, words: Mapping[str, Any]) -> None:
+def check_words(words: Mapping[str, Any]) -> None:
     """Raise UsageError for options that have no meaning beside --host."""
     for name in CONTRADICTING:
         if words[name]:
@@ -30,12 +30,6 @@ def check_words(client: str, words: Mapping[str, Any]) -> None:
                 if name == "in_place"
                 else "--host reads the store of this machine, without ssh",
             )
-    if words["as_verify"]:
-        raise UsageError(
-            f"--verify compares with the machine itself, which {quote(client)} is not",
-            hint="'btrfs scrub start' reads all that is in the store and compares it "
-            "with its checksums; byteback-status tells the result",
-        )
 
 
 def find_server(client: str, io_timeout_s: int | None) -> Server:

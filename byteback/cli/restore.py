@@ -245,7 +245,7 @@ def _check(options: Options) -> None:
 def _check_host(client: str, options: Options) -> None:
     from byteback.cli._other_machine import check_words
 
-    check_words(client, vars(options))
+    check_words(vars(options))
     if not options.as_diff:
         other_machine.check_patterns(client, options.patterns)
 

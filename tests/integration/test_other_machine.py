@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -31,6 +32,7 @@ from tests.integration.sealing.store import become
 SOURCE = Path("/home/data")
 FIRST = "2026-01-01T00:00+0000"
 LATER = "2026-01-02T00:00+0000"
+NOTE = "user.rsync.%stat"
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def test_words_that_cannot_be_meant_are_explained(server: Server) -> None:
         (["--host", "../etc", "/"], 10, "is no client of this server"),
         (["--host", HOST, "etc"], 2, "begin each pattern with a slash"),
         (["--host", HOST, "-d", "server:", "/"], 2, "contradict each other"),
-        (["--host", HOST, "--verify"], 2, "scrub"),
+        (["--host", HOST, "--verify", "/etc"], 2, "takes no pattern"),
         (["--host", HOST, "--diff", FIRST, "now", "etc"], 2, "with a slash"),
         (["--host", HOST, "/none"], 1, "nothing in the backups matches"),
         (["--host", HOST, "-s", "2020-01-01T00:00+0000", "/"], 9, "no snapshot"),
@@ -211,6 +213,26 @@ def test_a_client_cannot_keep_root_out(server: Server) -> None:
         assert server.restore("/home/data/names/plain").stdout
     finally:
         run_program([clients, "retire", "--undo", HOST])
+
+
+def test_a_sample_is_restored_to_verify_it(server: Server) -> None:
+    shown = server.restore("--verify", "--verbose").stderr
+    assert "bytes: restored from 20" in shown
+    assert not list(Path("/var/tmp").glob("byteback-verify-*"))
+    # What rsync notes of a file is damaged in the newest snapshot.
+    newest = max(server.client.current.parent.glob("20*"))
+    aside = newest.rename(newest.with_name("aside"))
+    damaged = server.client.current / "home/data/names/plain"
+    note = os.getxattr(damaged, NOTE)
+    try:
+        os.setxattr(damaged, NOTE, b"nonsense")
+        snapshot(server.client, newest.name)
+    finally:
+        os.setxattr(damaged, NOTE, note)
+    refused = server.restore("--verify", "--sample", "1000", status=1)
+    assert "/home/data/names/plain" in refused.stderr
+    run_program(["btrfs", "subvolume", "delete", newest])
+    aside.rename(newest)
 
 
 def test_root_asks_for_nothing_else(server: Server) -> None:

@@ -54,8 +54,8 @@ def verify(server: Server, sample: int) -> Verified:
     if any has attributes that no backup keeps, else as Connection and run_pull.
     """
     with query.connected(server) as connection:
-        snapshot = _newest_snapshot(connection)
-        found = _within_reach(_sample(connection, snapshot, sample))
+        snapshot = newest_snapshot(connection)
+        found = _within_reach(random_entries(connection, snapshot, sample))
         entries = _pick([entry for entry in found if is_unchanged(entry)], sample)
         if not entries:
             raise BytebackError(
@@ -121,7 +121,8 @@ def is_unchanged(entry: Entry) -> bool:
     )
 
 
-def _sample(connection: Connection, snapshot: str, count: int) -> list[Entry]:
+def random_entries(connection: Connection, snapshot: str, count: int) -> list[Entry]:
+    """Random files of a snapshot, more than ``count`` for what is of no use."""
     request = requests.Find(snapshot, "newest", sample=count * SURPLUS)
     found: list[Entry] = []
     response.receive(connection, request, ["/"], response.parse_entry, found.extend)
@@ -132,7 +133,7 @@ def _pick(entries: list[Entry], sample: int) -> list[Entry]:
     return random.sample(entries, min(sample, len(entries)))
 
 
-def _newest_snapshot(connection: Connection) -> str:
+def newest_snapshot(connection: Connection) -> str:
     """The newest that is finished; ``current`` alone is none."""
     roots = query.ask(connection, Query((), scope="copies"), ["/"])
     names = {entry.snapshot for entry in roots.entries} - {CURRENT}
