@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from byteback.errors import BytebackError, RefusedError
 from byteback.model.destination import Destination
+from byteback.model.status import Replica
 from byteback.server.replicate import line
-from byteback.server.replicate.line import Line
+from byteback.server.replicate.line import Line, Said
 from byteback.server.replicate.sources import Source
+from byteback.server.store import replica_rounds
+from byteback.server.store.layout import Store
 from byteback.wire import replication
 
 ANSWER = (
@@ -58,3 +62,23 @@ def test_an_answer_without_an_end_is_an_error_of_that_server(
     monkeypatch.setattr(line, "END_S", 0.2)
     with pytest.raises(BytebackError, match="does not end its answer"):
         to(NO_END).read_listing()
+
+
+def test_no_failure_is_too_long_to_be_recorded(
+    to: Callable[[str], FakeLine], tmp_path: Path
+) -> None:
+    """By the record a client is known to be late, so that it must be readable."""
+    store = Store(tmp_path)
+    store.state.mkdir()
+    for words in (b"no room", b"\xff" * 30_000):
+        error = to("").failure(Said(b"byteback-receive: error: " + words + b"\n", 9))
+        assert error is not None
+        told = Replica("first", 1.0, began=1.0, problems=(error.message,) * 20)
+        replica_rounds.write(store, told)
+        found = replica_rounds.read(store, "first")
+        assert found is not None
+        assert found.began == 1.0
+        assert len(found.problems) == 20
+    problems = ("\udcff" * 30_000,) * 20
+    replica_rounds.write(store, told._replace(problems=problems))
+    assert replica_rounds.read(store, "first") is not None

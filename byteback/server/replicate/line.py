@@ -35,6 +35,7 @@ CHUNK = 1 << 16
 MAX_SAID = 1 << 15  # bytes kept of what the other side says
 END_S = 10.0  # for ssh to end after its transfer, and for what was said to arrive
 DETAILS = 5
+MAX_SHOWN = 300  # characters of a line that the other side says
 _KINDS: dict[int, type[BytebackError]] = {
     BusyError.exit_status: BusyError,
     LockedError.exit_status: BusyError,
@@ -172,7 +173,7 @@ class Line:
         """
         lines = said.lines
         if any(map(failures.is_failure, lines)):
-            told = failures.parse_failure(lines)
+            told = [text[:MAX_SHOWN] for text in failures.parse_failure(lines)]
             status = failures.parse_status(lines)
             kind = _KINDS.get(status or 0, RefusedError)
             return kind(f"{self.name}: {told[0]}", details=told[1:DETAILS])

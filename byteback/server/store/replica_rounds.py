@@ -17,6 +17,7 @@ FROM = "from"
 DIRECTORY = "replicas"  # in the store's state
 MAX_BYTES = 1 << 20
 MAX_TOLD = 20
+MAX_SENTENCE = 500  # characters: six bytes each, at most, so that all can be read again
 
 
 def read(store: Store, source: str) -> Replica | None:
@@ -44,7 +45,9 @@ def write(store: Store, one: Replica) -> None:
     from byteback.system import files
 
     path = _path(store, one.source)
-    fields = one._replace(problems=one.problems[:MAX_TOLD])._asdict()
+    # They hold the first server's own words, and that decides how long they are.
+    problems = tuple(sentence[:MAX_SENTENCE] for sentence in one.problems[:MAX_TOLD])
+    fields = one._replace(problems=problems)._asdict()
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, exist_ok=True)
         text = json.dumps(fields)
