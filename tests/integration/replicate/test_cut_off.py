@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -75,6 +76,15 @@ open(target + "done", "w").write(json.dumps(done))
 """
 
 
+def end_processes(named: str, number: int) -> None:
+    """Send a signal to the second server's processes of that name."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = " ".join(process.cmdline()[:4])
+            if process.uids().real == SECOND_UID and named in words:
+                process.send_signal(number)
+
+
 def test_a_round_is_killed_again_and_again(servers: Servers, tmp_path: Path) -> None:
     """At random, by its own end, by ssh's or by rsync's; in the end all is there."""
     first, second = servers
@@ -93,11 +103,7 @@ def test_a_round_is_killed_again_and_again(servers: Servers, tmp_path: Path) -> 
     for _ in range(4):
         running = subprocess.Popen(list(map(str, argv)), stderr=subprocess.PIPE)
         time.sleep(dice.uniform(0.5, 2.0))
-        mine = [p for p in psutil.process_iter() if p.uids().real == SECOND_UID]
-        named = dice.choice(["byteback-replicate", "ssh", "rsync"])
-        for process in mine:
-            if named in " ".join(process.cmdline())[:80]:
-                process.kill()
+        end_processes(dice.choice(["byteback-replicate", "ssh", "rsync"]), 9)
         running.communicate(timeout=PATIENCE_S)
         # Nothing is there that is not whole.
         for name in second.snapshots("cut"):
@@ -127,10 +133,7 @@ def test_a_signal_ends_a_round_at_once(servers: Servers, tmp_path: Path) -> None
         if arriving.exists() and arriving.stat().st_blocks > 0:
             break
         time.sleep(0.01)
-    for process in psutil.process_iter():
-        words = " ".join(process.cmdline()[:4])
-        if process.uids().real == SECOND_UID and f"/{program.name}" in words:
-            process.send_signal(signal.SIGTERM)
+    end_processes(f"/{program.name}", signal.SIGTERM)
     running.communicate(timeout=PATIENCE_S)
     assert running.returncode != 0
     assert second.snapshots("signal") == []
