@@ -172,7 +172,8 @@ def _refusal(
 def _plan(store: Store, offer: Offer, note: ReplicaNote | None) -> Plan:
     dated = store.dated(offer.client, [one.name for one in offer.snapshots])
     held = Held()
-    if note is not None:
+    # A run may have been cut off between the note and the directory.
+    if note is not None and store.host_directory(offer.client).is_dir():
         held = Held(tuple(store.snapshots(offer.client)), note.tokens)
         _forget_tokens(store, offer, note)
     times = {one.name: one.time for one in dated}

@@ -66,6 +66,8 @@ def _draw(store: Store, source: Source, offer: Offer) -> str | None:
     note = replica_note.read(store, offer.client)
     if note is None or note.source not in (source.name, ""):
         return None
+    if not store.is_client(offer.client):
+        return None  # its place is not made yet
     here = {snapshot.name for snapshot in store.snapshots(offer.client)}
     both = [
         one.name

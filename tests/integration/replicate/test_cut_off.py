@@ -15,7 +15,7 @@ import psutil
 
 from tests.integration.programs import run_program
 from tests.integration.replicate.trees import differences
-from tests.integration.replicate.world import SECOND_UID, First, Second
+from tests.integration.replicate.world import SECOND_UID, SOURCE, First, Second
 from tests.integration.source_tree import MIB
 from tests.waiting import PATIENCE_S
 
@@ -139,6 +139,18 @@ def test_a_signal_ends_a_round_at_once(servers: Servers, tmp_path: Path) -> None
     assert second.snapshots("signal") == []
     second.replicate("signal")
     assert len(second.snapshots("signal")) == 1
+
+
+def test_a_note_without_a_place(servers: Servers) -> None:
+    """A run was killed between the two: neither that client nor another waits."""
+    first, second = servers
+    names = first.history("halfway", 3)
+    note = json.dumps({"from": SOURCE, "since": 0, "tokens": {}})
+    place = second.root / ".byteback" / "hosts" / "halfway.replica"
+    second.as_user("sh", "-c", f"mkdir -p {place.parent} && echo '{note}' > {place}")
+    second.replicate("--verify", "halfway")
+    second.replicate("halfway")
+    assert second.snapshots("halfway") == names
 
 
 def test_an_rsync_that_was_taken_over(servers: Servers) -> None:
