@@ -68,6 +68,11 @@ SHOWN = 5
     is_flag=True,
     help="Compare one snapshot of each client on both servers, drawn at random.",
 )
+@click.option(
+    "--adopt",
+    is_flag=True,
+    help="Take CLIENTs that are here for copies, whose snapshots came another way.",
+)
 @click.argument("clients", nargs=-1, metavar="[CLIENT]...")
 @verbose_option
 @version_option
@@ -81,6 +86,7 @@ def command(
     dry_run: bool,
     checksum: bool,
     verify: bool,
+    adopt: bool,
     verbose: bool,
 ) -> None:
     """Bring the snapshots of another server here, of all clients or of some.
@@ -89,7 +95,7 @@ def command(
     """
     log.set_up(PROGRAM, verbose=verbose)
     if set_up:
-        others = (clients, dry_run, checksum, verify, all_of_them)
+        others = (clients, dry_run, checksum, verify, adopt, all_of_them)
         if wanted is None or any(others):
             raise UsageError("--set-up goes with --from, and with nothing else")
         privilege.require_root("only root can set up a first server")
@@ -103,6 +109,8 @@ def command(
     if all_of_them and not sources.are_set_up():
         return
     _become_user()
+    if adopt:
+        _adopt(wanted, clients)
     if dry_run or verify:
         act = _verify if verify else _show
         act(sources.configured(wanted), clients)
@@ -132,6 +140,17 @@ def _show(found: list[Source], clients: tuple[str, ...]) -> None:
         with opening.opened_store() as store:
             lines = fetch.show(store, source, clients)
         click.echo("".join(f"{line}\n" for line in lines), nl=False)
+
+
+def _adopt(wanted: str | None, clients: tuple[str, ...]) -> None:
+    from byteback.server.replicate import admission
+
+    if wanted is None or not clients:
+        raise UsageError("--adopt goes with --from and the names of clients")
+    with opening.opened_store(writes=True) as store, fetch.locked(store):
+        for source in sources.configured(wanted):
+            for client in clients:
+                admission.adopt(store, client, source.name)
 
 
 def _verify(found: list[Source], clients: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ import time
 from byteback.errors import RefusedError, quote
 from byteback.server.access import authorized_keys, enrolment, invitations
 from byteback.server.access.authorized_keys import KeyFile
+from byteback.server.accounting import growth
 from byteback.server.store import replica_note
 from byteback.server.store.layout import Store
 from byteback.server.store.replica_note import ReplicaNote
@@ -34,6 +35,23 @@ def begin(store: Store, client: str, source: str) -> None:
     if note.source not in (source, ""):
         raise RefusedError(f"{quote(client)} is fetched from {quote(note.source)} now")
     enrolment.make_place(store, client)
+
+
+def adopt(store: Store, name: str, source: str) -> None:
+    """Take a client that is here for a copy of the first server's.
+
+    Where the note of that was lost, or its snapshots came on a disc. Raises
+    NotSetUpError if it is not here, RefusedError if it has a key.
+    """
+    client = growth.check_client(store, name)
+    with authorized_keys.editing(store) as key_file:
+        if key_file.lines_of_host(client):
+            raise RefusedError(
+                f"{quote(client)} has a key here, and so makes its own backups",
+                hint=f"'byteback-clients key --revoke {client}' takes it away",
+            )
+        note = replica_note.read(store, client) or ReplicaNote("", {})
+        replica_note.write(store, client, note._replace(source=source))
 
 
 def names_in_use(store: Store, key_file: KeyFile) -> set[str]:

@@ -174,6 +174,22 @@ def test_what_the_first_server_cannot_read(servers: Servers) -> None:
     assert second.replicate("unreadable").stderr == ""
 
 
+def test_a_lost_note(servers: Servers) -> None:
+    """A copy that is not known for one is no longer fetched, until it is adopted."""
+    first, second = servers
+    names = first.history("adopted", 9)
+    second.replicate("adopted")
+    (second.root / ".byteback" / "hosts" / "adopted.replica").unlink()
+    names += first.history("adopted", 8)
+    told = second.replicate("adopted", status=1).stderr
+    assert "'adopted' is a client of this server itself" in told
+    second.replicate("--adopt", "adopted", status=2)
+    where = ("--from", second.destination)
+    second.replicate(*where, "--adopt", "nobody", status=10)
+    second.replicate(*where, "--adopt", "adopted")
+    assert second.snapshots("adopted") == names
+
+
 def test_one_client_alone(servers: Servers) -> None:
     first, second = servers
     first.history("alone", 5)
