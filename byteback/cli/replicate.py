@@ -167,10 +167,13 @@ def _fetch_all(
 ) -> None:
     """Fetch from each first server; the first error is raised after all of them."""
     errors: list[BytebackError] = []
+    within_s = fetch.share_s(len(found))
     with opening.opened_store(writes=True) as store, fetch.locked(store):
         for source in found:
             try:
-                outcome = fetch.fetch(store, source, clients, checksum=checksum)
+                outcome = fetch.fetch(
+                    store, source, clients, within_s=within_s, checksum=checksum
+                )
             except InterruptedBySignalError:
                 raise
             except BytebackError as error:

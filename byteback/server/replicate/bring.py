@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -65,6 +66,10 @@ OPTIONS = (
 _HOST = "first"  # which rsync wants to see before a path
 
 
+class TimeOverError(BusyError):
+    """This first server has had its time, and another one is to have its own."""
+
+
 def bring(
     store: Store,
     line: Line,
@@ -72,11 +77,13 @@ def bring(
     offered: OfferedSnapshot,
     started: float,
     *,
+    until: float = math.inf,
     checksum: bool = False,
 ) -> None:
     """Fetch a snapshot and make it here, under its own name.
 
     ``started`` is when this round began: for the growth rule, a round is one backup.
+    ``until``, by time.monotonic, is when it is to end.
     Raises BytebackError; what has arrived stays, and the next call goes on with it.
     """
     change.check(client)
@@ -87,7 +94,7 @@ def bring(
         if target.exists() or target.is_symlink():
             raise BytebackError(f"{quote(f'{client}/{offered.name}')} is here already")
         take.ensure_current(store, client)
-        guard = _guard(store, client, limits, line.source.name)
+        guard = _guard(store, client, limits, line.source.name, until)
         results = {0: Transfer.WHOLE}
         for attempt in range(1, TRIES + 1):
             request, options = _request(store, client, offered.name, checksum=checksum)
@@ -167,13 +174,19 @@ def _counts_as_made(store: Store, client: str, name: str, started: float) -> flo
 
 
 def _guard(
-    store: Store, client: str, limits: ServerSettings, source: str
+    store: Store, client: str, limits: ServerSettings, source: str, until: float
 ) -> Callable[[], None]:
-    """Stops a client that is new here before any history would go for it."""
-    if not _is_new(store, client, source):
-        return lambda: None
+    """Stops a client that is new here before any history would go for it.
+
+    And a transfer whose time is over: a sender could keep it alive for ever.
+    """
+    is_new = _is_new(store, client, source)
 
     def look() -> None:
+        if time.monotonic() > until:
+            raise TimeOverError(f"the time of {quote(source)} is over for this round")
+        if not is_new:
+            return
         free = commands.free_space(store.root)
         if free.percent <= limits.max_percent:
             raise PolicyError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -19,7 +21,7 @@ from byteback.errors import (
 )
 from byteback.model import replication
 from byteback.model.hostname import is_same_host
-from byteback.model.replication import Held, Offer, Plan
+from byteback.model.replication import Held, Offer, OfferedSnapshot, Plan
 from byteback.model.size import format_count
 from byteback.model.status import Replica
 from byteback.server.access import authorized_keys
@@ -33,6 +35,9 @@ from byteback.server.store.replica_note import ReplicaNote
 logger = logging.getLogger(__name__)
 
 LOCK = "replicate.lock"
+# All first servers have their turn in this time, so that one which sends for ever holds
+# no other one up for the 26 hours after which that would be an alarm.
+ALL_S = 20 * 3600.0
 
 
 @dataclass
@@ -73,16 +78,28 @@ def show(store: Store, source: Source, only: Sequence[str] = ()) -> list[str]:
     return [*lines, *(f"would not: {escape(one)}" for one in outcome.problems)]
 
 
+def share_s(sources: int) -> float:
+    """How long one of so many first servers may take in a round, in seconds."""
+    return math.inf if sources == 1 else ALL_S / sources
+
+
 def fetch(
-    store: Store, source: Source, only: Sequence[str] = (), *, checksum: bool = False
+    store: Store,
+    source: Source,
+    only: Sequence[str] = (),
+    *,
+    within_s: float = math.inf,
+    checksum: bool = False,
 ) -> Outcome:
     """Bring what is missing of all clients, or of those that are named in ``only``.
 
-    The caller acts as the store's user, and holds the lock. Raises UnreachableError or
+    The caller acts as the store's user, and holds the lock. What is not done
+    ``within_s`` seconds is left for the next round. Raises UnreachableError or
     another BytebackError if nothing at all could be done; what went wrong with single
     clients is in the outcome.
     """
     started = time.time()
+    until = time.monotonic() + within_s
     before = replica_rounds.read(store, source.name)
     began = before.began if before is not None else None
     note = Replica(
@@ -91,7 +108,15 @@ def fetch(
     try:
         with connected(source) as line:
             plans, outcome = _look(store, line, only)
-            _bring_all(store, line, plans, outcome, started, checksum=checksum)
+            bring_one = functools.partial(
+                bring.bring,
+                store,
+                line,
+                started=started,
+                until=until,
+                checksum=checksum,
+            )
+            _bring_all(plans, outcome, bring_one)
     except BytebackError as error:
         problems = (error.message,)
         missing = before.missing if before is not None else 0
@@ -192,29 +217,34 @@ def _forget_tokens(store: Store, offer: Offer, note: ReplicaNote) -> None:
 
 
 def _bring_all(
-    store: Store,
-    line: Line,
     plans: Sequence[Plan],
     outcome: Outcome,
-    started: float,
-    *,
-    checksum: bool,
+    bring_one: Callable[[str, OfferedSnapshot], None],
 ) -> None:
     """Bring what the plans say; a client that fails does not hold up the others."""
     outcome.missing = sum(len(plan.missing) for plan in plans)
-    # A client that is new here, with a year of history, is not to hold up the others.
-    for plan in sorted(plans, key=lambda plan: len(plan.missing)):
-        for one in plan.missing:
-            try:
-                bring.bring(store, line, plan.client, one, started, checksum=checksum)
-            except (UnreachableError, InterruptedBySignalError):
-                raise
-            except BytebackError as error:
-                outcome.tell(f"{quote(plan.client)}: {error.message}", error)
-                break
-            outcome.brought += 1
-            outcome.missing -= 1
-            logger.info("brought %s/%s", plan.client, one.name)
+    try:
+        # A client that is new here, with a year of history, is not to hold up others.
+        for plan in sorted(plans, key=lambda plan: len(plan.missing)):
+            _bring_client(plan, outcome, bring_one)
+    except bring.TimeOverError as error:
+        logger.info("%s", escape(error.message))
     if outcome.missing:
         left = format_count(outcome.missing, "snapshot")
         logger.info("%s left for the next round", left)
+
+
+def _bring_client(
+    plan: Plan, outcome: Outcome, bring_one: Callable[[str, OfferedSnapshot], None]
+) -> None:
+    for one in plan.missing:
+        try:
+            bring_one(plan.client, one)
+        except (UnreachableError, InterruptedBySignalError, bring.TimeOverError):
+            raise
+        except BytebackError as error:
+            outcome.tell(f"{quote(plan.client)}: {error.message}", error)
+            return
+        outcome.brought += 1
+        outcome.missing -= 1
+        logger.info("brought %s/%s", plan.client, one.name)

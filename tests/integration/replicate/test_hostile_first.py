@@ -277,3 +277,39 @@ def test_names_of_what_is_no_client_yet(
     ]
     assert second.snapshots("welcome") == [made["welcome"]]
     run_program(["rm", "-r", second.root / "shelf"])
+
+
+# byteback-replicate, with little time for all first servers.
+_HURRIED = """\
+import sys
+sys.path.insert(0, "/usr/local/lib/byteback")
+from byteback.cli import replicate
+from byteback.server.replicate import fetch
+fetch.ALL_S = 8.0
+sys.argv = ["byteback-replicate", "--all"]
+replicate.main()
+"""
+
+
+def test_a_transfer_without_an_end(servers: Servers, hostile: HostileFirst) -> None:
+    """It ends in time for the other first servers."""
+    first, second = servers
+    name = first.history("endless", 3)[0]
+    hostile.answer({"client": "endless", "snapshots": [[name, "", False]]})
+    second.replicate("--dry-run")
+    other = second.directory.with_name("localhost")
+    run_program(["cp", "--archive", second.directory, other])
+    for path in (other / "from", other / "known_hosts"):
+        path.write_text(path.read_text().replace("127.0.0.1", "localhost"))
+    (hostile.place / "hold").touch()
+    try:
+        told = second.run("/usr/bin/python3", "-c", _HURRIED, status=1).stderr
+        assert "'endless' is fetched from '127.0.0.1' already" in told
+        assert "was not brought" not in told  # no time limit of rsync's
+        assert second.snapshots("endless") == []
+        assert second.state("endless") == "failed"
+    finally:
+        (hostile.place / "hold").unlink()
+        run_program(["rm", "-r", other])
+    second.replicate()
+    assert second.snapshots("endless") == [name]
