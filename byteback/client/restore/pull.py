@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # Files are written beside the old ones and take their place when they are whole, so
 # that a restore that is cut off leaves no live file in pieces; what had come of a
 # large one is kept in PARTIAL_DIRECTORY and used by the next attempt. Without
-# --inplace, --sparse is safe, and files get their holes back.
+# --inplace, --sparse is safe, and files get their holes back (D59).
 PARTIAL_DIRECTORY = ".byteback-partial"
 OPTIONS = (
     "--archive",
