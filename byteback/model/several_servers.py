@@ -7,10 +7,9 @@ of its kind here, or the whole text is refused; names are escaped where they are
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from byteback.errors import UsageError
+from byteback.errors import UsageError, escape
 from byteback.model.alarms import format_age
 from byteback.model.size import format_count
 from byteback.model.status import (
@@ -29,6 +28,8 @@ from byteback.model.status import (
 MAX_BYTES = 64 << 20  # of one report: some 100,000 clients
 OLD_S = 3 * HOUR_S  # a report comes every hour
 AHEAD_S = 600.0  # by which clocks may differ
+# 9999-01-01: dates end a year later, and what is expected next is to have one too.
+LAST_TIME = 253370764800
 
 
 def read_report(text: bytes | str) -> Report:
@@ -109,11 +110,11 @@ class _Fields:
         found = self._value.get(name)
         if not isinstance(found, str) or not found:
             raise _WrongError(f"{name} is no text")
-        return found
+        return _one_line(found)
 
     def any_text(self, name: str) -> str:
         found = self._value.get(name)
-        return found if isinstance(found, str) else ""
+        return _one_line(found) if isinstance(found, str) else ""
 
     def time(self, name: str) -> float:
         found = self.number(name)
@@ -125,9 +126,8 @@ class _Fields:
         found = self._value.get(name)
         if isinstance(found, bool) or not isinstance(found, int | float):
             return None
-        # 9999-12-31, the last day that a date can show.
-        is_sane = math.isfinite(found) and 0 <= found < 253402214400
-        return float(found) if is_sane else None
+        # Compared as it is: a number may be too large for a float.
+        return float(found) if 0 <= found < LAST_TIME else None
 
     def size(self, name: str) -> int | None:
         found = self._value.get(name)
@@ -146,6 +146,14 @@ class _Fields:
         if not isinstance(found, list):
             raise _WrongError(f"{name} is no list")
         return [_Fields(item) for item in found]
+
+
+def _one_line(text: str) -> str:
+    """``text`` without what moves a terminal's cursor or begins another line.
+
+    Sentences are escaped already where they were made: no backslash becomes two.
+    """
+    return "".join(c if c.isprintable() else escape(c) for c in text)
 
 
 def _read_store(fields: _Fields) -> StoreState:
