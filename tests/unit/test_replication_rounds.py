@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from byteback.errors import BytebackError
+from byteback.errors import BytebackError, UnreachableError
 from byteback.model.replication import OfferedSnapshot, Plan
 from byteback.server.replicate import bring, fetch
 from byteback.server.replicate.fetch import Outcome
@@ -31,7 +32,9 @@ def test_a_transfer_ends_when_its_time_is_over(
         bring._guard(*words, time.monotonic() - 1)()
 
 
-def tried(error: BytebackError) -> tuple[list[str], Outcome]:
+def tried(
+    error: BytebackError, ask_again: Callable[[], object] = lambda: None
+) -> tuple[list[str], Outcome]:
     """The clients that were tried where the second one fails, and the outcome."""
     clients, outcome = [], Outcome()
 
@@ -40,7 +43,7 @@ def tried(error: BytebackError) -> tuple[list[str], Outcome]:
         if client == "second":
             raise error
 
-    fetch._bring_all(PLANS, outcome, bring_one)
+    fetch._bring_all(PLANS, outcome, bring_one, ask_again)
     return clients, outcome
 
 
@@ -49,6 +52,23 @@ def test_a_client_that_fails_holds_up_no_other() -> None:
     assert clients == ["first", "second", "third"]
     assert outcome.problems == ["'second': no room"]
     assert (outcome.brought, outcome.missing) == (2, 1)
+
+
+def test_a_client_whose_sessions_break_ends_no_round() -> None:
+    """Its files may be the reason. Where the line is gone, no other one is tried."""
+    gone = UnreachableError("the first server cannot be reached")
+    clients, outcome = tried(gone)
+    assert clients == ["first", "second", "third"]
+    assert outcome.problems == ["'second': the first server cannot be reached"]
+    asked = []
+
+    def ask_again() -> None:
+        asked.append("again")
+        raise gone
+
+    with pytest.raises(UnreachableError):
+        tried(gone, ask_again)
+    assert asked == ["again"]
 
 
 def test_no_client_is_tried_after_the_time_and_that_is_no_error() -> None:

@@ -116,7 +116,7 @@ def fetch(
                 until=until,
                 checksum=checksum,
             )
-            _bring_all(plans, outcome, bring_one)
+            _bring_all(plans, outcome, bring_one, line.read_listing)
     except BytebackError as error:
         problems = (error.message,)
         missing = before.missing if before is not None else 0
@@ -220,13 +220,22 @@ def _bring_all(
     plans: Sequence[Plan],
     outcome: Outcome,
     bring_one: Callable[[str, OfferedSnapshot], None],
+    ask_again: Callable[[], object],
 ) -> None:
-    """Bring what the plans say; a client that fails does not hold up the others."""
+    """Bring what the plans say; a client that fails does not hold up the others.
+
+    ``ask_again`` raises UnreachableError where it is the first server that is gone:
+    a session also ends so where a client's own files are too much for it.
+    """
     outcome.missing = sum(len(plan.missing) for plan in plans)
     try:
         # A client that is new here, with a year of history, is not to hold up others.
         for plan in sorted(plans, key=lambda plan: len(plan.missing)):
-            _bring_client(plan, outcome, bring_one)
+            try:
+                _bring_client(plan, outcome, bring_one)
+            except UnreachableError as error:
+                ask_again()
+                outcome.tell(f"{quote(plan.client)}: {error.message}", error)
     except bring.TimeOverError as error:
         logger.info("%s", escape(error.message))
     if outcome.missing:

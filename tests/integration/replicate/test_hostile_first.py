@@ -30,6 +30,8 @@ if "--list" in asked:
             os.write(1, b"x" * 65536)
     sys.stdout.buffer.write(answer)
     sys.exit(0)
+if "--fetch breaks" in asked:
+    sys.exit(255)
 while os.path.exists(place + "/hold"):
     time.sleep(0.05)
 if os.path.exists(place + "/rubbish"):
@@ -171,6 +173,18 @@ def test_rubbish_in_place_of_a_transfer(
     second.replicate()
     assert second.snapshots("rubbish") == [old, new]
     assert second.state("rubbish") == "whole"
+
+
+def test_a_client_whose_sessions_break(servers: Servers, hostile: HostileFirst) -> None:
+    """To ssh that is as a server that is gone, and the others are still brought."""
+    first, second = servers
+    names = {name: first.history(name, 5)[0] for name in ("breaks", "whole")}
+    hostile.answer(
+        *({"client": n, "snapshots": [[made, "", 0]]} for n, made in names.items())
+    )
+    assert "'breaks': " in second.replicate(status=12).stderr
+    assert second.snapshots("breaks") == []
+    assert second.snapshots("whole") == [names["whole"]]
 
 
 def test_replaced_and_back_dated(servers: Servers) -> None:
