@@ -48,6 +48,21 @@ def test_what_has_not_changed_is_not_looked_at_again(store: Store) -> None:
     assert look(store) == []
 
 
+def test_clients_that_come_and_go_are_seen(store: Store) -> None:
+    """What is left of a client that is gone is to be cleared away."""
+    look(store)
+    assert Looked(store, later()).is_as_known
+    (store.root / "c.example" / "current").mkdir(parents=True)
+    assert not Looked(store, later()).is_as_known
+    assert look(store) == ["c.example"]
+    assert Looked(store, later()).is_as_known
+    for path in (store.root / "c.example" / "current", store.root / "c.example"):
+        path.rmdir()
+    gone = Looked(store, later())
+    assert gone.changed == []
+    assert not gone.is_as_known
+
+
 def test_every_change_of_names_is_seen(store: Store) -> None:
     look(store)
     (store.root / A / "2026-11-23T20:15+0000").mkdir()

@@ -60,7 +60,7 @@ def _has_nothing_to_do(
         or marks.read_fault(store) is not None
         or not reserve.is_there(store)
         or _is_anything_over(store, now)
-        or Looked(store, now).changed
+        or not Looked(store, now).is_as_known
     )
 
 

@@ -29,6 +29,7 @@ KEPT_S = 3600.0  # after which everything is looked at again
 YOUNG_S = 600.0
 MAX_BYTES = 16 << 20
 _GONE = "-"
+ROOT = "."  # for the store's own directory: clients come and go in it
 
 
 def client_names(store: Store) -> list[str]:
@@ -55,13 +56,28 @@ class Looked:
             forget(store)
         else:
             self._load()
-        marks = {client: self._mark(client) for client in client_names(store)}
+        marks = {
+            client: self._mark(*self._of(client)) for client in client_names(store)
+        }
         self.changed = [
             client
             for client, mark in marks.items()
             if mark is None or self._known.get(client) != mark
         ]
+        self.is_everything = len(self.changed) == len(marks)
+        marks[ROOT] = self._mark(str(store.root))
         self._found = {client: mark for client, mark in marks.items() if mark}
+
+    @property
+    def is_as_known(self) -> bool:
+        """True if no client has changed, come or gone."""
+        root = self._found.get(ROOT)
+        return not self.changed and root is not None and root == self._known.get(ROOT)
+
+    def forget(self) -> None:
+        """Let the next run look at everything, if this one is killed."""
+        forget(self._store)
+        self._known = {}
 
     def doubt(self, *clients: str) -> None:
         """Let the next run look at these clients again, whatever becomes of them."""
@@ -93,11 +109,15 @@ class Looked:
             words = (line.partition(" ") for line in lines[2:])
             self._known = {client: mark for client, _, mark in words}
 
-    def _mark(self, client: str) -> str | None:
-        """What a change of the client's directory or state changes; None for young."""
-        words, newest = "", 0.0
+    def _of(self, client: str) -> tuple[str, str]:
+        """The client's directory, and its state."""
         state = f"{self._store.state}/hosts/{lock_name(client)}.state"
-        for path in (f"{self._store.root}/{client}", state):
+        return f"{self._store.root}/{client}", state
+
+    def _mark(self, *paths: str) -> str | None:
+        """What any change of these places changes; None for a young one."""
+        words, newest = "", 0.0
+        for path in paths:
             try:
                 found = os.lstat(path)
             except OSError:

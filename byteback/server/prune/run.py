@@ -109,7 +109,7 @@ class Pruner:
                     invitations.forget_ended(self.store)
                 is_due = self._is_due(limits)
                 may_delete = is_due and self._jump_s is None
-                deleted = self._prune_locked(limits) if may_delete else 0
+                deleted = self._prune_locked(limits, looked) if may_delete else 0
                 is_short = is_due and self._wants(self._free(), limits, under_way=False)
                 self._provide_reserve(limits)
                 self._note_fault(limits, is_due=is_due)
@@ -119,7 +119,7 @@ class Pruner:
             return 0
         if not is_short:
             is_measured = baseline.measure_new(self.store)
-            if looked.changed:
+            if not looked.is_as_known:
                 looked.doubt(*indexing.index_new(self.store, looked.changed))
             if is_measured and not is_due:
                 looked.keep()
@@ -233,9 +233,15 @@ class Pruner:
                 stack.enter_context(lock)
             yield
 
-    def _prune_locked(self, limits: Limits) -> int:
-        # What decides a deletion is looked at now, not remembered (D58).
-        self._put_right(afresh=True)
+    def _look_afresh(self, looked: Looked) -> None:
+        """Look at what decides a deletion: none goes by what is remembered (D57)."""
+        if looked.is_everything:
+            looked.forget()
+        else:
+            self._put_right(afresh=True)
+
+    def _prune_locked(self, limits: Limits, looked: Looked) -> int:
+        self._look_afresh(looked)
         self._mark_under_way(True)
         self._tell_shrinkages()
         self._remover.spared |= set(self._find_obstacles())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,8 +72,8 @@ def test_ssh_config_cannot_come_between_a_request_and_its_answer(
     [
         ("HostKeyAlgorithms rsa-sha2-256", 12, "no matching host key type found"),
         ("Ciphers 3des-cbc", 12, "no matching cipher found"),
-        # "Connection closed by", or a banner's "Broken pipe": whichever it sees first.
-        ("ProxyCommand false", 12, "UNKNOWN port 65535"),
+        # Whichever end of the connection ssh sees first.
+        ("ProxyCommand false", 12, "Connection closed by|Broken pipe"),
         ("HostName no-such-host.invalid", 12, "Could not resolve hostname"),
         ("NoSuchKeyword yes", 2, "Bad configuration option: nosuchkeyword"),
     ],
@@ -83,7 +84,7 @@ def test_ssh_gives_its_reason(
     with written(ROOT_SSH / "config", f"{line}\n"):
         outcome = back_up(client, "--source", "/etc/hostname")
     assert outcome.status == status
-    assert reason in outcome.stderr
+    assert re.search(reason, outcome.stderr)
     assert "\n  hint: " in outcome.stderr
 
 
