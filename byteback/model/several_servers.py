@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from byteback.errors import UsageError, escape
 from byteback.model.alarms import format_age
@@ -85,7 +86,7 @@ def merge(reports: Sequence[Report], now: float) -> Report:
         time=now,
         store=_add_up(report.store for report in reports),
         clients=tuple(
-            _renamed(report.server, client)
+            replace(client, name=f"{report.server}/{client.name}")
             for report in reports
             for client in report.clients
         ),
@@ -230,12 +231,6 @@ def _alarms(report: Report, now: float) -> Iterable[Alarm]:
     for alarm in report.alarms:
         name = f"{report.server}/{alarm.client}"
         yield Alarm(name, alarm.kind, alarm.level, alarm.message, alarm.hint)
-
-
-def _renamed(server: str, client: Client) -> Client:
-    fields = {**client.__dict__, "name": f"{server}/{client.name}"}
-    known = {name: fields[name] for name in client.__dataclass_fields__}
-    return Client(**known)
 
 
 def _add_up(stores: Iterable[StoreState]) -> StoreState:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import pwd
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -124,15 +123,14 @@ def _look() -> Gateway:
 
 def _read(store: Store) -> Gateway | None:
     """The note; None if there is none, or one of no use."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(store.state / NAME, flags)
-        with os.fdopen(fd, encoding="ascii") as file:
-            record = json.loads(file.read(MAX_BYTES))
+        record = json.loads(files.read_regular(store.state / NAME, MAX_BYTES))
         keys = {str(kind): str(key) for kind, key in record["host_keys"].items()}
         policy = None if record["policy"] is None else str(record["policy"])
         return Gateway(str(record["name"]), keys, policy)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    except RecursionError:  # json's, for what is nested thousands deep
         return None
 
 

@@ -83,7 +83,13 @@ def test_another_policy_is_told_on_another_machine(again: SetUp) -> None:
 
 
 def test_a_note_of_no_use_is_made_anew(again: SetUp, tmp_path: Path) -> None:
-    for rubbish in ("", "[]", '{"name": 1, "host_keys": [], "policy": null}', "\0"):
+    for rubbish in (
+        "",
+        "[]",
+        '{"name": 1, "host_keys": [], "policy": null}',
+        "\0",
+        "[" * 90_000,
+    ):
         NOTE.write_text(rubbish)
         again()
         assert json.loads(NOTE.read_text())["host_keys"]
