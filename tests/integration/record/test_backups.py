@@ -89,7 +89,7 @@ def world(
     assert walk.read_text() != text
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:
-        if parent.is_relative_to("/tmp/"):
+        if Path("/tmp") in parent.parents:
             parent.chmod(0o755)
     try:
         yield World(enrolled_client, tmp_path)

@@ -37,6 +37,8 @@ class First:
         self.root = user.home
         self.programs = programs
         self.sshd = sshd
+        # Of all dates: the same age is the same name, also when the minute is over.
+        self._now = datetime.now(UTC)
 
     def client(self, name: str) -> Path:
         """The directory of a new client; an old one's is left as it is."""
@@ -67,7 +69,7 @@ class First:
 
     def snapshot(self, name: str, days_old: float) -> str:
         """Take a snapshot of ``current``, dated so many days ago; its name."""
-        made = format_snapshot_name(datetime.now(UTC) - timedelta(days=days_old))
+        made = format_snapshot_name(self._now - timedelta(days=days_old))
         place = self.root / name
         self.as_user(
             "btrfs", "subvolume", "snapshot", "-r", place / "current", place / made
