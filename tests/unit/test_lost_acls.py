@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from byteback.client.backup import lost_acls
 from byteback.client.backup.lost_acls import LostAcls, scan
 
 BOTH = ["system.posix_acl_access", "user.x"]
@@ -22,6 +24,12 @@ BOTH = ["system.posix_acl_access", "user.x"]
         (".f..t.....x", BOTH, True),
         (".f........x", ["system.posix_acl_access"], True),  # all others are gone
         (".f........x", ["user.x"], False),
+        ("cDc.t......", BOTH, True),  # made anew
+        ("<f.st......", ["system.posix_acl_access"], True),
+        ("<f..t....a.", BOTH, True),
+        ("<f.st......", ["user.x"], False),
+        (".f..t......", BOTH, False),
+        ("hf..t....a.", BOTH, False),
         # What rsync gets right: new files, no other attributes, no ACL at all.
         ("<f+++++++++", BOTH, False),
         ("cd+++++++++", ["system.posix_acl_access"], False),
@@ -75,7 +83,7 @@ def test_what_is_gone_is_left_out() -> None:
 def test_a_first_backup_looks_for_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At everything but plain files and links, which rsync gets right."""
+    """At all but links, and files that have changed too long ago."""
     (tmp_path / "below/deeper").mkdir(parents=True)
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("below")
@@ -87,5 +95,12 @@ def test_a_first_backup_looks_for_itself(
 
     monkeypatch.setattr(os, "listxattr", listxattr)
     expected = {tmp_path, tmp_path / "below", tmp_path / "below/fifo"}
+    later = time.time() + lost_acls.LATELY_S + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    found = scan([str(tmp_path), "/gone"], ())
+    assert {Path("/", name) for name in found} == expected
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "listxattr", listxattr)
+    expected.add(tmp_path / "file")
     found = scan([str(tmp_path), "/gone"], ())
     assert {Path("/", name) for name in found} == expected

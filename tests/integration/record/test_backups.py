@@ -139,6 +139,27 @@ def test_changes_go_in_part(old_world: World) -> None:
     assert sent(old_world.back_up()) == few
 
 
+@pytest.mark.parametrize("names", [("a",), ("a", "d/y")])
+def test_an_acl_stays_when_a_files_contents_change(
+    old_world: World, names: tuple[str, ...]
+) -> None:
+    """Also one of a file with several names, which is a full comparison."""
+    for name in names[1:]:
+        (SOURCE / name).unlink()
+        (SOURCE / name).hardlink_to(SOURCE / names[0])
+    run_program(["setfacl", "-m", "u:100:rw", SOURCE / "a"])
+    time.sleep(SURE_S)
+    old_world.back_up()
+    for contents in ("more contents than before", "less"):
+        (SOURCE / "a").write_text(contents)
+        time.sleep(SURE_S)
+        said = old_world.back_up()
+        assert (sent(said) is None) == (len(names) > 1), said
+        assert not old_world.differences()
+        for name in names:
+            assert "user.rsync.%aacl" in os.listxattr(old_world.current / name)
+
+
 def known_size(world: World) -> int | None:
     """The size that the ledger has of the client's newest snapshot."""
     return sizes.client_sizes(world.store, {world.client.host: None})[
