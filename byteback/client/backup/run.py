@@ -274,9 +274,8 @@ def _transfer(
             round_ = stack.enter_context(_round(job, greeting, is_first=is_first))
         is_unasked = made is not None and made.is_made
         words = hear if options.on_line is None else options.on_line
-        sender, greeting, outcome = _send(
-            job, connection, greeting, round_, largest, words, is_unasked=is_unasked
-        )
+        main = _Push(job, connection, round_, largest, words)
+        sender, greeting, outcome = main.send(greeting, is_unasked=is_unasked)
         connection = sender.connection
         if options.dry_run:
             seconds = time.monotonic() - started
@@ -301,45 +300,43 @@ def _transfer(
     return Summary(outcome, time.monotonic() - started, completion, missing)
 
 
-def _send(
-    job: Job,
-    connection: Connection,
-    greeting: compression.Greeting,
-    round_: Round,
-    largest: int | None,
-    on_line: Callable[[str], None],
-    *,
-    is_unasked: bool,
-) -> tuple[changes.Sender, compression.Greeting, Outcome]:
-    """Send this backup, and greet the server if it turns out to need that (D53)."""
-    sender = _sender(job, connection, greeting, round_, largest, on_line)
-    if greeting.is_recalled:
-        outcome = sender.send_unasked(round_) if is_unasked else None
-        if outcome is not None:
-            return sender, greeting, outcome
-        greeting = _meet(job, connection)
-        round_.meet(greeting.hello.tree)
-        sender = _sender(job, connection, greeting, round_, largest, on_line)
-    return sender, greeting, sender.send(round_)
+@dataclass(frozen=True)
+class _Push:
+    """The main transfer of a backup."""
 
+    job: Job
+    connection: Connection
+    round_: Round
+    largest: int | None  # bytes of the largest file sent so far; None: a first backup
+    on_line: Callable[[str], None]
 
-def _sender(
-    job: Job,
-    connection: Connection,
-    greeting: compression.Greeting,
-    round_: Round,
-    largest: int | None,
-    on_line: Callable[[str], None],
-) -> changes.Sender:
-    connection = introduce(connection, greeting.hello)
-    return changes.Sender(
-        _push_argv(job, connection, greeting, round_.number, largest),
-        connection,
-        job.options.retry,
-        on_line,
-        job.options.on_progress,
-        job.selection.hidden,
-    )
+    def send(
+        self, greeting: compression.Greeting, *, is_unasked: bool
+    ) -> tuple[changes.Sender, compression.Greeting, Outcome]:
+        """Send it, and greet the server if it turns out to need that (D53)."""
+        sender = self._sender(greeting)
+        if greeting.is_recalled:
+            outcome = sender.send_unasked(self.round_) if is_unasked else None
+            if outcome is not None:
+                return sender, greeting, outcome
+            greeting = _meet(self.job, self.connection)
+            self.round_.meet(greeting.hello.tree)
+            sender = self._sender(greeting)
+        return sender, greeting, sender.send(self.round_)
+
+    def _sender(self, greeting: compression.Greeting) -> changes.Sender:
+        options = self.job.options
+        connection = introduce(self.connection, greeting.hello)
+        return changes.Sender(
+            _push_argv(
+                self.job, connection, greeting, self.round_.number, self.largest
+            ),
+            connection,
+            options.retry,
+            self.on_line,
+            options.on_progress,
+            self.job.selection.hidden,
+        )
 
 
 def _again(job: Job, connection: Connection, round_: Round) -> Again:
