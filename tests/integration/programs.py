@@ -17,6 +17,10 @@ from tests.requirements import SEARCH_PATH, do_without, require_program
 __all__ = ["SEARCH_PATH", "do_without", "require_program"]  # for the tests here
 
 
+# A program that runs for longer hangs. One on a busy machine may take minutes.
+HANGS_S = 600.0
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a program ended and what it printed, as text."""
@@ -31,7 +35,7 @@ def run_program(
     *,
     check: bool = True,
     env: Mapping[str, str] | None = None,
-    timeout_s: float = 120,
+    timeout_s: float = HANGS_S,
     stdin: str = "",
     cwd: Path | None = None,
 ) -> Outcome:

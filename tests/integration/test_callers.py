@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.integration.conftest import EnrolledClient
 from tests.integration.programs import Outcome, run_program
@@ -36,11 +40,20 @@ def test_one_status_where_root_is_needed(enrolled_client: EnrolledClient) -> Non
         run_program(["userdel", "--remove", "alice"])
 
 
-def test_a_removed_working_directory(enrolled_client: EnrolledClient) -> None:
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory for files to back up, and for restored ones."""
+    with tempfile.TemporaryDirectory(prefix="source-", dir="/srv") as directory:
+        yield Path(directory)
+
+
+def test_a_removed_working_directory(
+    enrolled_client: EnrolledClient, place: Path
+) -> None:
     """Whatever names no relative path works as ever; the rest says why it cannot."""
-    source = Path("/etc/what-to-back-up")
+    source = place / "what-to-back-up"
     source.write_text("contents")
-    target = Path("/var/tmp/restored")
+    target = place / "restored"
     for line in (
         f"byteback-backup --source {source} --retry-number 0",
         f"byteback-restore {source}",

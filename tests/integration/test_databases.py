@@ -12,6 +12,7 @@ import pytest
 from tests.integration.conftest import CONFIGURATION
 from tests.integration.hook_runs import DUMPS, run_hook
 from tests.integration.programs import run_program
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.databases
 
@@ -109,7 +110,7 @@ def mariadb() -> Iterator[None]:
     with subprocess.Popen(
         ["mariadbd", "--user=mysql"], stderr=subprocess.DEVNULL
     ) as it:
-        run_program(["mariadb-admin", "--wait=30", "--connect-timeout=30", "ping"])
+        run_program(["mariadb-admin", f"--wait={PATIENCE_S:.0f}", "ping"])
         maria(
             "CREATE DATABASE `--all-databases`; CREATE DATABASE `a/b $(c) d`;"
             "CREATE DATABASE old; CREATE USER keeper IDENTIFIED BY 'secret';"
@@ -121,7 +122,7 @@ def mariadb() -> Iterator[None]:
         )
         yield
         maria("SHUTDOWN")
-        it.wait(30)
+        it.wait(PATIENCE_S)
 
 
 def maria(statements: str) -> str:

@@ -52,7 +52,7 @@ class Scene:
 
     def prune_when_free(self, *options: str) -> Outcome:
         """Prune after the run that a session may have started."""
-        with locking.hold_directory(self.client.store, wait_s=60):
+        with locking.hold_directory(self.client.store, wait_s=PATIENCE_S):
             pass
         return self.prune(*options)
 
@@ -207,6 +207,9 @@ def test_a_backup_of_the_usual_size_goes_on_while_another_is_blamed(
 
 def test_a_discard_ends_the_transfer_that_is_under_way(scene: Scene) -> None:
     grow(100)
+    flags = scene.client.configuration / "rsync_flags"
+    usual = flags.read_text()
+    flags.write_text(usual.replace("5M", "1M"))  # it lasts until it is ended
     program = scene.client.bin / "byteback-backup"
     words = ("--source", SOURCE, "--retry-number", "0")
     with subprocess.Popen([program, *words], stderr=subprocess.PIPE) as running:
@@ -217,6 +220,7 @@ def test_a_discard_ends_the_transfer_that_is_under_way(scene: Scene) -> None:
         assert running.returncode != 0
     assert outcome.status == 0, outcome
     assert not large.exists()
+    flags.write_text(usual)
     (SOURCE / "large").unlink()
     assert scene.back_up().status == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def liar(enrolled_client: EnrolledClient) -> Iterator[Liar]:
     assert not EVIL.exists()
     yield Liar(enrolled_client)
     ASKED.unlink(missing_ok=True)
+    shutil.rmtree("/current", ignore_errors=True)
 
 
 @pytest.mark.parametrize("where", [("--in-place", "--yes"), ("--to", "/"), ()], ids=str)

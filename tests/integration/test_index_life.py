@@ -14,7 +14,7 @@ from byteback.model.free_space import Limits
 from byteback.model.snapshot import CURRENT
 from byteback.server.prune import discard
 from byteback.server.prune import run as prune
-from byteback.server.search import indexing
+from byteback.server.search import indexing, name_index
 from byteback.server.snapshots import take
 from byteback.server.store import settings, state
 from byteback.server.store.layout import Store
@@ -44,6 +44,8 @@ class Life:
         self.patch = patch
         self.boot = store.state / "boot"
         patch.setattr(state, "BOOT_ID", self.boot)
+        # An index that took long is not made anew soon: a busy machine may stand still.
+        patch.setattr(name_index, "CHEAP_S", 90.0)
         self.restart()
         self.steps: list[Callable[[], object]] = [
             *[self.push] * 4,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import EnrolledClient, find_user
+from tests.integration.conftest import EnrolledClient, find_user, unmount
 from tests.integration.programs import Outcome, run_program
 
 STAT = "user.rsync.%stat"
@@ -194,7 +194,7 @@ def linked(source: Path) -> Iterator[Path]:
         (tree / "last/other").write_text("other")
         yield tree
     finally:
-        run_program(["umount", source])
+        unmount(source)
 
 
 def test_more_names_than_the_server_allows_a_file(

@@ -95,7 +95,7 @@ def world(
         yield World(enrolled_client, tmp_path)
     finally:
         walk.write_text(text)
-        run_program(["umount", SOURCE])
+        installation.unmount(SOURCE)
         SOURCE.rmdir()
 
 

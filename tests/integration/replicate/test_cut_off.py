@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -17,9 +21,10 @@ from tests.integration.programs import run_program
 from tests.integration.replicate.trees import differences
 from tests.integration.replicate.world import SECOND_UID, SOURCE, First, Second
 from tests.integration.source_tree import MIB
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 Servers = tuple[First, Second]
+CHUNK = 1 << 16
 
 # In the place of the second server's rsync: it does whatever the first one likes.
 _TAKEN_OVER = """\
@@ -85,6 +90,41 @@ def end_processes(named: str, number: int) -> None:
                 process.send_signal(number)
 
 
+@contextlib.contextmanager
+def standing_still(port: int, after: int) -> Iterator[int]:
+    """A port whose line to ``port`` stands still when ``after`` bytes have come back.
+
+    It is for one connection, and ends with the block.
+    """
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(("127.0.0.1", port)) as there,
+        ThreadPoolExecutor() as pool,
+    ):
+        accepted: list[socket.socket] = []
+
+        def carry(source: socket.socket, target: socket.socket, most: float) -> None:
+            with contextlib.suppress(OSError):
+                while most > 0 and (data := source.recv(CHUNK)):
+                    target.sendall(data)
+                    most -= len(data)
+
+        def serve() -> None:
+            here = listener.accept()[0]
+            accepted.append(here)
+            pool.submit(carry, here, there, math.inf)
+            carry(there, here, after)
+
+        pool.submit(serve)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for one in (*accepted, there, listener):
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+
+
 def test_a_round_is_killed_again_and_again(servers: Servers, tmp_path: Path) -> None:
     """At random, by its own end, by ssh's or by rsync's; in the end all is there."""
     first, second = servers
@@ -121,20 +161,21 @@ def test_a_signal_ends_a_round_at_once(servers: Servers, tmp_path: Path) -> None
     first, second = servers
     source = tmp_path / "source"
     source.mkdir()
-    (source / "large").write_bytes(os.urandom(48 * MIB))
+    (source / "large").write_bytes(os.urandom(16 * MIB))
     first.fill("signal", source)
     first.snapshot("signal", 3)
     program = first.programs / "byteback-replicate"
     argv = list(map(str, second.inside(program, "--all", "signal")))
-    running = subprocess.Popen(argv, stderr=subprocess.PIPE)
-    arriving = second.root / "signal" / "current" / "large"
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if arriving.exists() and arriving.stat().st_blocks > 0:
-            break
-        time.sleep(0.01)
-    end_processes(f"/{program.name}", signal.SIGTERM)
-    running.communicate(timeout=PATIENCE_S)
+    where = second.directory / "from"
+    before = where.read_text()
+    with standing_still(first.sshd.port, 8 * MIB) as port:
+        where.write_text(before.replace(str(first.sshd.port), str(port)))
+        running = subprocess.Popen(argv, stderr=subprocess.PIPE)
+        arriving = second.root / "signal" / "current" / "large"
+        wait_until(lambda: arriving.exists() and arriving.stat().st_blocks > 0)
+        end_processes(f"/{program.name}", signal.SIGTERM)
+        running.communicate(timeout=PATIENCE_S)
+    where.write_text(before)
     assert running.returncode != 0
     assert second.snapshots("signal") == []
     second.replicate("signal")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.integration.programs import run_program
 from tests.integration.replicate.world import NAME, First, Second
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 Servers = tuple[First, Second]
 FETCH = "byteback-replicate --fetch www SNAPSHOT"
@@ -123,9 +122,7 @@ def test_a_key_that_is_taken_away_opens_nothing(servers: Servers) -> None:
     shared = [*words[:-1], "-o", f"ControlPath={socket}", words[-1]]
     master = subprocess.Popen([*shared[:-1], "-M", "-N", shared[-1]])
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not socket.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(socket.exists)
         listing = "byteback-replicate --list"
         assert run_program([*shared, listing], check=False).status == 0
         assert NAME in first.clients("replica").stdout

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from byteback.model.snapshot import format_snapshot_name
 from tests.integration.conftest import ServerUser, SshServer, mounted_volume
 from tests.integration.programs import Outcome, run_program
 from tests.integration.sealing.store import become
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 USER = "byteback"
 SECOND_UID = 4711
@@ -216,15 +215,11 @@ def second_server(first: First, volume_size: int) -> Iterator[Second]:
         holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", script])
         stack.callback(holder.wait, PATIENCE_S)
         stack.callback(holder.kill)
-        deadline = time.monotonic() + PATIENCE_S
-        while not (state / "ready").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until((state / "ready").exists)
         os.chown(volume, SECOND_UID, SECOND_UID)
         second = Second(holder.pid, volume, etc, first)
         second.program("byteback-setup-server", "--directory", volume, "--no-schedule")
-        yield second
-        for pid in run_program(
-            ["pgrep", "-u", str(SECOND_UID)], check=False
-        ).stdout.split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), 9)
+        try:
+            yield second
+        finally:
+            run_program(["pkill", "-KILL", "-u", str(SECOND_UID)], check=False)

@@ -79,7 +79,7 @@ def test_an_unfinished_backup_is_not_the_newest_copy(restorer: Restorer) -> None
     plain = SOURCE / "names/plain"
     plain.write_bytes(os.urandom(30 << 20))
     rsync_flags = restorer.client.configuration / "rsync_flags"
-    rsync_flags.write_text("--bwlimit=4M\n")
+    rsync_flags.write_text("--bwlimit=512K\n")  # a minute for all of it
     program = restorer.client.bin / "byteback-backup"
     arriving = restorer.client.current / plain.relative_to("/")
     with subprocess.Popen([program, "--source", SOURCE]) as backup:

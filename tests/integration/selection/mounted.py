@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.integration.conftest import unmount
 from tests.integration.programs import SEARCH_PATH, require_program, run_program
+from tests.waiting import wait_until
 
 STRANGER = "nobody"
 
@@ -89,12 +90,11 @@ def write_below(point: Path, name: str) -> None:
 
 
 def _wait_for(point: Path, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
-        if f" {point} " in Path("/proc/self/mountinfo").read_text():
-            return
+    def is_mounted() -> bool:
         assert server.poll() is None, "bindfs has ended"
-        time.sleep(0.05)
-    raise AssertionError(f"{point} was not mounted")
+        return f" {point} " in Path("/proc/self/mountinfo").read_text()
+
+    wait_until(is_mounted, f"{point} was not mounted")
 
 
 def _allow_everybody() -> None:

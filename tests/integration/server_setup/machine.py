@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration.programs import Outcome, run_program
+from tests.integration.conftest import unmount
+from tests.integration.programs import Outcome
 
 HOME = Path("/srv/byteback")
 PLAIN = Path("/srv/plain")  # an empty directory that is on no btrfs
@@ -23,7 +24,7 @@ def unmount_all(device: str) -> None:
     """Unmount a device from everywhere."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         if line.split()[0] == device:
-            run_program(["umount", line.split()[1]])
+            unmount(Path(line.split()[1]))
 
 
 def options_at(point: Path) -> set[str]:
