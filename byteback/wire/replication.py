@@ -22,7 +22,7 @@ MAX_LINE = 8 << 20  # bytes: one client
 MAX_CLIENTS = 20_000
 MAX_SHOWN = 80  # characters of a name that is none
 ENOUGH_STRANGE = 20
-_LIST, _FETCH = "--list", "--fetch"
+_LIST, _FETCH, _SINCE = "--list", "--fetch", "--since="
 _PRINTABLE = re.compile(rb"[!-~]+( [!-~]+)*")
 _TOKEN = re.compile(r"[0-9a-f]{0,64}", re.ASCII)
 
@@ -32,11 +32,16 @@ class ListAll(NamedTuple):
 
 
 class Fetch(NamedTuple):
-    """rsync is to read one whole snapshot; ``words`` are rsync's own, unchecked."""
+    """rsync is to read one whole snapshot; ``words`` are rsync's own, unchecked.
+
+    ``base`` is the snapshot that the asking server has: before rsync's stream come the
+    names of all files whose change since then rsync would not see (changed_names.py).
+    """
 
     client: str
     snapshot: str
     words: tuple[str, ...]
+    base: OfferedSnapshot | None = None
 
 
 class Listing(NamedTuple):
@@ -51,8 +56,9 @@ def format_request(request: ListAll | Fetch) -> str:
     match request:
         case ListAll():
             return f"{PROGRAM} {_LIST}"
-        case Fetch(client, snapshot, words):
-            return " ".join([PROGRAM, _FETCH, client, snapshot, *words])
+        case Fetch(client, snapshot, words, base):
+            since = [f"{_SINCE}{base.name},{base.token}"] if base is not None else []
+            return " ".join([PROGRAM, _FETCH, client, snapshot, *since, *words])
 
 
 def parse_request(command: bytes) -> ListAll | Fetch:
@@ -72,7 +78,13 @@ def parse_request(command: bytes) -> ListAll | Fetch:
         raise RefusedError(f"{quote(client[:MAX_SHOWN])} cannot be a client's name")
     if parse_snapshot_name(snapshot) is None:
         raise RefusedError(f"{quote(snapshot[:MAX_SHOWN])} is no snapshot's name")
-    return Fetch(client, snapshot, tuple(words[4:]))
+    if not words[4].startswith(_SINCE):
+        return Fetch(client, snapshot, tuple(words[4:]))
+    name, _, token = words[4].removeprefix(_SINCE).partition(",")
+    base = _snapshot([name, token, False])
+    if base is None:
+        raise RefusedError(f"{quote(name[:MAX_SHOWN])} is no snapshot's name")
+    return Fetch(client, snapshot, tuple(words[5:]), base)
 
 
 def format_header() -> str:

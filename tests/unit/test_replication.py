@@ -86,7 +86,9 @@ def test_a_renamed_client_is_known_by_its_snapshots() -> None:
 
 def test_requests_come_back_as_they_were() -> None:
     fetch = Fetch("a.example", name(1), ("--server", "--sender", "-lr", ".", "./"))
-    for request in (ListAll(), fetch):
+    base = OfferedSnapshot(name(2), "00ff")
+    since = (fetch._replace(base=base), fetch._replace(base=base._replace(token="")))
+    for request in (ListAll(), fetch, *since):
         text = replication.format_request(request)
         assert replication.parse_request(text.encode()) == request
 

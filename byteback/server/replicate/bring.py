@@ -11,11 +11,13 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import which
+from typing import NamedTuple
 
+from byteback import locking
 from byteback.errors import (
     BusyError,
     BytebackError,
@@ -29,11 +31,12 @@ from byteback.model.growth import JUDGED_S
 from byteback.model.replication import OfferedSnapshot
 from byteback.model.snapshot import parse_snapshot_name
 from byteback.server.accounting import growth, ledger
-from byteback.server.replicate import admission
+from byteback.server.replicate import admission, doubts
 from byteback.server.replicate.line import Fetching, Line, Said
 from byteback.server.snapshots import take
 from byteback.server.store import change, replica_note, replica_rounds, settings
 from byteback.server.store.layout import Store
+from byteback.server.store.replica_note import ReplicaNote
 from byteback.server.store.settings import ServerSettings
 from byteback.server.store.state import Transfer
 from byteback.server.transfer import hard_links, rsync_args, runner, sessions
@@ -42,6 +45,7 @@ from byteback.system.btrfs import commands
 from byteback.system.confinement import bridge
 from byteback.system.rsync.command import MEANINGS, PARTIAL
 from byteback.system.ssh.openssh import join_for_rsync
+from byteback.wire.changed_names import CompareAllError
 from byteback.wire.failures import Reason
 from byteback.wire.replication import Fetch
 
@@ -63,6 +67,7 @@ OPTIONS = (
         f"--timeout={IO_TIMEOUT_S}",
     ),
 )
+CUT_OFF = 12  # as rsync says it
 _HOST = "first"  # which rsync wants to see before a path
 
 
@@ -95,17 +100,21 @@ def bring(
             raise BytebackError(f"{quote(f'{client}/{offered.name}')} is here already")
         take.ensure_current(store, client)
         guard = _guard(store, client, limits, line.source.name, until)
+        job = _Job(store, client, line.source.name, limits, lock, guard)
+        base, is_known = _base(store, client, offered)
+        compares_all = checksum or not is_known
         results = {0: Transfer.WHOLE}
         for attempt in range(1, TRIES + 1):
-            request, options = _request(store, client, offered.name, checksum=checksum)
+            request, options = _request(
+                *(store, client, offered.name, None if compares_all else base),
+                checksum=compares_all,
+            )
             with line.fetching(request) as fetching:
-                described = command(options, fetching)
                 try:
-                    status = sessions.receive(
-                        *(store, client, described, limits, lock, line.source.name),
-                        guard=guard,
-                        results=results,
-                    ).status
+                    status = _receive(job, request, options, fetching, results)
+                except CompareAllError:
+                    compares_all = True
+                    continue
                 except BusyError as error:
                     if error.reason != Reason.AT_ONCE or attempt == TRIES:
                         raise
@@ -121,6 +130,63 @@ def bring(
             _tell_partial(client, offered.name, fetching.said)
             results = {0: Transfer.WHOLE, PARTIAL: Transfer.PARTIAL}
     raise BusyError(f"{quote(f'{client}/{offered.name}')} changes again and again")
+
+
+class _Job(NamedTuple):
+    """The place of a transfer, and what holds it in bounds."""
+
+    store: Store
+    client: str
+    source: str
+    limits: ServerSettings
+    lock: locking.Lock
+    guard: Callable[[], None]
+
+
+def _receive(
+    job: _Job,
+    request: Fetch,
+    options: tuple[str, ...],
+    fetching: Fetching,
+    results: Mapping[int, Transfer],
+) -> int:
+    """Have rsync fetch, after what the first server says has changed; its status.
+
+    Raises CompareAllError where the first server does not know what has changed, and
+    as sessions.receive.
+    """
+    if request.base is not None:
+        try:
+            doubts.take(job.store, job.client, fetching.fds[0], job.guard)
+        except EOFError:
+            return CUT_OFF
+    return sessions.receive(
+        *(job.store, job.client, command(options, fetching), job.limits, job.lock),
+        job.source,
+        guard=job.guard,
+        results=results,
+    ).status
+
+
+def _base(
+    store: Store, client: str, offered: OfferedSnapshot
+) -> tuple[OfferedSnapshot | None, bool]:
+    """The snapshot that ``current`` was made from, None for none; False: unknown.
+
+    Where parts of another snapshot may have arrived since, of one that is there no
+    longer, nothing is known about any file. That stays so until a snapshot is made.
+    """
+    note = replica_note.read(store, client) or ReplicaNote("", {})
+    newest = next(reversed([one.name for one in store.snapshots(client)]), "")
+    parts, mark = note.under_way, f"{offered.name},{offered.token}"
+    # It may be made, and only the note of that missing.
+    if parts not in ("", mark) and parts.partition(",")[0] != newest:
+        return None, False
+    if parts != mark:
+        replica_note.write(store, client, note._replace(under_way=mark))
+    if not newest:
+        return None, True
+    return OfferedSnapshot(newest, note.tokens.get(newest, "")), True
 
 
 def _is_there(line: Line, client: str, offered: OfferedSnapshot) -> bool:
@@ -153,9 +219,12 @@ def _take(store: Store, client: str, offered: OfferedSnapshot, started: float) -
             ledger.forget_snapshot(store, client, offered.name)
         raise
     note = replica_note.read(store, client)
-    if note is not None and offered.token:
-        tokens = {**note.tokens, offered.name: offered.token}
-        replica_note.write(store, client, note._replace(tokens=tokens))
+    if note is not None:
+        tokens = dict(note.tokens)
+        if offered.token:
+            tokens[offered.name] = offered.token
+        note = note._replace(tokens=tokens, under_way="")
+        replica_note.write(store, client, note)
 
 
 def _counts_as_made(store: Store, client: str, name: str, started: float) -> float:
@@ -221,7 +290,12 @@ def _is_new(store: Store, client: str, source: str) -> bool:
 
 
 def _request(
-    store: Store, client: str, name: str, *, checksum: bool
+    store: Store,
+    client: str,
+    name: str,
+    base: OfferedSnapshot | None,
+    *,
+    checksum: bool,
 ) -> tuple[Fetch, tuple[str, ...]]:
     """The request for one snapshot, and our rsync's options for the same transfer."""
     options = [*OPTIONS, *(["--checksum"] if checksum else [])]
@@ -229,7 +303,8 @@ def _request(
         options.append("--no-inc-recursive")
     size = _block_size(store.current(client))
     options += [f"--block-size={size}"] if size else []
-    return Fetch(client, name, words_of_sender(tuple(options))), tuple(options)
+    words = words_of_sender(tuple(options))
+    return Fetch(client, name, words, base), tuple(options)
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from byteback.model.replication import Offer, OfferedSnapshot
 from byteback.model.snapshot import snapshot_names
 from byteback.server import limits
 from byteback.server.accounting import ledger
+from byteback.server.replicate import changed
 from byteback.server.session.dispatch import client_address
 from byteback.server.store import change, places, presence, settings, tree
 from byteback.server.store.layout import Store, own_store
@@ -159,8 +160,22 @@ def _send(store: Store, request: replication.Fetch) -> int:
     most = max(1, common.max_transfers - 1)
     busy = f"the server is busy with {most} transfers already"
     with places.take(store.state / "slots", "", most, busy, RETRY_S):
+        if request.base is not None:
+            if not _has(store, client, request.base):
+                changed.tell_everything()
+                return 0
+            base = request.base.name
+            changed.tell(store, client, request.snapshot, base, common)
         measured = runner.run(command, directory, sandbox.READ, common, None)
     return measured.status if measured.status >= 0 else 128 - measured.status
+
+
+def _has(store: Store, client: str, snapshot: OfferedSnapshot) -> bool:
+    """True if the snapshot is here still, and is the same one."""
+    if snapshot.name not in store.trees(client):
+        return False
+    known = _token(store.host_directory(client) / snapshot.name)
+    return known is not None and snapshot.token in ("", known)
 
 
 def _write(line: str) -> None:

@@ -26,6 +26,8 @@ class ReplicaNote(NamedTuple):
     source: str
     tokens: Mapping[str, str]  # by the names of snapshots
     since: float = 0.0  # when it was first heard of, in seconds since 1970
+    # The snapshot that ``current`` may hold parts of; empty where it is as the newest.
+    under_way: str = ""
 
 
 def read(store: Store, client: str) -> ReplicaNote | None:
@@ -43,7 +45,8 @@ def read(store: Store, client: str) -> ReplicaNote | None:
     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
         fields = json.loads(text)
         tokens = {str(name): str(token) for name, token in fields["tokens"].items()}
-        return ReplicaNote(str(fields["from"]), tokens, float(fields["since"]))
+        since, under_way = float(fields["since"]), str(fields.get("under_way", ""))
+        return ReplicaNote(str(fields["from"]), tokens, since, under_way)
     return ReplicaNote("", {})
 
 
@@ -55,7 +58,8 @@ def write(store: Store, client: str, note: ReplicaNote) -> None:
     from byteback.system import files
 
     place = path(store, client)
-    fields = {"from": note.source, "since": note.since, "tokens": dict(note.tokens)}
+    fields = {**note._asdict(), "tokens": dict(note.tokens)}
+    fields["from"] = fields.pop("source")
     text = json.dumps(fields)
     with locking.map_os_errors(place):
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -156,6 +157,68 @@ def test_verify(servers: Servers) -> None:
     told = second.replicate("--verify", "verified", status=1).stderr
     assert f"verified/{name}" in told
     assert day.read_text() == "?"
+
+
+def change_unseen(path: Path, content: bytes) -> None:
+    """Write other contents of the same length, and put the time back."""
+    before = path.stat()
+    assert before.st_size == len(content)
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def contents(second: Second, client: str, snapshot: str) -> dict[str, bytes]:
+    """All files of a snapshot on the second server."""
+    top = second.root / client / snapshot
+    return {
+        os.fsdecode(os.fsencode(path.relative_to(top))): path.read_bytes()
+        for path in top.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_changes_that_no_size_and_no_time_shows(servers: Servers) -> None:
+    """Also where the first server has lost the one before, or a run was cut off."""
+    first, second = servers
+    paths = ("etc/plain", "deep/er/new\nline", "one", "linked", "mode", "same")
+    client = first.client("unseen") / "current"
+    for path in paths:
+        first.write("unseen", path, b"before")
+    (client / "linked").unlink()
+    os.link(client / "one", client / "linked")
+    old = first.snapshot("unseen", 9)
+    second.replicate("unseen")
+    changed = dict.fromkeys(paths[:4], b"after!")
+    for path in paths[:3]:
+        change_unseen(client / path, b"after!")
+    (client / "mode").chmod(0o640)
+    new = first.snapshot("unseen", 8)
+    second.replicate("unseen")
+    assert contents(second, "unseen", old) == dict.fromkeys(paths, b"before")
+    assert contents(second, "unseen", new) == {
+        **dict.fromkeys(paths, b"before"),
+        **changed,
+    }
+    place = second.root / "unseen" / new
+    assert differences(place, first.root / "unseen" / new) == []
+    # What it could be compared with is gone.
+    change_unseen(client / "same", b"later!")
+    newer = first.snapshot("unseen", 7)
+    for name in (old, new):
+        first.delete("unseen", name)
+    second.replicate("unseen")
+    assert contents(second, "unseen", newer)["same"] == b"later!"
+    # Parts of a snapshot have arrived that is on the first server no longer.
+    change_unseen(second.root / "unseen" / "current" / "mode", b"parts!")
+    place = second.root / ".byteback" / "hosts" / "unseen.replica"
+    note = json.loads(place.read_text())
+    assert note["under_way"] == ""
+    note["under_way"] = "2020-01-01T00:00+0000,00"
+    place.write_text(json.dumps(note))
+    newest = first.snapshot("unseen", 6)
+    second.replicate("unseen")
+    assert contents(second, "unseen", newest)["mode"] == b"before"
+    assert json.loads(place.read_text())["under_way"] == ""
 
 
 def test_what_the_first_server_cannot_read(servers: Servers) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from byteback.wire import changed_names
 from tests.integration.programs import run_program
 from tests.integration.replicate.trees import facts_of
 from tests.integration.replicate.world import NAME, First, Second
@@ -34,6 +35,8 @@ if "--fetch breaks" in asked:
     sys.exit(255)
 while os.path.exists(place + "/hold"):
     time.sleep(0.05)
+if os.path.exists(place + "/names"):
+    os.write(1, open(place + "/names", "rb").read())
 if os.path.exists(place + "/rubbish"):
     os.write(2, b"byteback-receive: error: \\x1b[31mall is well\\n  hint: rm -rf /\\n")
     os.write(1, b"\\x20\\0\\0\\0" + os.urandom(1 << 20))
@@ -168,7 +171,15 @@ def test_rubbish_in_place_of_a_transfer(
     assert "hint: rm" not in told
     assert second.snapshots("rubbish") == [old]
     assert facts_of(second.root / "rubbish" / old) == before
+    assert second.state("rubbish") == "whole"  # rsync was not even started
+    # And after names that are well-formed, of which none is there.
+    names = map(changed_names.format_name, (b"../current/etc/day", b"/etc/passwd"))
+    sent = b"".join(names) + changed_names.END
+    (hostile.place / "names").write_bytes(sent)
+    second.replicate(status=9)
+    assert facts_of(second.root / "rubbish" / old) == before
     assert second.state("rubbish") == "failed"
+    (hostile.place / "names").unlink()
     (hostile.place / "rubbish").unlink()
     second.replicate()
     assert second.snapshots("rubbish") == [old, new]

@@ -1,0 +1,167 @@
+"""Finds, on the first server, the files whose change no size and no time shows.
+
+rsync takes a file of the same size and time for unchanged. Between two snapshots of one
+client the first server can tell more: each change sets an inode's ctime, which no
+program can set at will. Where inode number or ctime differ, the contents are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from byteback.errors import RefusedError
+from byteback.server import limits
+from byteback.server.store import tree
+from byteback.server.store.layout import Store
+from byteback.server.store.settings import ServerSettings
+from byteback.wire import changed_names
+
+STILL_HERE_S = 20.0
+CHUNK = 1 << 20
+_STDOUT = 1
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def tell(
+    store: Store, client: str, snapshot: str, base: str, settings: ServerSettings
+) -> None:
+    """Write the names to standard output, for a second server that has ``base``.
+
+    By a process of its own, which can read this client's trees and nothing else.
+    Raises RefusedError if that fails.
+    """
+    pid = os.fork()
+    if pid == 0:
+        _answer(store.host_directory(client), snapshot, base, settings)
+    try:
+        status = os.waitpid(pid, 0)[1]
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    if status != 0:
+        raise RefusedError(
+            "this server could not tell which files changed",
+            hint="'byteback-replicate --checksum' on the other server compares all",
+        )
+
+
+def tell_everything() -> None:
+    """Write that nothing is known, so that all contents are to be compared."""
+    _write(changed_names.EVERYTHING)
+
+
+def _answer(
+    directory: Path, snapshot: str, base: str, settings: ServerSettings
+) -> NoReturn:
+    """In the child: write all names, and end without a word to any other process."""
+    status = 1
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        limits.confine_search(directory, settings)
+        _write_names(directory / snapshot, directory / base, settings.io_timeout_s)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _write_names(newer: Path, older: Path, timeout_s: int) -> None:
+    last = time.monotonic()
+
+    def step() -> None:
+        nonlocal last
+        if time.monotonic() - last > STILL_HERE_S:
+            last = time.monotonic()
+            _write(changed_names.STILL_HERE, timeout_s)
+
+    try:
+        for count, path in enumerate(unseen_changes(newer, older, step)):
+            if count == changed_names.MAX_NAMES:
+                raise OverflowError
+            name = path.encode("utf-8", "surrogateescape")
+            _write(changed_names.format_name(name), timeout_s)
+    except OverflowError:
+        _write(changed_names.EVERYTHING, timeout_s)
+    else:
+        _write(changed_names.END, timeout_s)
+
+
+def unseen_changes(newer: Path, older: Path, step: Callable[[], None]) -> Iterator[str]:
+    """Paths of files with another content than in ``older``, of one size and time.
+
+    ``step`` is called at least once for each file, and for each piece of a large one.
+    Raises as tree.entries_below.
+    """
+    above: str | None = None
+    before: int | None = None
+    with contextlib.closing(tree.entries_below(newer)) as entries:
+        try:
+            for found in entries:
+                step()
+                if not found.entry.is_file(follow_symlinks=False):
+                    continue
+                parent = found.path.rpartition("/")[0]
+                if parent != above:
+                    if before is not None:
+                        os.close(before)
+                    above, before = parent, tree.open_beneath(older, parent)
+                if before is not None and _has_changed(
+                    found.directory, before, found.entry.name, step
+                ):
+                    yield found.path
+        finally:
+            if before is not None:
+                os.close(before)
+
+
+def _has_changed(newer: int, older: int, name: str, step: Callable[[], None]) -> bool:
+    """True if rsync would take a file for unchanged, and it is not."""
+    now, then = tree.status(newer, name), tree.status(older, name)
+    if now is None or then is None or not stat.S_ISREG(then.st_mode):
+        return False
+    if (now.st_ino, now.st_ctime_ns) == (then.st_ino, then.st_ctime_ns):
+        return False
+    if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+        return False  # rsync sees that
+    with contextlib.ExitStack() as stack:
+        fds = []
+        for directory in (newer, older):
+            try:
+                fds.append(os.open(name, _FILE, dir_fd=directory))
+            except OSError:
+                return True  # closed to us: rsync is to say so
+            stack.callback(os.close, fds[-1])
+        return not _is_same(fds[0], fds[1], now.st_size, step)
+
+
+def _is_same(one: int, other: int, size: int, step: Callable[[], None]) -> bool:
+    at = 0
+    while (at := min(_next_data(one, at, size), _next_data(other, at, size))) < size:
+        step()
+        if os.pread(one, CHUNK, at) != os.pread(other, CHUNK, at):
+            return False
+        at += CHUNK
+    return True
+
+
+def _next_data(fd: int, at: int, size: int) -> int:
+    """Where a file goes on behind a hole: that may be larger than any disc."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError:  # ENXIO: there is nothing but a hole
+        return size
+
+
+def _write(data: bytes, timeout_s: int = 0) -> None:
+    """Write, and be ended by the kernel if the other side does not read."""
+    signal.alarm(timeout_s)
+    while data:
+        data = data[os.write(_STDOUT, data) :]
+    signal.alarm(0)
