@@ -66,9 +66,15 @@ LONG = (
 )
 NO_COPY = pytest.StashKey[str]()
 
-# A shared machine may stall for longer than hypothesis allows an example, and its
-# database of failures would be written into a checkout that may belong to others.
-hypothesis.settings.register_profile("byteback", deadline=None, database=None)
+# A shared machine may stall for longer than hypothesis allows an example, or the making
+# of one, and its database of failures would be written into a checkout that may belong
+# to others.
+hypothesis.settings.register_profile(
+    "byteback",
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("byteback")
 
 

@@ -113,7 +113,6 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def test_a_signal_stops_the_program_that_is_waited_for() -> None:
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
     signal.signal(signal.SIGALRM, lambda *_: send(signal.SIGTERM))
     started = []
     real = process.start
@@ -121,6 +120,7 @@ def test_a_signal_stops_the_program_that_is_waited_for() -> None:
     def note(*args: object, **options: object) -> object:
         running = real(*args, **options)  # type: ignore[arg-type] # passed through
         started.append(running)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
         return running
 
     process.start = note  # type: ignore[assignment] # put back below

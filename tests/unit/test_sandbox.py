@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from byteback.system.confinement import bubblewrap, elf, landlock, seccomp
+from tests.waiting import PATIENCE_S
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PERL = Path("/usr/bin/perl")
@@ -86,7 +87,7 @@ def run(
         text=True,
         check=False,
         cwd=CHECKOUT,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -334,12 +335,12 @@ except LockedError:
     pass
 from byteback.system import process
 process.stop_group(running.process)
-with locking.hold(place, wait_s=5):
+with locking.hold(place, wait_s=60):
     sys.exit(0)
 """
     argv = [sys.executable, "-c", code, str(tree), layer]
     done = subprocess.run(
-        argv, cwd=CHECKOUT, capture_output=True, timeout=60, check=False
+        argv, cwd=CHECKOUT, capture_output=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -13,6 +13,7 @@ from byteback.system import process
 from byteback.system.rsync import command
 from byteback.system.rsync.command import Outcome, transfer
 from byteback.system.rsync.stall import Watch, work_of
+from tests.waiting import wait_until
 
 # In seconds. Both sides send a keep-alive message each half of the first.
 TIMEOUT_S, PATIENCE_S = 8, 6.0
@@ -71,20 +72,18 @@ def test_a_slow_line_is_no_standstill(tmp_path: Path) -> None:
 def test_work_without_a_byte_on_the_line_counts() -> None:
     """As when millions of names are looked at, and all are as they should be."""
     script = "import os\nwhile True: os.stat('/')"
-    sleeps = "import sys, time; time.sleep(60)"
     busy = process.start([sys.executable, "-c", script])
-    idle = process.start([sys.executable, "-c", sleeps])
+    idle = process.start(["sleep", "infinity"])
+    watch = Watch(busy.pid, 2.0, tick_s=0.2)
+    other = Watch(idle.pid, 4.0, tick_s=0.2)
+
+    def is_other_stalled() -> bool:
+        assert not watch.is_stalled()
+        return other.is_stalled()
+
     try:
-        watches = [Watch(one.pid, 1.0, tick_s=0.2) for one in (busy, idle)]
-        time.sleep(0.5)  # they start
         assert work_of(busy.pid) is not None
-        stalled = [0, 0]
-        for _ in range(20):
-            time.sleep(0.2)
-            for number, watch in enumerate(watches):
-                stalled[number] += watch.is_stalled()
-        assert stalled[0] == 0
-        assert stalled[1] > 0
+        wait_until(is_other_stalled)
     finally:
         for one in (busy, idle):
             process.stop(one)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import threading
 from functools import partial
 from pathlib import Path
 from unittest.mock import sentinel
@@ -62,11 +60,13 @@ def test_a_policy_that_requires_confinement_is_kept() -> None:
         start(reads_names=False, confinement="require")
 
 
+# It does not end, and has its parent ended when it is told to.
 DEAF = """
-import signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGTERM))
 print("deaf", flush=True)
-time.sleep(60)
+while True:
+    time.sleep(60)
 """
 
 
@@ -79,17 +79,15 @@ def test_a_signal_while_rsync_is_ended_saves_it_from_nothing(
     monkeypatch.setattr(process, "find_program", lambda _: "/bin/sh")
     monkeypatch.setattr(runner, "WATCH_S", 0.01)
     monkeypatch.setattr(options, "options", lambda *_: frozenset())
-    quick = partial(process.stop_group, grace_s=1.0)
+    quick = partial(process.stop_group, grace_s=2.0)
     monkeypatch.setattr(process, "stop_group", quick)
     deaf = process.start([sys.executable, "-c", DEAF], new_session=True)
     monkeypatch.setattr(runner, "_start", lambda *_, **__: (deaf, "none"))
     assert deaf.stdout is not None
     assert deaf.stdout.readline() == b"deaf\n"
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
     before = signal.signal(signal.SIGTERM, signals.on_signal)
 
     def look(_written: int | None) -> bool:
-        timer.start()
         raise PolicyError("stopped")
 
     try:
@@ -139,7 +137,7 @@ def test_a_push_ends_an_older_session_and_nothing_of_an_administrators(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, is_ended: bool
 ) -> None:
     """Else who pushes again and again would end a discard again and again."""
-    monkeypatch.setattr(runner, "TAKE_OVER_WAIT_S", 1.0)
+    monkeypatch.setattr(runner, "TAKE_OVER_WAIT_S", 60.0 if is_ended else 1.0)
     store = Store(tmp_path)
     store.state.mkdir(mode=0o700)
     script = tmp_path / program
