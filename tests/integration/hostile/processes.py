@@ -33,12 +33,6 @@ def flood(argv: list[str], count: int) -> Iterator[list[subprocess.Popen[bytes]]
             session.communicate()
 
 
-@contextmanager
-def running(argv: list[str]) -> Iterator[None]:
-    with flood(argv, 1):
-        yield
-
-
 def processes() -> list[psutil.Process]:
     """The processes of the byteback user."""
     wanted = ["username", "name", "cmdline", "status"]
@@ -51,15 +45,14 @@ def processes() -> list[psutil.Process]:
 
 
 def forced_commands() -> list[psutil.Process]:
-    return [
-        process
-        for process in processes()
-        if any(
-            Path(word).name == "byteback-receive"
-            for word in process.info["cmdline"][:3]
-        )
-        and "python" in process.info["cmdline"][0]
-    ]
+    return [process for process in processes() if _is_forced(process.info["cmdline"])]
+
+
+def _is_forced(words: list[str] | None) -> bool:
+    """True for its command line; one that ends at this moment has none."""
+    if not words or "python" not in words[0]:
+        return False
+    return any(Path(word).name == "byteback-receive" for word in words[:3])
 
 
 def wait_for(condition: object, timeout_s: float = PATIENCE_S) -> None:

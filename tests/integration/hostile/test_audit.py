@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
 import time
@@ -14,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from byteback.log import MAX_LINE
+from tests.integration.hostile.processes import forced_commands, wait_for
 from tests.integration.hostile.world import HOST, World
 from tests.waiting import PATIENCE_S
 
 DEV_LOG = Path("/dev/log")
 LARGEST = 1 << 16
+QUIET_S = 0.5
 DAEMON, AUTH = 3, 4  # facilities and levels: syslog(3)
 WARNING, INFO = 4, 6
 # <PRIORITY>Mon dd hh:mm:ss TAG[PID]: TEXT, as the C library sends it.
@@ -58,17 +59,21 @@ class Log:
     socket: socket.socket
 
     def lines(self) -> list[Line]:
-        """All that byteback-receive says until it is quiet for half a second."""
+        """All that byteback-receive says until nothing comes for half a second."""
         found: list[Line] = []
         patience = time.monotonic() + PATIENCE_S
-        quiet = time.monotonic() + 0.5
-        while time.monotonic() < (quiet if found else patience):
-            with contextlib.suppress(TimeoutError):
-                match = _DATAGRAM.fullmatch(self.socket.recv(LARGEST).rstrip(b"\0"))
-                if match and match[2] == b"byteback-receive":
-                    priority, text = int(match[1]), match[3].decode()
-                    quiet = time.monotonic() + 0.5
-                    found.append(Line(priority >> 3, priority & 7, text))
+        while time.monotonic() < patience:
+            # What has come is read however late this process gets its turn.
+            try:
+                datagram = self.socket.recv(LARGEST)
+            except TimeoutError:
+                if found:
+                    break
+                continue
+            match = _DATAGRAM.fullmatch(datagram.rstrip(b"\0"))
+            if match and match[2] == b"byteback-receive":
+                priority, text = int(match[1]), match[3].decode()
+                found.append(Line(priority >> 3, priority & 7, text))
         return found
 
     def line(self) -> Line:
@@ -83,7 +88,7 @@ def listening() -> Iterator[Log]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as opened:
         opened.bind(str(DEV_LOG))
         DEV_LOG.chmod(0o666)
-        opened.settimeout(0.1)
+        opened.settimeout(QUIET_S)
         try:
             yield Log(opened)
         finally:
@@ -92,6 +97,8 @@ def listening() -> Iterator[Log]:
 
 @pytest.fixture
 def log(world: World) -> Iterator[Log]:
+    # A session of an earlier test may still have its line to write.
+    wait_for(lambda: not forced_commands())
     with listening() as opened:
         yield opened
 

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.conftest import (
     free_port,
 )
-from tests.integration.hostile.processes import running
+from tests.integration.hostile.processes import flood, wait_for
 from tests.integration.hostile.world import (
     HOST,
     PROOF,
@@ -169,12 +169,12 @@ def test_no_forwarding_no_terminal(world: World) -> None:
     """authorized_keys says "restrict": seen from what then does not work."""
     port = free_port()
     words = world.ssh_words("-N", "-L", f"{port}:127.0.0.1:{world.port}")
-    with running([*words]):
-        time.sleep(1.0)
-        with socket.socket() as probe:
-            probe.settimeout(3)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                assert probe.recv(10) == b"", "forwarded to the server's own port"
+    with flood(words, 1) as (session,):
+        # The client's own ssh listens there, whatever the server thinks of it.
+        wait_for(lambda: session.poll() is not None or is_listening(port))
+        assert session.poll() is None
+        with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as probe:
+            assert probe.recv(10) == b"", "forwarded to the server's own port"
     heard = world.ssh(
         "byteback-receive --ping",
         "-R",
@@ -188,3 +188,9 @@ def test_no_forwarding_no_terminal(world: World) -> None:
     heard = world.ssh("sftp", "-s")
     assert heard.status in (9, 255)
     world.check(heard)
+
+
+def is_listening(port: int) -> bool:
+    """True if a connection to that port of this machine is taken."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -25,9 +25,11 @@ def test_the_liar_is_understood_when_it_says_the_truth(any_world: World) -> None
     entries = [peer.directory(b"."), Entry(name.encode(), EVIL)]
     any_world.say(PUSH, peer.speak(entries))
     assert (any_world.own / "current" / name).read_bytes() == EVIL
-    deep = [peer.directory(b"."), peer.directory(b"z"), Entry(b"z/deep", EVIL)]
-    heard = any_world.say(PUSH, peer.speak(deep))
-    path = any_world.own / "current" / "z" / "deep"
+    above = f"z-{name}"  # new with each defence
+    entries = [peer.directory(b"."), peer.directory(above.encode())]
+    deep = [*entries, Entry(f"{above}/deep".encode(), EVIL)]
+    path = any_world.own / "current" / above / "deep"
+    heard = any_world.say(PUSH, peer.speak(deep), between=path.parent)
     assert path.exists(), heard
     assert path.read_bytes() == EVIL
     any_world.check_honest_backup()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import shlex
 import stat
@@ -12,10 +13,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.integration.conftest import LIBRARY, ServerUser
 from tests.integration.programs import SEARCH_PATH
+from tests.waiting import PATIENCE_S, wait_until
 
 HOST = "client.example"
 VICTIM = "victim.example"
@@ -27,6 +30,7 @@ OLD = b"what the client itself backed up long ago"
 SNAPSHOT = "2020-01-02T03:04+0000"
 GREETING = 8  # bytes: rsync's protocol version and checksum seed
 PAUSE_S = 0.2  # for a receiver to make directories once it has spoken
+ANSWER_S = 3.0  # for it to speak
 PROOF = Path("/tmp/evil-was-run")
 SERVER_TOML = Path("/etc/byteback/server.toml")
 BWRAP = Path("/usr/bin/bwrap")
@@ -129,7 +133,7 @@ class World:
         command: str | bytes,
         *options: str,
         stdin: bytes = b"",
-        timeout_s: float = 60,
+        timeout_s: float = PATIENCE_S,
         env: dict[str, str] | None = None,
     ) -> RsyncOutput:
         """One session with the client's real key, and what it brought."""
@@ -144,16 +148,27 @@ class World:
         """
         raw = self.fill_in(raw)
         env = {"RAW": raw, "DEFENCE": self.defence}
-        argv = ["rsync", "--timeout=60", "-e", str(self.remote_shell()), *words]
-        heard = run(argv, b"", 60, env, cwd or self.workshop)
+        argv = [
+            "rsync",
+            f"--timeout={PATIENCE_S:.0f}",
+            "-e",
+            str(self.remote_shell()),
+            *words,
+        ]
+        heard = run(argv, env=env, cwd=cwd or self.workshop)
         # A server that did not even start would make any attack seem to fail.
         assert b"Traceback" not in heard.stderr, heard
         return heard
 
-    def say(self, raw: str, said: tuple[bytes, ...]) -> RsyncOutput:
-        """Run ``raw`` at the other end and say all of ``said``, come what may."""
+    def say(
+        self, raw: str, said: tuple[bytes, ...], between: Path | None = None
+    ) -> RsyncOutput:
+        """Run ``raw`` at the other end and say all of ``said``, come what may.
+
+        ``between`` is what the other end makes before it is told the rest.
+        """
         env = {"RAW": self.fill_in(raw), "DEFENCE": self.defence, "PATH": SEARCH_PATH}
-        argv = ["timeout", "-k", "2", "15", str(self.remote_shell())]
+        argv = ["timeout", "-k", "2", f"{PATIENCE_S}", str(self.remote_shell())]
         with (
             tempfile.TemporaryFile() as stdout,
             tempfile.TemporaryFile() as stderr,
@@ -164,7 +179,9 @@ class World:
             assert session.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 for number, part in enumerate(said):
-                    if number:
+                    if number and between is not None:
+                        wait_until(partial(is_there, session, between))
+                    elif number:
                         wait_for_an_answer(session, stdout.fileno())
                     session.stdin.write(part)
                     session.stdin.flush()
@@ -300,7 +317,7 @@ class World:
 def run(
     argv: Sequence[str | bytes],
     stdin: bytes = b"",
-    timeout_s: float = 60,
+    timeout_s: float = PATIENCE_S,
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
 ) -> RsyncOutput:
@@ -317,14 +334,25 @@ def run(
 
 
 def wait_for_an_answer(session: subprocess.Popen[bytes], stdout: int) -> None:
-    """Until more than the greeting has come and no more comes, or for 3 seconds."""
-    deadline = time.monotonic() + 3
+    """Until more than the greeting has come and no more comes.
+
+    Or for three seconds after the greeting, for there may be no answer at all. How long
+    a busy machine takes to start a session does not count.
+    """
+    deadline = math.inf
     size = -1
     while time.monotonic() < deadline and session.poll() is None:
         time.sleep(PAUSE_S)
         size, before = os.fstat(stdout).st_size, size
+        if size >= GREETING:
+            deadline = min(deadline, time.monotonic() + ANSWER_S)
         if size == before and size > GREETING:
             return
+
+
+def is_there(session: subprocess.Popen[bytes], path: Path) -> bool:
+    """True once a session has made ``path``, or has ended and never will."""
+    return path.exists() or session.poll() is not None
 
 
 def describe(path: Path) -> tuple[object, ...]:
