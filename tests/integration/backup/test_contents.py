@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
+from byteback.model.snapshot import format_snapshot_name, parse_snapshot_name
 from byteback.server.store.layout import Store
 from byteback.server.transfer.change_log import Changes
 from byteback.server.transfer.hard_links import separate
@@ -265,16 +267,17 @@ def test_a_clock_that_was_a_year_ahead_keeps_no_snapshot_away(
     backup(enrolled_client, "--source", source)
     host = enrolled_client.store / enrolled_client.host
     (name,) = snapshots(enrolled_client)
-    ahead = f"{int(name[:4]) + 1}{name[4:]}"
+    made = parse_snapshot_name(name)
+    assert made is not None
+    ahead = format_snapshot_name(made + timedelta(days=365))
     (host / name).rename(host / ahead)
     (source / "new").write_text("new")
     outcome = backup(enrolled_client, "--source", source, "--verbose")
-    made = [name for name in snapshots(enrolled_client) if name != ahead]
-    assert len(made) == 1
-    assert f"snapshot {made[0]}" in outcome.stderr
+    (newest,) = (name for name in snapshots(enrolled_client) if name != ahead)
+    assert f"snapshot {newest}" in outcome.stderr
     # The next one is not due, and which one is the newest is told rightly.
     outcome = backup(enrolled_client, "--source", source, "--verbose")
-    assert f"no new snapshot was due (newest: {made[0]})" in outcome.stderr
+    assert f"no new snapshot was due (newest: {newest})" in outcome.stderr
     # current is lost: it begins anew as the newest copy, not as the misdated one.
     run_program(["btrfs", "subvolume", "delete", host / "current"])
     (enrolled_client.store / f".byteback/hosts/{enrolled_client.host}.state").unlink()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import signal
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from tests.integration.backup.runs import add_hook, backup, copy_of, snapshots
 from tests.integration.conftest import EnrolledClient, unmount
 from tests.integration.programs import run_program
+from tests.waiting import PATIENCE_S, wait_until
 
 MARK = b"the contents that the disc will lose. "
 
@@ -112,20 +115,35 @@ def test_files_that_cannot_be_read(
 def test_files_that_vanish_are_no_failure(
     enrolled_client: EnrolledClient, source: Path
 ) -> None:
-    # Gone between the listing and their turn.
-    for number in range(3000):
-        (source / f"z{number:04}").write_bytes(b"x" * 500)
+    # Gone between the listing and their turn: rsync opens one file after the other.
+    for number in range(300):
+        (source / f"z{number:03}").write_bytes(b"x" * 500)
     program = str(enrolled_client.bin / "byteback-backup")
     argv = [program, "--source", str(source), "--verbose"]
-    running = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while not copy_of(enrolled_client, source / "z0001").exists():
-        assert running.poll() is None
-    for number in range(2900, 3000):
-        (source / f"z{number:04}").unlink()
-    output = running.communicate(timeout=60)[0]
-    assert running.returncode == 0, output
-    assert b"has vanished" in output
+    output = subprocess.PIPE
+    with leased(source / "z100") as is_wanted:
+        running = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT)
+        wait_until(lambda: is_wanted() or running.poll() is not None)
+        for number in range(200, 300):
+            (source / f"z{number}").unlink()
+    said = running.communicate(timeout=PATIENCE_S)[0]
+    assert running.returncode == 0, said
+    assert b"has vanished" in said
     assert len(snapshots(enrolled_client)) == 1
+    assert copy_of(enrolled_client, source / "z100").exists()
+    assert not copy_of(enrolled_client, source / "z200").exists()
+
+
+@contextlib.contextmanager
+def leased(path: Path) -> Iterator[Callable[[], bool]]:
+    """Keep others from opening a file; the call tells if one wants to, and waits.
+
+    For 45 seconds after that, as /proc/sys/fs/lease-break-time says (fcntl(2)).
+    """
+    with path.open("r+b") as file:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # one that does nothing
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield lambda: fcntl.fcntl(file, fcntl.F_GETLEASE) != fcntl.F_WRLCK
 
 
 def test_what_a_servers_rsync_refuses_is_told_once(
