@@ -16,6 +16,7 @@ from tests.integration.enrolment.server import (
     owner_and_mode,
 )
 from tests.integration.programs import run_program
+from tests.waiting import PATIENCE_S
 
 
 def test_one_command_makes_a_client(open_server: Server) -> None:
@@ -158,7 +159,7 @@ def test_many_at_once_lose_no_line(server: Server) -> None:
         )
         for one in words
     ]
-    statuses = sorted(one.wait(60) for one in running)
+    statuses = sorted(one.wait(PATIENCE_S) for one in running)
     assert statuses == [0] * 10 + [9] * 2  # a name goes to the first who comes
     assert len(server.client_lines) == 10
     assert len(set(server.key_lines)) == len(server.key_lines) == 10

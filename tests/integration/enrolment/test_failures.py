@@ -13,6 +13,7 @@ from tests.integration import conftest
 from tests.integration.conftest import HOST, USER
 from tests.integration.enrolment.server import ETC, ROOT_SSH, Server, replaced_programs
 from tests.integration.programs import run_program
+from tests.waiting import wait_until
 
 
 class Chatterer(socketserver.BaseRequestHandler):
@@ -96,7 +97,9 @@ def test_clear_words_for_a_directory_of_roots(open_server: Server) -> None:
 
 def test_a_store_that_is_read_only_is_not_another_users(open_server: Server) -> None:
     open_server.enrol_well()
-    run_program(["mount", "-o", "remount,ro", open_server.store])
+    # Not while a session has a file open there.
+    read_only: list[str | Path] = ["mount", "-o", "remount,ro", open_server.store]
+    wait_until(lambda: run_program(read_only, check=False).status == 0)
     try:
         outcome = open_server.enrol("--hostname", HOST)
     finally:
@@ -140,4 +143,4 @@ def test_clear_words_for_an_unusable_store(
         assert open_server.client_lines == []
         assert not (open_server.store / HOST).exists()
     finally:
-        run_program(["umount", open_server.store])
+        conftest.unmount(open_server.store)

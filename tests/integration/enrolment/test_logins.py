@@ -27,7 +27,9 @@ from tests.integration.enrolment.server import (
 from tests.integration.programs import run_program
 
 
-def test_forced_administrators_key_enrols_and_does_nothing_else(server: Server) -> None:
+def test_forced_administrators_key_enrols_and_does_nothing_else(
+    server: Server, tmp_path: Path
+) -> None:
     admin = conftest.make_admin_key()
     program = server.bin / "byteback-setup-client-receive"
     line = admin.with_suffix(".pub").read_text()
@@ -41,12 +43,10 @@ def test_forced_administrators_key_enrols_and_does_nothing_else(server: Server) 
         refused = run_program([*where, *([command] if command else [])], check=False)
         assert refused.status == 9
         assert refused.stdout == ""
-    public = make_key(Path("/tmp/other-key")).with_suffix(".pub").read_text().strip()
+    public = make_key(tmp_path / "other-key").with_suffix(".pub").read_text().strip()
     request = f"byteback-setup-client-receive --json other.example {public}"
     answer = json.loads(run_program([*where, request]).stdout)
     assert (answer["result"], answer["host"]) == ("enrolled", "other.example")
-    for path in Path("/tmp").glob("other-key*"):
-        path.unlink()
 
 
 def test_agent(server: Server) -> None:

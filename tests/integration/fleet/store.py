@@ -19,7 +19,7 @@ from byteback.server.store import change
 from tests.integration.conftest import STORE_MARK, ServerUser, SshServer
 from tests.integration.programs import Outcome, run_program
 from tests.integration.sealing.store import CONTENT, SealedStore, become
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 PING = ("byteback-receive", "--ping")
 
@@ -92,9 +92,7 @@ class FleetStore(SealedStore):
         program, *words = map(str, shared)
         master = subprocess.Popen([program, "-M", "-N", *words])
         try:
-            deadline = time.monotonic() + PATIENCE_S
-            while not socket.exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_until(socket.exists, f"no connection with the key {key}")
             yield shared
         finally:
             master.terminate()

@@ -14,6 +14,7 @@ from tests.integration.fleet.store import FleetStore
 from tests.integration.fleet.test_invite import ENROL, Inviting, inviting
 from tests.integration.fleet.test_retire import ENDS
 from tests.integration.sealing.store import become, is_sealed
+from tests.waiting import PATIENCE_S
 
 __all__ = ["inviting"]
 
@@ -194,7 +195,7 @@ def test_a_push_without_an_end_keeps_no_client_from_being_retired(
         refused = store.clients("retire", "www", status=11)
         assert "key --revoke" in refused.stderr
         store.clients("key", "--revoke", "www")
-        assert session.wait(60) != 0
+        assert session.wait(PATIENCE_S) != 0
         store.clients("retire", "www")
     said = store.clients("remove", "--yes", "www").stdout
     assert 'a table [host."www"]: take it out' in said

@@ -110,7 +110,8 @@ def marks(store: FleetStore, host: str) -> set[str | None]:
 def exchanging(store: FleetStore, one: str, other: str) -> Iterator[None]:
     """The store's user moves two clients' directories, each to the other's name."""
     loop = (
-        f"cd {store.root}; while :; do "
+        # Told to end, it waits for its mv: nothing moves any more then.
+        f"trap exit TERM; cd {store.root}; while :; do "
         f"mv -nT {one} .a; mv -nT {other} {one}; sleep 0.03; "
         f"mv -nT {one} {other}; mv -nT .a {one}; sleep 0.03; done"
     )
