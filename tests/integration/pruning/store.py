@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from byteback.model.snapshot import format_snapshot_name
 from tests.integration.conftest import ServerUser
 from tests.integration.programs import Outcome, run_program
+from tests.waiting import wait_until
 
 BTRFS_STAND_IN = Path("/usr/local/sbin/btrfs")
 MIB = 2**20
@@ -103,6 +107,19 @@ def stand_in(path: Path, condition: str, action: str) -> None:
         'exec /usr/bin/btrfs "$@"\n'
     )
     path.chmod(0o755)
+
+
+def wait_for_orphans() -> None:
+    """Wait until the step is done that a killed program had asked for."""
+    wait_until(lambda: "btrfs" not in set(running_programs()))
+
+
+def running_programs() -> Iterator[str]:
+    """The names of all processes that have not ended."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                yield process.name()
 
 
 def limits_above(percent: float, wanted: float) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from tests.integration.pruning.store import (
     PruneStore,
     as_root_or_user,
     stand_in,
+    wait_for_orphans,
 )
 
 
@@ -80,6 +81,7 @@ def test_a_discard_killed_at_any_step_leaves_a_whole_current(
     kill = "kill -KILL $PPID"
     stand_in(btrfs_stand_in, moment, f"{kill}; exit 1" if first_try == "old" else kill)
     assert store.prune("--discard", "a").status == -9
+    wait_for_orphans()
     btrfs_stand_in.unlink()
     assert (current / "kept").read_bytes() == b"kept"
     store.as_user("touch", current / "writable")

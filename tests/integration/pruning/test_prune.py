@@ -22,6 +22,7 @@ from tests.integration.pruning.store import (
     as_root_or_user,
     limits_above,
     stand_in,
+    wait_for_orphans,
 )
 
 
@@ -44,6 +45,7 @@ def test_a_tick_with_nothing_to_do_writes_nothing(
 ) -> None:
     store.history("a", 0, 10, 20)
     assert store.prune("--prune", as_root=as_root).status == 0  # makes the reserve
+    store.commit()
     before = store.generation()
     names = sorted(path.name for path in (store.root / ".byteback").iterdir())
     assert store.prune("--prune", as_root=as_root) == Outcome(0, "", "")
@@ -225,6 +227,7 @@ def test_killed_at_any_step_the_next_run_finishes(
     # The step itself may still be done, after the death of the one who asked for it.
     stand_in(btrfs_stand_in, moment, "kill -KILL $PPID")
     assert store.prune(*options, as_root=as_root).status == -9
+    wait_for_orphans()
     btrfs_stand_in.unlink()
     assert store.prune(*options, as_root=as_root).status == 0
     assert [path.exists() for path in (made[0], made[2])] == [True, False]
