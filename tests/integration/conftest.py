@@ -30,8 +30,19 @@ LAUNCHERS = Path("/usr/local/bin")
 CONFIGURATION = Path("/etc/byteback")
 STORE_MARK = Path("/var/lib/byteback/store")  # which file system the store is on
 CLOCK = STORE_MARK.with_name("clock")  # as pruning has seen it
-# The client's memory of the last backup's sources, and of the discs in them.
-COVERAGE = (STORE_MARK.with_name("selections"), STORE_MARK.with_name("discs"))
+# The notes of root on a server, and those of a client: of one test alone.
+SERVER_NOTES = (
+    "alarms.json",
+    "client-change",
+    "looked",
+    "renamed.json",
+    "retired.json",
+)
+CLIENT_NOTES = (
+    *("attributes-checked", "discs", "largest-file", "last-backup", "left-out"),
+    *("many-links", "record-missed", "selections"),
+)
+RECORD = Path("/var/cache/byteback/record")
 USER = "byteback"
 HOST = "client.example"
 MOUNT_OPTIONS = "loop,noatime,compress=zstd,user_subvol_rm_allowed"
@@ -237,7 +248,7 @@ def forget_client() -> None:
     """Take away all that setting up a client leaves on a machine."""
     for directory in (CONFIGURATION, Path("/root/.ssh"), Path("/run/byteback")):
         shutil.rmtree(directory, ignore_errors=True)
-    for path in COVERAGE:
+    for path in (RECORD, *map(STORE_MARK.with_name, CLIENT_NOTES)):
         path.unlink(missing_ok=True)
 
 
@@ -249,7 +260,7 @@ def find_user() -> ServerUser:
 
 def remove_user() -> None:
     """Remove the byteback user and end his processes; his files stay."""
-    for path in (STORE_MARK, CLOCK):
+    for path in (STORE_MARK, CLOCK, *map(STORE_MARK.with_name, SERVER_NOTES)):
         path.unlink(missing_ok=True)
     try:
         user = find_user()
@@ -261,12 +272,29 @@ def remove_user() -> None:
 
 
 def end_processes_of(user: ServerUser) -> None:
-    """End what a test left running as the user, here in the copy's own processes."""
+    """End what a test left running as the user, here in the copy's own processes.
+
+    Again and again, for one that is about to end may just have started another.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while left := processes_of(user):
+        if time.monotonic() > deadline:
+            pytest.fail(f"processes of {user.name} do not end: {left}")
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        time.sleep(0.02)
+
+
+def processes_of(user: ServerUser) -> list[psutil.Process]:
+    """The user's living processes."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.uids().real == user.uid:
-                process.kill()
-                process.wait(PATIENCE_S)
+            is_his = process.uids().real == user.uid
+            if is_his and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def unmount(volume: Path) -> None:
@@ -315,7 +343,7 @@ def wait_for_port(port: int, server: subprocess.Popen[bytes], log: Path) -> None
     while time.monotonic() < deadline and server.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, TimeoutError):
             time.sleep(0.05)
         else:
             return
