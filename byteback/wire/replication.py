@@ -20,6 +20,7 @@ MAX_REQUEST = 4096  # bytes
 MAX_LISTING = 256 << 20  # bytes: 10,000 clients with 300 snapshots each
 MAX_LINE = 8 << 20  # bytes: one client
 MAX_CLIENTS = 20_000
+MAX_SNAPSHOTS = 4_000_000  # of all clients: a gigabyte of memory
 MAX_SHOWN = 80  # characters of a name that is none
 ENOUGH_STRANGE = 20
 _LIST, _FETCH, _SINCE = "--list", "--fetch", "--since="
@@ -121,21 +122,27 @@ def parse_listing(text: bytes) -> Listing:
         raise RefusedError("the first server's list of backups was cut off")
     offers: dict[str, Offer] = {}
     strange: list[str] = []
+    count = 0
     for line in lines[1:-2]:
-        _take(_parse(line), offers, strange)
+        count += _take(_parse(line), offers, strange)
+        if count > MAX_SNAPSHOTS:
+            raise RefusedError(
+                "the first server's list of backups has too many snapshots"
+            )
         # Each of millions of entries may be strange.
         del strange[ENOUGH_STRANGE:]
     return Listing(tuple(offers.values()), tuple(strange))
 
 
-def _take(fields: dict[str, Any], offers: dict[str, Offer], strange: list[str]) -> None:
+def _take(fields: dict[str, Any], offers: dict[str, Offer], strange: list[str]) -> int:
+    """Take one client's line; how many snapshots it has."""
     client = fields.get("client")
     if not isinstance(client, str) or not is_host_name(client):
         strange.append(f"{quote(str(client)[:MAX_SHOWN])} cannot be a client's name")
-        return
+        return 0
     if client.lower() in offers:
         strange.append(f"the client {quote(client)} is there twice")
-        return
+        return 0
     names: set[str] = set()
     snapshots = []
     told = fields.get("snapshots")
@@ -150,6 +157,7 @@ def _take(fields: dict[str, Any], offers: dict[str, Offer], strange: list[str]) 
         names.add(one.name)
         snapshots.append(one)
     offers[client.lower()] = Offer(client, tuple(snapshots))
+    return len(snapshots)
 
 
 def _snapshot(entry: object) -> OfferedSnapshot | None:

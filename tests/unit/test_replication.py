@@ -139,6 +139,20 @@ def test_what_is_no_listing_is_refused(text: bytes) -> None:
         replication.parse_listing(text)
 
 
+def test_snapshots_are_counted_over_all_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replication, "MAX_SNAPSHOTS", 10)
+    offers = [
+        Offer(client, tuple(OfferedSnapshot(name(day), "") for day in range(1, 6)))
+        for client in ("a", "b", "c")
+    ]
+    lines = [replication.format_offer(offer) for offer in offers]
+    assert len(replication.parse_listing(listing(*lines[:2])).offers) == 2
+    with pytest.raises(RefusedError, match="too many snapshots"):
+        replication.parse_listing(listing(*lines))
+
+
 def test_strange_names_are_left_out_and_told() -> None:
     good = f'["{name(1)}","aa",false]'
     bad = (

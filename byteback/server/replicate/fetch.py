@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -28,7 +28,12 @@ from byteback.server.access import authorized_keys
 from byteback.server.replicate import admission, bring
 from byteback.server.replicate.line import Line, connected
 from byteback.server.replicate.sources import Source
-from byteback.server.store import replica_note, replica_rounds, retirement
+from byteback.server.store import (
+    replica_note,
+    replica_rounds,
+    retirement,
+    settings,
+)
 from byteback.server.store.layout import Store
 from byteback.server.store.replica_note import ReplicaNote
 
@@ -57,6 +62,11 @@ class Outcome:
             self.errors.append(error)
             for line in error.details:
                 logger.info("  %s", escape(line))
+
+    def tell_any(self, *sentences: str) -> None:
+        """Note each sentence but empty ones."""
+        for sentence in filter(None, sentences):
+            self.tell(sentence)
 
 
 @contextlib.contextmanager
@@ -138,32 +148,48 @@ def _look(store: Store, line: Line, only: Sequence[str]) -> tuple[list[Plan], Ou
     """Compare what is offered with what is here, client by client."""
     listing = line.read_listing()
     outcome = Outcome()
-    for sentence in listing.strange:
-        outcome.tell(sentence)
+    outcome.tell_any(*listing.strange)
     notes = _notes(store, line.source.name)
-    tokens = {client: note.tokens.values() for client, note in notes.items()}
     in_use = admission.names_in_use(store, authorized_keys.read(store))
+    limits = settings.load()
+    room, too_many = limits.replica_clients - len(notes), 0
     plans = []
     for offer in listing.offers:
         if only and not any(is_same_host(offer.client, name) for name in only):
             continue
+        is_new = offer.client not in notes
         refusal = _refusal(store, line.source, offer, in_use)
-        other = replication.same_history(offer, tokens)
-        if refusal is None and offer.client not in notes and other is not None:
-            refusal = (
-                f"{quote(offer.client)} has the snapshots there that {quote(other)} "
-                f"has here; if it was renamed, 'byteback-clients rename {other} "
-                f"{offer.client}' does the same here"
-            )
+        if refusal is None and is_new and room > 0:
+            refusal = _refusal_of_new(offer, notes)
         if refusal is not None:
-            if refusal:
-                outcome.tell(refusal)
+            outcome.tell_any(refusal)
             continue
-        found = _plan(store, offer, notes.get(offer.client))
-        for sentence in found.refused:
-            outcome.tell(sentence)
+        if is_new and room <= 0:
+            too_many += 1
+            continue
+        room -= is_new
+        found = _plan(store, offer, notes.get(offer.client), limits.replica_snapshots)
+        outcome.tell_any(*found.refused)
         plans.append(found)
+    if too_many:
+        outcome.tell(
+            f"{format_count(too_many, 'client')} more than replica_clients allows: "
+            f"{limits.replica_clients} of {quote(line.source.name)} can be here"
+        )
     return plans, outcome
+
+
+def _refusal_of_new(offer: Offer, notes: Mapping[str, ReplicaNote]) -> str | None:
+    """The reason not to bring a client that was renamed on the first server."""
+    tokens = {client: note.tokens.values() for client, note in notes.items()}
+    other = replication.same_history(offer, tokens)
+    if other is None:
+        return None
+    return (
+        f"{quote(offer.client)} has the snapshots there that {quote(other)} has here; "
+        f"if it was renamed, 'byteback-clients rename {other} {offer.client}' does the "
+        "same here"
+    )
 
 
 def _notes(store: Store, source: str) -> dict[str, ReplicaNote]:
@@ -194,7 +220,8 @@ def _refusal(
     return None
 
 
-def _plan(store: Store, offer: Offer, note: ReplicaNote | None) -> Plan:
+def _plan(store: Store, offer: Offer, note: ReplicaNote | None, most: int) -> Plan:
+    """Compare what is offered of a client with what is here, of ``most`` snapshots."""
     dated = store.dated(offer.client, [one.name for one in offer.snapshots])
     held = Held()
     # A run may have been cut off between the note and the directory.
@@ -203,8 +230,19 @@ def _plan(store: Store, offer: Offer, note: ReplicaNote | None) -> Plan:
         _forget_tokens(store, offer, note)
     times = {one.name: one.time for one in dated}
     known = tuple(one for one in offer.snapshots if one.name in times)
-    return replication.plan(
+    found = replication.plan(
         offer._replace(snapshots=known), times, held, datetime.now(UTC)
+    )
+    room = max(0, most - len(held.snapshots))
+    if len(found.missing) <= room:
+        return found
+    count = format_count(len(found.missing) - room, "snapshot")
+    sentence = (
+        f"{count} of {quote(offer.client)} more than replica_snapshots allows: {most} "
+        "can be here"
+    )
+    return found._replace(
+        missing=found.missing[:room], refused=(*found.refused, sentence)
     )
 
 

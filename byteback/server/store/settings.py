@@ -32,6 +32,8 @@ class ServerSettings(NamedTuple):
     confinement: str = "auto"  # "auto", "require" or "off"
     sealed: bool = False  # whether pruning as root makes snapshots root's (D29)
     expect_hours: float = -1.0  # until a client is stale; 0: never, -1: by its habit
+    replica_clients: int = 5000  # that each first server may have here
+    replica_snapshots: int = 5000  # that each client of theirs may have here
 
 
 class StatusSettings(NamedTuple):
@@ -57,6 +59,8 @@ RANGES: dict[str, tuple[int, int]] = {
     "max_transfers": (1, MAX_NUMBER),
     "io_timeout_s": (1, MAX_NUMBER),
     "expect_hours": (0, MAX_HOURS),
+    "replica_clients": (1, MAX_NUMBER),
+    "replica_snapshots": (1, MAX_NUMBER),
 }
 PER_HOST = frozenset(
     {"snapshot_interval_hours", "io_timeout_s", "expect_hours", *GROWTH}

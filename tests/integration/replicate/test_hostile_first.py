@@ -345,3 +345,28 @@ def test_a_transfer_without_an_end(servers: Servers, hostile: HostileFirst) -> N
         run_program(["rm", "-r", other])
     second.replicate()
     assert second.snapshots("endless") == [name]
+
+
+def test_clients_and_snapshots_without_number(
+    servers: Servers, hostile: HostileFirst
+) -> None:
+    """What is here already goes on, and of what is new so many come, and no more."""
+    first, second = servers
+    names = first.history("known", 9, 8, 7, 6)
+    shown = [[made, "", False] for made in names]
+    hostile.answer({"client": "known", "snapshots": shown[:1]})
+    second.replicate()
+    allowed = len(list((second.root / ".byteback" / "hosts").glob("*.replica"))) + 7
+    second.settings(f"replica_clients = {allowed}\nreplica_snapshots = 3\n")
+    try:
+        made_up = ({"client": f"x{n}", "snapshots": shown[:1]} for n in range(500))
+        hostile.answer(*made_up, {"client": "known", "snapshots": shown})
+        told = second.replicate("--dry-run").stdout
+        assert told.count("would bring x") == 7
+        assert "493 clients more than replica_clients allows" in told
+        assert "1 snapshot of 'known' more than replica_snapshots allows" in told
+        hostile.answer({"client": "known", "snapshots": shown})
+        second.replicate(status=1)
+        assert second.snapshots("known") == names[:3]
+    finally:
+        second.settings("")
