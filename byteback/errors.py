@@ -112,6 +112,17 @@ class RefusedError(BytebackError):
     general_hint = "the server's log says more: journalctl -t byteback-receive"
 
 
+class MovedError(RefusedError):
+    """The client's backups go to another server now (D60).
+
+    ``moved_to`` is the field that says where, see wire/moved.py.
+    """
+
+    def __init__(self, message: str, hint: str | None, moved_to: str) -> None:
+        super().__init__(message, hint, reason="moved")
+        self.moved_to = moved_to
+
+
 class NotSetUpError(BytebackError):
     """Something that set-up makes is missing: destination, key or store."""
 

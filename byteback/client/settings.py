@@ -192,6 +192,18 @@ def read_full_every_days(files: Files) -> int:
     return int(text)
 
 
+def read_follow_moves(files: Files) -> bool:
+    """False if this machine stays where it is, when its server moves it to another."""
+    path = files.directory / "follow_moves"
+    word = (read_text(path) or "").strip() or "true"
+    if word not in ("true", "false"):
+        raise UsageError(
+            f"{quote(str(path))} holds {quote(word[:40])}",
+            hint="write true or false there, or remove the file for true",
+        )
+    return word == "true"
+
+
 def read_rsync_flags(files: Files) -> list[str]:
     """Extra words for rsync: one or several a line, quoted as for a shell.
 

@@ -4,8 +4,9 @@
 ``  hint: what to do`` in the next line: the form in which all programs complain, as
 ``cli/_boundary.py`` prints it. Then come fields for programs: ``  status: 9``, the
 session's exit status, which a client's rsync passes on only sometimes, and
-``  reason: at-once``, a Reason, where the client decides by it. rsync and ssh may have
-written before and after these lines.
+``  reason: at-once``, a Reason, where the client decides by it. With ``moved`` comes
+``  moved-to: ...``, which wire/moved.py reads. rsync and ssh may have written before
+and after these lines. Ours are five at most, which is as many as a client keeps.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 
-from byteback.errors import BusyError, BytebackError
+from byteback.errors import BusyError, BytebackError, MovedError
 
 _MARK = re.compile(r"byteback-(?:setup-client-)?receive: (error|busy): ")
 _HINT = "hint: "
 _STATUS = re.compile(r" +status: ([0-9]{1,3})", re.ASCII)
 _REASON = re.compile(r" +reason: ([a-z-]{1,40})", re.ASCII)
+_MOVED_TO = re.compile(r" +moved-to: ([!-~]+(?: [!-~]+)*)")
 
 
 class Reason(StrEnum):
@@ -35,6 +37,7 @@ class Reason(StrEnum):
     RETIRED = "retired"  # the client was retired: its key is known, and refused
     REPLICA = "replica"  # the server has a copy of the client, and takes no backups
     OTHER_MACHINE = "other-machine"  # this key was last used by another machine
+    MOVED = "moved"  # the client's backups go to another server now
 
 
 def is_failure(line: str) -> bool:
@@ -64,6 +67,8 @@ def format_fields(error: BytebackError) -> str:
     lines = [f"  status: {error.exit_status}"]
     if error.reason is not None:
         lines.append(f"  reason: {error.reason}")
+    if isinstance(error, MovedError):
+        lines.append(f"  moved-to: {error.moved_to}")
     return "\n".join(lines)
 
 
@@ -86,8 +91,17 @@ def parse_reason(lines: Sequence[str]) -> str | None:
 
     A newer server may send a reason that Reason does not have.
     """
+    return _field(_REASON, lines)
+
+
+def parse_moved_to(lines: Sequence[str]) -> str | None:
+    """Where a client's backups go now, as format_moved of wire/moved.py wrote it."""
+    return _field(_MOVED_TO, lines)
+
+
+def _field(field: re.Pattern[str], lines: Sequence[str]) -> str | None:
     for line in _last_failure(lines)[1:]:
-        match = _REASON.fullmatch(line)
+        match = field.fullmatch(line)
         if match:
             return match[1]
     return None
@@ -108,4 +122,4 @@ def _last_failure(lines: Sequence[str]) -> Sequence[str]:
 
 
 def _is_field(line: str) -> bool:
-    return any(field.fullmatch(line) for field in (_STATUS, _REASON))
+    return any(field.fullmatch(line) for field in (_STATUS, _REASON, _MOVED_TO))

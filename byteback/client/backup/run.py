@@ -14,6 +14,7 @@ from byteback import locking
 from byteback.client.backup import (
     acquaintance,
     changes,
+    following,
     hook_words,
     last_run,
     many_links,
@@ -49,7 +50,7 @@ from byteback.client.transport import compression, early
 from byteback.client.transport.connection import Connection, connect
 from byteback.client.transport.identity import introduce
 from byteback.client.transport.retry import RetryPolicy, retrying
-from byteback.errors import BytebackError
+from byteback.errors import BytebackError, MovedError
 from byteback.model.destination import Destination, format_destination
 from byteback.model.size import format_count, format_size
 from byteback.system import hooks, privilege, signals
@@ -212,9 +213,7 @@ def _with_finally_hooks(options: Options) -> Summary:
     directory = options.files.directory / hook_words.FINALLY
     told: dict[str, str] = {}
     try:
-        job = prepare(options)
-        told["BYTEBACK_DESTINATION"] = format_destination(job.destination)
-        summary = _back_up(job, told)
+        summary = _back_up_where_it_is(options, told)
     except BaseException as error:
         last_run.note_failure(error)
         told |= hook_words.outcome_environment(error)
@@ -229,6 +228,23 @@ def _with_finally_hooks(options: Options) -> Summary:
     told |= {"BYTEBACK_RESULT": "success", "BYTEBACK_EXIT_STATUS": "0"}
     hooks.run_all_hooks(directory, told)
     return summary
+
+
+def _back_up_where_it_is(
+    options: Options, told: dict[str, str], moves: int = following.MOST
+) -> Summary:
+    """Back up, and follow the server's word to where it has moved this machine."""
+    job = prepare(options)
+    told["BYTEBACK_DESTINATION"] = format_destination(job.destination)
+    try:
+        return _back_up(job, told)
+    except MovedError as error:
+        if not moves:
+            raise
+        here = following.Here(job.destination, job.key, options.retry, options.files)
+        is_given = options.destination is not None
+        following.follow(here, error, options.on_notice, is_given=is_given)
+    return _back_up_where_it_is(options, told, moves - 1)
 
 
 def _back_up(job: Job, told: dict[str, str]) -> Summary:

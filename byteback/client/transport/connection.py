@@ -15,6 +15,7 @@ from byteback.errors import (
     BusyError,
     BytebackError,
     LockedError,
+    MovedError,
     PolicyError,
     RefusedError,
     StoreUnavailableError,
@@ -153,6 +154,9 @@ class Connection:
             return no_connection.explain(self, details or ended)
         error = self._failure(status, details)
         error.reason = failures.parse_reason(details)
+        if error.reason == failures.Reason.MOVED and isinstance(error, RefusedError):
+            moved_to = failures.parse_moved_to(details) or ""
+            return MovedError(error.message, error.hint, moved_to)
         return error
 
     def _failure(self, status: int, details: tuple[str, ...]) -> BytebackError:

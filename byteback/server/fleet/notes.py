@@ -18,6 +18,7 @@ ENDINGS = (
         ".retired",
         ".sources",
         ".replica",
+        ".moving",
         *indexing.ENDINGS,
     ),
 )

@@ -36,6 +36,7 @@ from byteback.server import limits
 from byteback.server.store import (
     change,
     key_change,
+    move_note,
     presence,
     replica_note,
     retirement,
@@ -47,6 +48,7 @@ from byteback.wire import replies, requests
 from byteback.wire.failures import Reason
 
 ROOTS_REQUESTS = (requests.Ping, requests.Find, requests.Pull)
+READING = (requests.Find, requests.List, requests.Pull)
 FLUSH_S = 0.2  # how long what was found may wait for more
 
 
@@ -88,7 +90,7 @@ def _serve(client: str, command: bytes, address: str, *, by_root: bool) -> int:
         replica_note.check(store, client)
     check = presence.check_writable if _writes(request) else presence.check_mounted
     check(store)
-    check_client = change.check if by_root else partial(_check_client, store)
+    check_client = change.check if by_root else partial(_check_client, store, request)
     check_client(client)
     if not store.host_directory(client).is_dir():
         raise NotSetUpError(
@@ -109,10 +111,15 @@ def _serve(client: str, command: bytes, address: str, *, by_root: bool) -> int:
     return status
 
 
-def _check_client(store: Store, client: str) -> None:
-    """Raise BusyError or RefusedError for a client that is to come later, or not."""
+def _check_client(store: Store, request: requests.Request, client: str) -> None:
+    """Raise BusyError or RefusedError for a client that is to come later, or not.
+
+    One that was moved to another server restores from here until it is removed.
+    """
     change.check(client)
     key_change.check(store, client)
+    if not isinstance(request, READING):
+        move_note.check(store, client)
     retirement.check(store, client)
 
 
