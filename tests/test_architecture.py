@@ -60,7 +60,7 @@ ALLOWED = {
     "server.status": RECORDED,
     "server.session": RECORDED | {"server.search", "server.transfer"},
     "server.replicate": RECORDED
-    | {"server.access", "server.session", "server.transfer"},
+    | {"server.access", "server.fleet", "server.session", "server.transfer"},
     "server.setup": STORE | {"server.access"},
     "server.discs": STORE | {"server.setup"},
 }

@@ -301,6 +301,45 @@ def rename(old: str, new: str, *, dry_run: bool, verbose: bool) -> None:
         _echo(act(store, old, new))
 
 
+@_subcommand("move")
+@click.option(
+    "--destination",
+    "given",
+    metavar="D",
+    help="How clients reach SERVER.  [default: byteback@SERVER:]",
+)
+@click.option("--undo", is_flag=True, help="Let the client stay, or come back.")
+@_dry_run_option
+@_client_argument("client")
+@click.argument("server", metavar="[SERVER]", default="")
+def move(
+    client: str,
+    server: str,
+    *,
+    given: str | None,
+    undo: bool,
+    dry_run: bool,
+    verbose: bool,
+) -> None:
+    """Move a client to a second server, with all of its history.
+
+    SERVER is one that may fetch from this one: byteback-clients replica shows them. It
+    takes the client over when its root says byteback-replicate --accept there.
+    """
+    from byteback.server.fleet import moving
+    from byteback.wire.moved import check_destination
+
+    log.set_up(PROGRAM, verbose=verbose)
+    if undo == bool(server):
+        raise UsageError("give either a SERVER or --undo")
+    with _changing(dry_run=dry_run) as store:
+        if undo:
+            _echo(moving.undo(store, client, dry_run=dry_run))
+        else:
+            there = check_destination(given or f"{USER}@{server}:")
+            _echo(moving.move(store, client, server, there, dry_run=dry_run))
+
+
 @_subcommand("replica")
 @click.option(
     "--key",
@@ -375,7 +414,7 @@ def _changing(*, dry_run: bool) -> Iterator[Store]:
     from byteback.server.store import opening
     from byteback.system import privilege
 
-    privilege.require_root("only root can retire, rename and remove clients")
+    privilege.require_root("only root can retire, rename, remove and move clients")
     with opening.opened_store(writes=not dry_run) as store:
         if dry_run:
             yield store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -22,6 +23,8 @@ from byteback.errors import (
     UsageError,
     quote,
 )
+from byteback.model.key_line import RECEIVE
+from byteback.model.public_key import PublicKey
 from byteback.server.replicate import fetch, sources
 from byteback.server.replicate.fetch import Outcome
 from byteback.server.replicate.sources import Prepared, Source
@@ -29,6 +32,7 @@ from byteback.server.setup import schedule
 from byteback.server.setup.steps import StepRunner
 from byteback.server.store import layout, opening
 from byteback.system import host, privilege
+from byteback.wire.moving import Move
 
 PROGRAM = "byteback-replicate"
 SHOWN = 5
@@ -73,6 +77,17 @@ SHOWN = 5
     is_flag=True,
     help="Take CLIENTs that are here for copies, whose snapshots came another way.",
 )
+@click.option(
+    "--accept",
+    is_flag=True,
+    help="Take over CLIENTs, or all, that byteback-clients moves here.",
+)
+@click.option(
+    "--host-key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="With --accept: this server's public host key.  [default: sshd's in /etc/ssh]",
+)
 @click.argument("clients", nargs=-1, metavar="[CLIENT]...")
 @verbose_option
 @version_option
@@ -87,6 +102,8 @@ def command(
     checksum: bool,
     verify: bool,
     adopt: bool,
+    accept: bool,
+    host_key: Path | None,
     verbose: bool,
 ) -> None:
     """Bring the snapshots of another server here, of all clients or of some.
@@ -95,27 +112,33 @@ def command(
     """
     log.set_up(PROGRAM, verbose=verbose)
     if set_up:
-        others = (clients, dry_run, checksum, verify, adopt, all_of_them)
+        others = (clients, dry_run, checksum, verify, adopt, all_of_them, accept)
         if wanted is None or any(others):
             raise UsageError("--set-up goes with --from, and with nothing else")
         privilege.require_root("only root can set up a first server")
         _set_up(wanted, accept_new=accept_new_host_key)
         return
-    if bool(all_of_them) + (wanted is not None) > 1 or verify + dry_run + checksum > 1:
-        raise UsageError(
-            "give only one of --all and --from, and one of --dry-run, --checksum and "
-            "--verify"
-        )
+    modes = verify + checksum + (dry_run or accept)
+    _check_modes(all_of_them + (wanted is not None), modes)
     if all_of_them and not sources.are_set_up():
         return
     _become_user()
     if adopt:
         _adopt(wanted, clients)
-    if dry_run or verify:
-        act = _verify if verify else _show
-        act(sources.configured(wanted), clients)
+    if accept:
+        _accept(sources.configured(wanted), clients, host_key, dry_run=dry_run)
+    elif dry_run or verify:
+        (_verify if verify else _show)(sources.configured(wanted), clients)
     else:
         _fetch_all(sources.configured(wanted), clients, checksum=checksum)
+
+
+def _check_modes(wanted: int, modes: int) -> None:
+    if wanted > 1 or modes > 1:
+        raise UsageError(
+            "give only one of --all and --from, and one of --dry-run or --accept, "
+            "--checksum and --verify"
+        )
 
 
 def _set_up(wanted: str, *, accept_new: bool) -> None:
@@ -151,6 +174,45 @@ def _adopt(wanted: str | None, clients: tuple[str, ...]) -> None:
         for source in sources.configured(wanted):
             for client in clients:
                 admission.adopt(store, client, source.name)
+
+
+def _accept(
+    found: list[Source], clients: tuple[str, ...], path: Path | None, *, dry_run: bool
+) -> None:
+    from byteback.server.access import invitations
+    from byteback.server.replicate import accepting
+
+    if len(found) > 1:
+        raise UsageError("--accept needs --from, for there are several first servers")
+    host_key = invitations.read_host_key(path)
+    moves = accepting.waiting(found[0], clients)
+    if not moves:
+        click.echo(f"no client is being moved here by {quote(found[0].name)}")
+    elif dry_run:
+        for move in moves:
+            click.echo(f"would accept {move.client}")
+    else:
+        _accept_all(found[0], moves, host_key)
+
+
+def _accept_all(source: Source, moves: list[Move], host_key: PublicKey) -> None:
+    """Take clients over; one that fails does not hold up the others."""
+    from byteback.server.replicate import accepting
+
+    errors: list[BytebackError] = []
+    program = host.program_path(RECEIVE)
+    with opening.opened_store(writes=True) as store, fetch.locked(store):
+        for move in moves:
+            try:
+                click.echo(accepting.accept(store, source, move, host_key, program))
+            except InterruptedBySignalError:
+                raise
+            except BytebackError as error:
+                errors.append(error)
+    for further in errors[1:]:
+        _boundary.print_error(PROGRAM, further)
+    if errors:
+        raise errors[0]
 
 
 def _verify(found: list[Source], clients: tuple[str, ...]) -> None:

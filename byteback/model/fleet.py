@@ -23,6 +23,8 @@ class Standing(StrEnum):
 
     ACTIVE = "active"
     RETIRED = "retired"  # it is refused, and its history ages
+    MOVING = "moving"  # to another server, which has not taken it over yet
+    MOVED = "moved"  # it is told to back up to another server
     NO_KEY = "no key"  # it can neither back up nor restore
     NO_DIRECTORY = "no directory"  # an enrolment that was cut off, or an accident
 

@@ -13,6 +13,7 @@ from byteback.errors import RefusedError, quote
 from byteback.model.hostname import is_host_name
 from byteback.model.replication import Offer, OfferedSnapshot
 from byteback.model.snapshot import parse_snapshot_name
+from byteback.wire import moving
 
 PROGRAM = "byteback-replicate"
 PROTOCOL = 1
@@ -52,7 +53,10 @@ class Listing(NamedTuple):
     strange: tuple[str, ...] = ()
 
 
-def format_request(request: ListAll | Fetch) -> str:
+Request = ListAll | Fetch | moving.ListMoves | moving.Close | moving.Taken
+
+
+def format_request(request: Request) -> str:
     """The command of a session; parse_request reads it back."""
     match request:
         case ListAll():
@@ -60,15 +64,19 @@ def format_request(request: ListAll | Fetch) -> str:
         case Fetch(client, snapshot, words, base):
             since = [f"{_SINCE}{base.name},{base.token}"] if base is not None else []
             return " ".join([PROGRAM, _FETCH, client, snapshot, *since, *words])
+        case _:
+            return " ".join([PROGRAM, *moving.format_words(request)])
 
 
-def parse_request(command: bytes) -> ListAll | Fetch:
+def parse_request(command: bytes) -> Request:
     """Read SSH_ORIGINAL_COMMAND. Raises RefusedError, with a reason, for the rest."""
     if len(command) > MAX_REQUEST or not _PRINTABLE.fullmatch(command):
         raise RefusedError("this key can only read backups for another server")
     words = command.decode("ascii").split(" ")
     if words == [PROGRAM, _LIST]:
         return ListAll()
+    if words[:1] == [PROGRAM] and words[1:2] and words[1] in moving.WORDS:
+        return moving.parse_words(words[1:])
     if words[:2] != [PROGRAM, _FETCH] or len(words) < 5:
         raise RefusedError(
             f"{quote(' '.join(words)[:MAX_SHOWN])} cannot be run here",

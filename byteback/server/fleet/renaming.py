@@ -26,7 +26,7 @@ from byteback.server.access.authorized_keys import KeyFile
 from byteback.server.accounting import ledger_clients
 from byteback.server.fleet import ends, notes, removal, roster, sessions
 from byteback.server.snapshots import sealing
-from byteback.server.store import change, key_change, settings
+from byteback.server.store import change, key_change, move_note, settings
 from byteback.server.store.change import Change
 from byteback.server.store.layout import Store
 from byteback.server.transfer import full_disc
@@ -99,6 +99,11 @@ def _check(store: Store, old: str, new: str) -> tuple[str, str]:
         raise NotSetUpError(
             f"{quote(client)} has no directory here",
             hint="byteback-setup-client on that machine makes it",
+        )
+    if move_note.read(store, client) is not None:
+        raise RefusedError(
+            f"{quote(client)} is on its way to another server, which knows its name",
+            hint=f"byteback-clients move --undo {client} lets it stay here",
         )
     _check_is_free(store, authorized_keys.read(store), client, new)
     return client, client

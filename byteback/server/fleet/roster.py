@@ -11,7 +11,7 @@ from byteback.model.fleet import ClientKey, ListedClient, Standing, describe_key
 from byteback.model.hostname import is_same_host
 from byteback.model.snapshot import parse_snapshot_name
 from byteback.server.access import authorized_keys
-from byteback.server.store import retirement
+from byteback.server.store import move_note, retirement
 from byteback.server.store.layout import Store
 
 SUGGESTED = 3  # names that look like one that is none
@@ -81,6 +81,9 @@ def _describe(
         standing = Standing.NO_DIRECTORY
     elif retired is not None:
         standing = Standing.RETIRED
+    elif (note := move_note.read(store, name)) is not None:
+        is_gone = note.state == move_note.MOVED
+        standing = Standing.MOVED if is_gone else Standing.MOVING
     number, oldest, newest = _history(store, name) if has_place else (0, None, None)
     return ListedClient(
         *(name, standing, keys, number, oldest, newest),

@@ -7,15 +7,19 @@ takes: a machine may have become a client of this server meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from pathlib import Path
 
-from byteback.errors import RefusedError, quote
+from byteback.errors import BytebackError, RefusedError, quote
+from byteback.model.key_line import format_client_line
 from byteback.server.access import authorized_keys, enrolment, invitations
 from byteback.server.access.authorized_keys import KeyFile
 from byteback.server.accounting import growth
-from byteback.server.store import replica_note
+from byteback.server.store import key_change, machines, replica_note
 from byteback.server.store.layout import Store
 from byteback.server.store.replica_note import ReplicaNote
+from byteback.wire.moving import Move
 
 
 def begin(store: Store, client: str, source: str) -> None:
@@ -52,6 +56,50 @@ def adopt(store: Store, name: str, source: str) -> None:
             )
         note = replica_note.read(store, client) or ReplicaNote("", {})
         replica_note.write(store, client, note._replace(source=source))
+
+
+def take_over(store: Store, move: Move, source: str, program: Path) -> None:
+    """Make a copy of the first server's an own client of this one, with its keys.
+
+    ``program`` is byteback-receive. The copy's note goes last: what is cut off before
+    is a copy still, which refuses its client, and this goes on with it when called
+    again. Raises RefusedError for a name or key that is in use here.
+    """
+    client = move.client
+    with authorized_keys.editing(store) as key_file:
+        note = replica_note.read(store, client)
+        if note is None or note.source not in (source, ""):
+            raise RefusedError(refusal(client))
+        for line in move.lines:
+            own = key_file.lines_of_key(line.key.blob)
+            if any(one.host != client for one in own.values()):
+                raise RefusedError(
+                    f"the key {line.key.fingerprint} of {quote(client)} opens this "
+                    "account for something else already",
+                    hint="byteback-clients list shows the keys here",
+                )
+            text = format_client_line(line.key, client, program, line.options)
+            key_file.put(list(own), text)
+    if move.machine is not None:
+        machines.claim(store, client, move.machine)
+    with contextlib.suppress(BytebackError):  # the disc is full: the key is in
+        key_change.note(store, client)
+    replica_note.path(store, client).unlink(missing_ok=True)
+
+
+def is_taken(store: Store, move: Move) -> bool:
+    """True if the client is this server's own already, with the keys that it has."""
+    blobs = {
+        line.blob
+        for line in authorized_keys.read(store).key_lines().values()
+        if line.host == move.client
+    }
+    wanted = {line.key.blob for line in move.lines}
+    return (
+        bool(wanted)
+        and wanted <= blobs
+        and not replica_note.is_copy(store, move.client)
+    )
 
 
 def names_in_use(store: Store, key_file: KeyFile) -> set[str]:

@@ -87,13 +87,20 @@ class Line:
 
         Raises UnreachableError, RefusedError, or another error that it tells.
         """
+        return replication.parse_listing(self.ask(replication.ListAll()))
+
+    def ask(self, request: replication.Request) -> bytes:
+        """The first server's answer to a request that brings no files.
+
+        Raises UnreachableError, RefusedError, or another error that it tells.
+        """
         said = Said()
-        text = self._read(replication.format_request(replication.ListAll()), said)
+        text = self._read(replication.format_request(request), said)
         if said.status != 0:
             raise self.failure(said) or RefusedError(
                 f"{self.name} did not serve this server", details=said.lines[-DETAILS:]
             )
-        return replication.parse_listing(text)
+        return text
 
     def _read(self, command: str, said: Said) -> bytes:
         """Standard output of a session, bounded in bytes and in time."""

@@ -1,6 +1,7 @@
 """Serves a second server: the forced command of its key on the first one.
 
-It reads all clients' finished snapshots and nothing else. The request is whatever the
+It reads all clients' finished snapshots, takes over the clients that root moves to it,
+and nothing else. The request is whatever the
 holder of that key sends, and rsync runs as confined as for a restore (D6).
 """
 
@@ -14,14 +15,14 @@ from pathlib import Path
 
 from byteback import log
 from byteback.errors import RefusedError, quote
-from byteback.model.hostname import is_host_name
+from byteback.model.hostname import is_host_name, is_same_host
 from byteback.model.replication import Offer, OfferedSnapshot
 from byteback.model.snapshot import snapshot_names
 from byteback.server import limits
 from byteback.server.accounting import ledger
 from byteback.server.replicate import changed
 from byteback.server.session.dispatch import client_address
-from byteback.server.store import change, places, presence, settings, tree
+from byteback.server.store import change, move_note, places, presence, settings, tree
 from byteback.server.store.layout import Store, own_store
 from byteback.server.transfer import rsync_args, runner, sessions
 from byteback.system import files
@@ -61,11 +62,19 @@ def _serve(name: str, command: bytes) -> int:
         match request:
             case replication.ListAll():
                 with limits.time_limit():
-                    _list(store)
+                    _list(store, name)
                 return 0
             case replication.Fetch():
                 log.note(host=request.client, snapshot=request.snapshot)
                 return _send(store, request)
+            case _:
+                from byteback.server.replicate import handing_over
+
+                with limits.time_limit():
+                    for line in handing_over.serve(store, name, request):
+                        _write(line)
+                    sys.stdout.flush()
+                return 0
 
 
 def _check_key(store: Store, name: str) -> None:
@@ -95,10 +104,14 @@ def _place(store: Store) -> contextlib.AbstractContextManager[None]:
     return places.take(directory, "+replica.", MAX_SESSIONS, words, RETRY_S)
 
 
-def _list(store: Store) -> None:
+def _list(store: Store, name: str) -> None:
     _write(replication.format_header())
     count = 0
     for client in store.hosts():
+        moved = move_note.read(store, client)
+        is_gone = moved is not None and moved.state == move_note.MOVED
+        if moved is not None and is_gone and is_same_host(moved.server, name):
+            continue  # it is that server's own client now
         try:
             offer = _offer(store, client)
         except OSError:  # taken away, or renamed, while we look

@@ -33,6 +33,7 @@ from byteback.server.store import (
     clock,
     machines,
     marks,
+    move_note,
     replica_note,
     replica_rounds,
     retirement,
@@ -136,7 +137,9 @@ def _read_notes(store: Store, chosen: Sequence[str], copies: frozenset[str]) -> 
         ledger_report.failed_records(store),
         ledger_report.clocks_ahead(store),
         machines.counts(store, chosen),
-        retirement.retired_clients(store, chosen),
+        # The other server answers for those that were moved there.
+        retirement.retired_clients(store, chosen)
+        | move_note.moved_clients(store, chosen),
         copies,
     )
 

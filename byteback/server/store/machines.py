@@ -58,6 +58,11 @@ def remember(store: Store, client: str, machine: str | None) -> None:
         log.audit("WARNING", host=client, what="which machine", reason=error)
 
 
+def known(store: Store, client: str) -> str | None:
+    """The name of the machine that the client is, if it has said so."""
+    return _read(_own(store, client))
+
+
 def claim(store: Store, client: str, machine: str) -> bool:
     """The client is this machine from now on. Returns whether it was another one.
 
