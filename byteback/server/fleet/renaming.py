@@ -100,7 +100,8 @@ def _check(store: Store, old: str, new: str) -> tuple[str, str]:
             f"{quote(client)} has no directory here",
             hint="byteback-setup-client on that machine makes it",
         )
-    if move_note.read(store, client) is not None:
+    moving = move_note.read(store, client)
+    if moving is not None and moving.server:  # and not a damaged note, of no server's
         raise RefusedError(
             f"{quote(client)} is on its way to another server, which knows its name",
             hint=f"byteback-clients move --undo {client} lets it stay here",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +72,8 @@ class World:
     def back_up(self, *words: str, status: int = 0) -> str:
         """A backup of this machine; what it says."""
         program = self.first.programs / "byteback-backup"
-        given = ["--retry-number=0", "--source", str(SOURCE), *words]
-        found = run_program([program, *given], check=False)
+        given = ["--retry-number=0", "--compress=none", "--source", str(SOURCE)]
+        found = run_program([program, *given, *words], check=False)
         assert found.status == status, found
         return found.stderr
 
@@ -163,8 +163,35 @@ def history(root: Path) -> list[str]:
     return sorted(path.name for path in (root / CLIENT).glob("2*"))
 
 
-def test_a_client_follows(world: World, tmp_path: Path) -> None:
+def is_sealed(path: Path) -> bool:
+    return path.stat().st_uid == 0
+
+
+@pytest.fixture
+def sealing(world: World) -> Iterator[Callable[[], None]]:
+    """Only the first server seals, until the second is told to."""
+    own = CONFIGURATION / "server.toml"
+    other = world.second.etc / "byteback" / "server.toml"
+    before = {path: path.read_text() for path in (own, other)}
+
+    def seal(path: Path, word: str) -> None:
+        lines = before[path].splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith("sealed")]
+        path.write_text(f"sealed = {word}\n{''.join(kept)}")
+
+    seal(own, "true")
+    seal(other, "false")
+    yield lambda: seal(other, "true")
+    for path, text in before.items():
+        path.write_text(text)
+
+
+def test_a_client_follows(
+    world: World, sealing: Callable[[], None], tmp_path: Path
+) -> None:
     first, second = world.first, world.second
+    run_program([first.programs / "byteback-prune", "--prune"])
+    assert all(is_sealed(first.root / CLIENT / x) for x in history(first.root))
     assert "is not moved here" in world.accept(CLIENT, status=10).stderr
     assert "no client is being moved here" in world.accept().stdout
     assert "would let" in world.move("--dry-run")
@@ -176,6 +203,9 @@ def test_a_client_follows(world: World, tmp_path: Path) -> None:
     assert "moved" not in world.back_up()
     assert world.content(first.root) == "on the way"
     assert f"would accept {CLIENT}" in world.accept("--dry-run").stdout
+    assert "seals the snapshots" in world.accept(status=9).stderr
+    assert (world.at_first, world.at_second) == ("moving", None)
+    sealing()
     assert f"accepted {CLIENT}" in world.accept().stdout
     assert (world.at_first, world.at_second) == ("moved", "active")
     assert history(second.root) == history(first.root)
@@ -198,46 +228,14 @@ def test_a_client_follows(world: World, tmp_path: Path) -> None:
     run_program([restore, "--restore", "--yes", *where, SOURCE])
     found = list((tmp_path / "back").rglob("file"))
     assert [path.read_text() for path in found] == ["at the first"]
-    # The first one offers it no more, and misses nothing.
+    # The first one offers it no more, so that the second misses nothing.
     second.replicate()
-    shown = first.clients("list").stdout
-    assert "moved" in shown
+    second.program("byteback-prune", "--prune")
+    assert all(is_sealed(second.root / CLIENT / x) for x in history(second.root))
     status = run_program(
         [first.programs / "byteback-status", "--json", CLIENT], check=False
     )
     assert json.loads(status.stdout)["clients"][0]["is_retired"] is True
-
-
-def test_seals_go_along(world: World) -> None:
-    first, second = world.first, world.second
-    settings = CONFIGURATION / "server.toml"
-    before = settings.read_text()
-    theirs = (second.etc / "byteback" / "server.toml").read_text()
-    settings.write_text(f"sealed = true\n{_unsealed(before)}")
-    try:
-        second.settings(_unsealed(theirs))
-        run_program([first.programs / "byteback-prune", "--prune"])
-        assert all(is_sealed(first.root / CLIENT / x) for x in history(first.root))
-        world.move()
-        assert "seals the snapshots" in world.accept(status=9).stderr
-        assert (world.at_first, world.at_second) == ("moving", None)
-        second.settings(f"sealed = true\n{_unsealed(theirs)}")
-        world.accept()
-        second.program("byteback-prune", "--prune")
-        assert history(second.root) == history(first.root)
-        assert all(is_sealed(second.root / CLIENT / x) for x in history(second.root))
-    finally:
-        settings.write_text(before)
-        second.settings(theirs)
-
-
-def is_sealed(path: Path) -> bool:
-    return path.stat().st_uid == 0
-
-
-def _unsealed(text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith("sealed"))
 
 
 def test_a_client_that_does_not_follow(world: World) -> None:
