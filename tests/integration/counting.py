@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.integration.conftest import EnrolledClient, SshServer
+from tests.integration.conftest import LIBRARY, EnrolledClient, SshServer
 from tests.integration.programs import run_program
 from tests.waiting import wait_until
 
@@ -69,6 +69,19 @@ def counted(client: EnrolledClient, log: Path, argv: list[str]) -> Counts:
     counts.wire = sent() - wire
     counts.disc = used(client.store) - disc
     return counts
+
+
+@contextlib.contextmanager
+def seldom_watched() -> Iterator[None]:
+    """Have the server look at no transfer while it runs: how often depends on time."""
+    runner = LIBRARY / "byteback/server/transfer/runner.py"
+    text = runner.read_text()
+    runner.write_text(text.replace("WATCH_S = 2.0", "WATCH_S = 3600.0"))
+    assert runner.read_text() != text
+    try:
+        yield
+    finally:
+        runner.write_text(text)
 
 
 def accepted() -> int:

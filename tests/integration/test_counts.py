@@ -29,6 +29,7 @@ from tests.integration.counting import (
     Counts,
     Trace,
     counted,
+    seldom_watched,
     traced,
     traced_server,
 )
@@ -66,6 +67,7 @@ def story(installed: Path, sshd: SshServer) -> Iterator[Story]:
         mounted_volume(4 << 30) as volume,
         enrolled(installed, volume, sshd) as client,
         tempfile.TemporaryDirectory(prefix="source-", dir="/srv") as directory,
+        seldom_watched(),
     ):
         yield tell(client, sshd, Path(directory))
 

@@ -83,6 +83,8 @@ def world(
     SOURCE.unlink(missing_ok=True)
     SOURCE.mkdir(exist_ok=True)
     run_program(["mount", "--bind", source, SOURCE])
+    # No midnight within a test is the one at which everything is to be compared.
+    (enrolled_client.configuration / "full_every_days").write_text("366\n")
     walk = installation.LIBRARY / "byteback/client/record/walk.py"
     text = walk.read_text()
     walk.write_text(text.replace("RACY_NS = 2_000_000_000", "RACY_NS = 30_000_000"))
@@ -213,6 +215,7 @@ def alter_record(**fields: object) -> None:
 
 
 def test_the_day_for_a_comparison_comes(old_world: World) -> None:
+    (old_world.client.configuration / "full_every_days").unlink()
     alter_record(full=time.time_ns() - 8 * 86_400 * 10**9)
     assert "it is the day for it" in old_world.back_up()
     assert sent(old_world.back_up()) is not None

@@ -14,7 +14,7 @@ from contextlib import closing
 import pytest
 
 from tests.integration.conftest import SshServer
-from tests.integration.counting import Trace, traced, traced_server
+from tests.integration.counting import Trace, seldom_watched, traced, traced_server
 from tests.integration.programs import do_without, require_program, run_program
 from tests.integration.record.test_backups import SOURCE, SURE_S, World, sent
 from tests.integration.record.test_backups import world as world  # noqa: PLC0414
@@ -93,12 +93,13 @@ def test_an_unchanged_backup_costs_the_server_the_same(
     require_program("strace")
     if run_program(["strace", "-o", "/dev/null", "true"], check=False).status != 0:
         do_without("no program can be traced here")
-    make_files(0, FILES)
-    assert sent(world.back_up()) is None
-    settle(world)
-    few = looks_of_a_backup(world, sshd)
-    make_files(FILES, 4 * FILES)
-    settle(world)
-    many = looks_of_a_backup(world, sshd)
+    with seldom_watched():
+        make_files(0, FILES)
+        assert sent(world.back_up()) is None
+        settle(world)
+        few = looks_of_a_backup(world, sshd)
+        make_files(FILES, 4 * FILES)
+        settle(world)
+        many = looks_of_a_backup(world, sshd)
     for program in few | many:
         assert abs(many[program] - few[program]) <= SLACK, (program, few, many)

@@ -216,6 +216,6 @@ def test_an_rsync_that_was_taken_over(servers: Servers) -> None:
         second.replicate("bad")
     finally:
         second.run("umount", "/usr/bin/rsync")
-        run_program(["rm", "-r", place])
+        run_program(["rm", "-rf", place, "/tmp/taken-over"])
     done = second.root / "bad" / "current" / "done"
     assert json.loads(done.read_text()) == []
