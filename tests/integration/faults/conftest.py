@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration import conftest as machine
+from tests.integration.faults.parts import constants
 from tests.integration.faults.world import World, build_world
 
 
@@ -39,13 +38,7 @@ def with_constants(installed: Path) -> Iterator[Callable[..., None]]:
     with contextlib.ExitStack() as stack:
 
         def change(module: str, **values: object) -> None:
-            path = machine.LIBRARY / "byteback" / module
-            text = path.read_text()
-            stack.callback(path.write_text, text)
-            for name, value in values.items():
-                text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
-                assert count == 1, f"{module} has no {name}"
-            path.write_text(text)
+            stack.enter_context(constants(module, **values))
 
         yield change
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import tempfile
 import time
@@ -16,7 +17,7 @@ from tests.integration.programs import (
     require_program,
     run_program,
 )
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 NAME = "backup.test"
 HOST = "client.test"
@@ -24,6 +25,16 @@ ADDRESS = {"server": "10.200.1.1", "client": "10.200.1.2"}
 ADDRESS6 = {"server": "fd00:200:1::1", "client": "fd00:200:1::2"}
 SIDES = ("server", "client")
 CABLE = "cable"
+# Who waits for the snapshot may be killed meanwhile: then nothing is made.
+HELD = Path("/run/completion-is-held")
+BTRFS_STAND_IN = Path("/usr/local/sbin/btrfs")
+HOLDING_BTRFS = f"""#!/bin/sh
+case "$*" in *"subvolume snapshot"*)
+    while [ -e {HELD} ] && kill -0 $PPID; do sleep 0.05; done
+    kill -0 $PPID || exit 1 ;;
+esac
+exec /usr/bin/btrfs "$@"
+"""
 
 
 def lay_cable() -> None:
@@ -95,3 +106,40 @@ def start_sshd(configuration: Path) -> subprocess.Popen[bytes]:
             pytest.fail(f"sshd does not answer:\n{log.read_text()}")
         time.sleep(0.05)
     return sshd
+
+
+def unmount_store(volume: Path) -> None:
+    """Unmount the store once what used it has ended."""
+    wait_until(
+        lambda: run_program(["umount", volume], check=False).status == 0,
+        "the store stays in use",
+    )
+
+
+@contextlib.contextmanager
+def constants(module: str, **values: object) -> Iterator[None]:
+    """Other constants in the installed programs for the length of the block."""
+    path = machine.LIBRARY / "byteback" / module
+    before = text = path.read_text()
+    for name, value in values.items():
+        text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+        assert count == 1, f"{module} has no {name}"
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+@contextlib.contextmanager
+def held_completion() -> Iterator[None]:
+    """The server takes no snapshot for the length of the block, but waits."""
+    HELD.touch()
+    BTRFS_STAND_IN.parent.mkdir(exist_ok=True)
+    BTRFS_STAND_IN.write_text(HOLDING_BTRFS)
+    BTRFS_STAND_IN.chmod(0o755)
+    try:
+        yield
+    finally:
+        BTRFS_STAND_IN.unlink()
+        HELD.unlink()

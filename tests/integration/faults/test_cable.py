@@ -9,8 +9,9 @@ from collections.abc import Callable
 import psutil
 import pytest
 
+from tests.integration.faults.parts import held_completion
 from tests.integration.faults.trees import read_state
-from tests.integration.faults.world import SESSION, World, write_files
+from tests.integration.faults.world import SESSION, Running, World, write_files
 from tests.waiting import wait_until
 
 MEBI = 1 << 20
@@ -18,6 +19,7 @@ MEBI = 1 << 20
 OVERHEAD = 400_000
 # Headers of Ethernet, IP, TCP and ssh on packets of 1500 bytes.
 ON_THE_WIRE = 1.06
+MANY = 20  # tries
 
 
 @pytest.fixture
@@ -25,6 +27,25 @@ def impatient(with_constants: Callable[..., None]) -> None:
     """A dead line is noticed in seconds instead of two minutes."""
     times = {"CONNECT_TIMEOUT_S": 3, "ALIVE_INTERVAL_S": 1, "ALIVE_COUNT": 1}
     with_constants("system/ssh/openssh.py", **times)
+
+
+@pytest.fixture
+def trusting(with_constants: Callable[..., None]) -> None:
+    """ssh itself does not notice a dead line while a test waits."""
+    with_constants("system/ssh/openssh.py", ALIVE_INTERVAL_S=3600)
+
+
+def start_and_stall(world: World, number: int, *arguments: str) -> tuple[Running, int]:
+    """A backup that gets no more than so many bytes through; the bytes before it.
+
+    It tries again more often than the mending of the line can take.
+    """
+    world.slow("80mbit")
+    before = world.swallow_after(number)
+    # Without a measurement of the line, which takes as many bytes as it likes.
+    running = world.start("--compress=none", *arguments, retries=MANY)
+    world.wait_until_sent(before + number - OVERHEAD)
+    return running, before
 
 
 def assert_done(world: World) -> None:
@@ -54,9 +75,7 @@ def test_a_large_file_is_resumed_in_its_middle(
 ) -> None:
     size = 12 * MEBI
     write_files(world.source, [size])
-    world.slow("80mbit")
-    running = world.start()
-    before = world.wait_for_transfer(size * 2 // 3)
+    running, before = start_and_stall(world, size * 2 // 3)
     world.cut() if how == "cut" else world.drop()
     wait_until_line_is_given_up(world)
     assert world.snapshots() == []
@@ -77,9 +96,7 @@ def test_a_changed_file_is_resumed_in_its_middle(world: World, impatient: None) 
     # All of it changes but for its size; its old copy is overwritten in place.
     write_files(world.source, [size])
     world.let_time_pass()
-    world.slow("80mbit")
-    running = world.start()
-    before = world.wait_for_transfer(size // 2)
+    running, before = start_and_stall(world, size // 2)
     world.cut()
     wait_until_line_is_given_up(world)
     world.mend()
@@ -120,8 +137,8 @@ def test_each_attempt_is_told_to_who_watches(world: World, impatient: None) -> N
 def test_a_connection_test_is_tried_again(world: World, impatient: None) -> None:
     write_files(world.source, [10])
     world.cut()
-    running = world.start("--verbose")
-    running.wait_for_words("attempt 1 of 4 failed")
+    running = world.start("--verbose", retries=MANY)
+    running.wait_for_words(f"attempt 1 of {MANY + 1} failed")
     world.mend()
     assert running.finish().status == 0
     assert_done(world)
@@ -129,10 +146,11 @@ def test_a_connection_test_is_tried_again(world: World, impatient: None) -> None
 
 def test_a_completion_is_tried_again(world: World, impatient: None) -> None:
     write_files(world.source, [10])
-    running = world.start()
-    world.wait_for("client", "--complete")
-    world.cut()
-    wait_until_line_is_given_up(world)
+    with held_completion():
+        running = world.start(retries=MANY)
+        world.wait_for("client", "--complete")
+        world.cut()
+        wait_until_line_is_given_up(world)
     world.mend()
     outcome = running.finish()
     assert outcome.status == 0, outcome
@@ -140,16 +158,14 @@ def test_a_completion_is_tried_again(world: World, impatient: None) -> None:
     assert_done(world)
 
 
-def test_an_attempt_makes_a_connection_of_its_own(world: World) -> None:
-    # Nothing tells the client's ssh within two minutes that its connection is dead:
-    # only rsync's own time limit ends the attempt.
+def test_an_attempt_makes_a_connection_of_its_own(world: World, trusting: None) -> None:
+    # Only rsync's own time limit ends the attempt.
     size = 12 * MEBI
     write_files(world.source, [size])
-    world.slow("80mbit")
     before = world.logins()
-    running = world.start("--io-timeout=4", retries=1)
-    world.wait_for_transfer(size // 3)
+    running, _ = start_and_stall(world, size // 3, "--io-timeout=6")
     world.forget_connections()
+    world.let_pass()
     outcome = running.finish()
     assert outcome.status == 0, outcome
     assert world.logins() == before + 2
@@ -160,17 +176,18 @@ def test_an_attempt_makes_a_connection_of_its_own(world: World) -> None:
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_a_server_whose_sshd_has_stopped(world: World, is_killed: bool) -> None:
+def test_a_server_whose_sshd_has_stopped(
+    world: World, trusting: None, is_killed: bool
+) -> None:
     size = 12 * MEBI
     write_files(world.source, [size])
-    world.slow("80mbit")
-    running = world.start("--verbose", "--io-timeout=4", retries=1)
-    world.wait_for_transfer(size // 3)
+    running, _ = start_and_stall(world, size // 3, "--verbose", "--io-timeout=6")
     stopped = world.processes("server", SESSION)
     assert stopped
     for process in stopped:
         process.suspend()
-    running.wait_for_words("attempt 1 of 2 failed", timeout_s=60)
+    world.let_pass()
+    running.wait_for_words(f"attempt 1 of {MANY + 1} failed")
     if is_killed:
         for process in stopped:
             process.kill()
@@ -183,13 +200,14 @@ def test_a_server_whose_sshd_has_stopped(world: World, is_killed: bool) -> None:
 
 
 def test_a_completion_makes_a_connection_of_its_own(
-    world: World, with_constants: Callable[..., None]
+    world: World, trusting: None, with_constants: Callable[..., None]
 ) -> None:
     with_constants("client/transport/connection.py", REQUEST_TIMEOUT_S=5.0)
     write_files(world.source, [10])
-    running = world.start(retries=1)
-    world.wait_for("client", "--complete")
-    world.forget_connections()
+    with held_completion():
+        running = world.start(retries=MANY)
+        world.wait_for("client", "--complete")
+        world.forget_connections()
     outcome = running.finish()
     assert outcome.status == 0, outcome
     assert len(world.snapshots()) == 1

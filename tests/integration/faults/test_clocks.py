@@ -256,7 +256,7 @@ def test_a_client_whose_clock_is_a_year_off(
 def test_a_client_whose_clock_jumps_in_the_middle(
     world: World, client_clock: Clock
 ) -> None:
-    write_files(world.source, [8 * MEBI])
+    write_files(world.source, [16 * MEBI])  # for six seconds
     world.slow("20mbit")
     running = world.start(retries=0)
     for offset in (AHEAD, BEHIND, RIGHT):

@@ -15,7 +15,7 @@ from tests.integration.faults.world import World
 from tests.integration.programs import run_program
 
 SIZE = 4 << 20
-MEGABYTES = re.compile(r"compressing: the line carries about (\d+) MB/s")
+RATE = re.compile(r"compressing: the line carries about (\d+) (?:MB|(kB))/s")
 HELLO = '{"byteback": "1.0.0", "protocol": 1, "host": "client.test"}'
 
 
@@ -30,7 +30,8 @@ def compressible(world: World) -> None:
 @pytest.fixture
 def patient(with_constants: Callable[..., None]) -> None:
     """Also a cable between two cores that others use counts as fast."""
-    with_constants("client/transport/compression.py", FAST="1e6")
+    with_constants("client/transport/compression.py", FAST="1e4")
+    with_constants("client/transport/line_probe.py", LONGEST_S="60.0", SHORT_S="5.0")
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_fast_line_carries_files_as_they_are(
 ) -> None:
     before = world.bytes_sent()
     said = world.backup("--verbose").stderr
-    assert f"not {MEGABYTES.search(said)[0]}" in said  # type: ignore[index] # it must be there
+    assert f"not {RATE.search(said)[0]}" in said  # type: ignore[index] # it must be there
     print([line for line in said.splitlines() if "compressing" in line])
     assert " --compress " not in said
     assert SIZE < world.bytes_sent() - before < SIZE + (5 << 20)
@@ -86,11 +87,12 @@ def test_a_slow_line_carries_files_compressed(world: World, tmp_path: Path) -> N
     world.slow("100mbit")
     before = world.bytes_sent()
     said = world.backup("--verbose").stderr
-    found = MEGABYTES.search(said)
+    found = RATE.search(said)
     assert found is not None, said
     print("of 12.5 MB/s:", found[0])
     assert f"not {found[0]}" not in said
-    assert int(found[1]) <= 14  # of 12.5, and less on a busy machine
+    # Of 12.5, and less on a busy machine.
+    assert found[2] == "kB" or int(found[1]) <= 14
     assert " --compress " in said
     # What measures the line is sent, too.
     assert world.bytes_sent() - before < SIZE // 2
@@ -148,7 +150,11 @@ def test_the_command_line_beats_the_file(world: World) -> None:
         (f"echo '{HELLO}'; exit 0", "not compressing: the line could"),
         (f"echo '{HELLO}'; exit 9", "not compressing: the line could"),
         (f"echo '{HELLO}'; exec yes", "not compressing: the line could"),
-        (f"echo '{HELLO}'; exec sleep 8", "compressing: the line carries about 0"),
+        # It takes all, says nothing, and ends when the client does.
+        (
+            f"echo '{HELLO}'; exec cat >/dev/null",
+            "compressing: the line carries about 0",
+        ),
     ],
     ids=["before", "Ruby", "ended", "failed", "lying", "silent"],
 )

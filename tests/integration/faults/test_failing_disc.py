@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import conftest as machine
-from tests.integration.faults.parts import mount_store
+from tests.integration.faults.parts import mount_store, unmount_store
 from tests.integration.faults.test_trouble import assert_told_once
 from tests.integration.faults.trees import read_state
 from tests.integration.faults.world import World, build_world, write_files
@@ -66,7 +66,7 @@ def full_disc(world: World) -> Iterator[None]:
         ballast.unlink()
         if is_read_only(world):
             world.assert_nothing_left()
-            machine.unmount(world.store)
+            unmount_store(world.store)
             mount_store(world.image, world.store)
         os.sync()
 

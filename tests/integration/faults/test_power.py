@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import conftest as machine
+from tests.integration.faults.parts import held_completion
 from tests.integration.faults.trees import State, change_at_random, read_state
 from tests.integration.faults.world import World, build_world, write_files
 from tests.integration.programs import run_program
@@ -79,9 +80,10 @@ def test_files_written_in_place_are_not_half_old_for_ever(server: World) -> None
 
 def test_between_the_end_of_rsync_and_the_snapshot(server: World) -> None:
     write_files(server.source, [200_000] * 5)
-    running = server.start(retries=OFTEN, delay_s=0)
-    server.wait_for("client", "--complete")
-    cut_power(server, 2)
+    with held_completion():
+        running = server.start(retries=OFTEN, delay_s=0)
+        server.wait_for("client", "--complete")
+        cut_power(server, 2)
     outcome = running.finish()
     assert outcome.status == 0, outcome
     assert len(server.snapshots()) == 1

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.faults.parts import HOST, mount_store
+from tests.integration.faults.parts import HOST, mount_store, unmount_store
 from tests.integration.faults.test_trouble import assert_told_once, restart_sshd
 from tests.integration.faults.world import World, write_files
 from tests.integration.programs import Outcome, run_program
+from tests.waiting import wait_until
 
 MEBI = 1 << 20
 KEYS = Path("/run/authorized_keys")
@@ -33,7 +34,7 @@ def keys_elsewhere(world: World) -> Iterator[None]:
 @contextlib.contextmanager
 def unmounted(world: World) -> Iterator[None]:
     """The store is away for the length of the block, or until something mounts it."""
-    run_program(["umount", world.store])
+    unmount_store(world.store)
     try:
         yield
         assert world.store.is_mount() or list(world.store.iterdir()) == []
@@ -56,8 +57,8 @@ def test_a_store_that_is_not_mounted(world: World, keys_elsewhere: None) -> None
         assert "byteback-setup-client" not in outcome.stderr
         listed = restore(world, str(world.source))
         assert (listed.status, "is not mounted" in listed.stderr) == (75, True)
-        running = world.start("--verbose")
-        running.wait_for_words("attempt 1 of 4 failed")
+        running = world.start("--verbose", retries=20)
+        running.wait_for_words("attempt 1 of 21 failed")
         mount_store(world.image, world.store)
         assert running.finish().status == 0
     assert len(world.snapshots()) == 1
@@ -85,8 +86,8 @@ def test_keys_that_are_in_a_store_that_is_not_mounted(world: World) -> None:
         outcome = world.backup(expect=9, retries=1, delay_s=0)
         assert_told_once(outcome, "does not take this machine's key (after 2 attempts)")
         assert "may not be mounted" in outcome.stderr
-        running = world.start("--verbose")
-        running.wait_for_words("attempt 1 of 4 failed")
+        running = world.start("--verbose", retries=20)
+        running.wait_for_words("attempt 1 of 21 failed")
         mount_store(world.image, world.store)
         assert running.finish().status == 0
 
@@ -96,7 +97,9 @@ def test_a_read_only_store(world: World) -> None:
     world.backup()
     for left in (world.store / ".byteback").rglob("*.lock"):
         left.unlink()  # which cannot be made again
-    run_program(["mount", "-o", "remount,ro", world.store])
+    # Not while a session of the backup has a file open.
+    read_only: list[str | Path] = ["mount", "-o", "remount,ro", world.store]
+    wait_until(lambda: run_program(read_only, check=False).status == 0)
     try:
         outcome = world.backup(expect=75, retries=1, delay_s=0)
         assert_told_once(outcome, "the server's store cannot be written to")

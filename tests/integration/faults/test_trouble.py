@@ -102,8 +102,8 @@ def test_a_server_that_comes_back_from_its_reboot_in_time(world: World) -> None:
     write_files(world.source, [10])
     world.stop_sshd()
     try:
-        running = world.start("--verbose")
-        running.wait_for_words("attempt 1 of 4 failed")
+        running = world.start("--verbose", retries=20)
+        running.wait_for_words("attempt 1 of 21 failed")
     finally:
         world.sshd = start_sshd(world.sshd_configuration)
     assert running.finish().status == 0
@@ -118,8 +118,8 @@ def test_a_busy_server_is_asked_again(world: World) -> None:
         holder = take_place(world, 0)
         outcome = world.backup(expect=75, retries=0)
         assert_told_once(outcome, "the server is busy")
-        running = world.start("--verbose")
-        running.wait_for_words("attempt 1 of 4 failed")
+        running = world.start("--verbose", retries=20)
+        running.wait_for_words("attempt 1 of 21 failed")
         holder.kill()
         holder.wait(PATIENCE_S)
         assert running.finish().status == 0

@@ -30,11 +30,13 @@ from tests.integration.faults.parts import (
     HOST,
     NAME,
     SIDES,
+    constants,
     lay_cable,
     mount_store,
     server_sshd,
     start_sshd,
     store_volume,
+    unmount_store,
 )
 from tests.integration.programs import (
     SEARCH_PATH,
@@ -42,14 +44,15 @@ from tests.integration.programs import (
     require_program,
     run_program,
 )
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 RUN = Path("/run/byteback")
 HOSTS = Path("/etc/hosts")
-BACKUP_TIMEOUT_S = 120.0
 IN_TIME_S = PATIENCE_S
-LINGER_S = 15.0  # an idle connection ends by itself after twice that
+LINGER_S = 60.0  # for what has been told to end
+PERSIST_S = 3600  # an idle connection ends by itself, but long after that
 
+LIMIT = "bound"  # a table of rules
 # In the title of the process that serves a session: sshd's, and since OpenSSH 9.8
 # sshd-session's.
 SESSION = ": byteback"
@@ -68,7 +71,7 @@ class Running:
         """Of the program itself: nsenter becomes it."""
         return self.popen.pid
 
-    def finish(self, timeout_s: float = BACKUP_TIMEOUT_S) -> Outcome:
+    def finish(self, timeout_s: float = IN_TIME_S) -> Outcome:
         """Wait for its end."""
         self.popen.wait(timeout_s)
         return Outcome(self.popen.returncode, _read(self.stdout), _read(self.stderr))
@@ -178,6 +181,23 @@ class World:
             rules = f"table inet way {{\nchain out {{\n{chain}}}\n}}\n"
             run_program([*self._on(side), "nft", rules])
 
+    def swallow_after(self, number: int) -> int:
+        """Let a firewall swallow all that the client sends beyond so many bytes.
+
+        The kernel counts them: the line stands still there however late a test gets its
+        turn. Returns how many the client had sent before.
+        """
+        rule = f"oifname {CABLE} quota over {number} bytes drop"
+        chain = f"type filter hook output priority 0\n{rule}\n"
+        rules = f"table inet {LIMIT} {{\nchain out {{\n{chain}}}\n}}\n"
+        before = self.bytes_sent()
+        run_program([*self._on("client"), "nft", rules])
+        return before
+
+    def let_pass(self) -> None:
+        """Take that firewall away."""
+        run_program([*self._on("client"), "nft", "delete", "table", "inet", LIMIT])
+
     def forget_connections(self) -> None:
         """Let a firewall on the way swallow what belongs to a connection of now.
 
@@ -250,6 +270,10 @@ class World:
             time.sleep(0.05)
         return before
 
+    def wait_until_sent(self, number: int) -> None:
+        """Wait until the client has sent so many bytes, ever."""
+        wait_until(lambda: self.bytes_sent() >= number, f"{number} bytes are not sent")
+
     def assert_nothing_left(self, timeout_s: float = LINGER_S) -> None:
         """No process, no directory of a connection, no lock that is held."""
         deadline = time.monotonic() + timeout_s
@@ -276,10 +300,10 @@ class World:
         self.started.clear()
 
     def _kill_processes(self) -> None:
-        for _ in range(100):
-            left = [p for side in SIDES for p in self.processes(side)]
-            if not left:
-                return
+        deadline = time.monotonic() + PATIENCE_S
+        while left := [p for side in SIDES for p in self.processes(side)]:
+            if time.monotonic() > deadline:
+                pytest.fail(f"cannot be killed: {[_describe(p) for p in left]}")
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(signal.SIGKILL)
@@ -298,7 +322,7 @@ class World:
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-        run_program(["umount", self.store])
+        unmount_store(self.store)
         disc.replace(self.image)
         mount_store(self.image, self.store)
         self.sshd = start_sshd(self.sshd_configuration)
@@ -359,6 +383,7 @@ def build_world(bin_: Path, image_directory: Path) -> Iterator[World]:
         require_program(program)
     machine.forget_client()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(constants("system/ssh/openssh.py", PERSIST_S=PERSIST_S))
         for side in SIDES:
             run_program(["ip", "netns", "add", side])
             stack.callback(run_program, ["ip", "netns", "del", side], check=False)
