@@ -7,8 +7,6 @@ alone with what is the client's.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,24 +14,16 @@ from pathlib import Path
 from byteback import locking
 from byteback.errors import SHORTAGES, LockedError, quote
 from byteback.server import limits
-from byteback.server.store import reserve
+from byteback.server.store import holders, reserve
 from byteback.server.store.layout import Store
-from byteback.system import open_files, privilege
 from byteback.system.btrfs import commands
 
 ALONE_WAIT_S = 3.0
-END_WAIT_S = 20.0
-KILL_WAIT_S = 5.0
-POLL_S = 0.05
 
 
 def end(store: Store, client: str) -> int:
     """End the client's sessions, and the transfers in them; how many there were."""
-    count = _signal(store, client, signal.SIGTERM)
-    if count and not _wait(store, client, END_WAIT_S):
-        _signal(store, client, signal.SIGKILL)
-        _wait(store, client, KILL_WAIT_S)
-    return count
+    return holders.end(limits.place_paths(store, client))
 
 
 @contextlib.contextmanager
@@ -76,31 +66,3 @@ def _hold(
             reserve.release(store)
             commands.sync(store.root)
     return lock
-
-
-def _holders(store: Store, client: str) -> list[int]:
-    found = set()
-    for path in limits.place_paths(store, client):
-        with contextlib.suppress(OSError):
-            found.add(open_files.number_of(path))
-    if not found:
-        return []
-    with privilege.raised():
-        return [int(process.name) for process in open_files.holders(found)]
-
-
-def _signal(store: Store, client: str, number: signal.Signals) -> int:
-    pids = _holders(store, client)
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-    return len(pids)
-
-
-def _wait(store: Store, client: str, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while _holders(store, client):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(POLL_S)
-    return True

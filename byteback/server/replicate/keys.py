@@ -10,7 +10,10 @@ from byteback.model.fleet import ClientKey, describe_key
 from byteback.model.hostname import check_host_name, is_same_host
 from byteback.model.key_line import KeyLine, format_replica_line
 from byteback.model.public_key import PublicKey
+from byteback.model.size import format_count
 from byteback.server.access import authorized_keys
+from byteback.server.replicate import serve
+from byteback.server.store import holders
 from byteback.server.store.layout import Store
 
 
@@ -43,7 +46,10 @@ def let_in(
 
 
 def revoke(store: Store, name: str, *, dry_run: bool) -> list[str]:
-    """Take a second server's key away. Raises NotSetUpError if there is none."""
+    """Take a second server's key away, and end its sessions, transfers included.
+
+    Lines about what was done. Raises NotSetUpError if there is none.
+    """
     known = next((one for one in show(store) if is_same_host(one, name)), None)
     if known is None:
         raise NotSetUpError(
@@ -51,12 +57,16 @@ def revoke(store: Store, name: str, *, dry_run: bool) -> list[str]:
             hint="byteback-clients replica shows them all",
         )
     if dry_run:
-        return [f"would take away the key of {known}"]
+        return [f"would take away the key of {known}, and end its sessions"]
     with authorized_keys.editing(store) as key_file:
-        lines = key_file.key_lines().items()
-        key_file.drop([at for at, line in lines if _is_of(line, known)])
+        own = key_file.key_lines().items()
+        key_file.drop([at for at, line in own if _is_of(line, known)])
     log.audit("REVOKE", replica=known)
-    return [f"took away the key of {known}"]
+    lines = [f"took away the key of {known}"]
+    count = holders.end(serve.place_paths(store, known))
+    if count:
+        lines.append(f"ended {format_count(count, 'session')} of {known}")
+    return lines
 
 
 def _is_of(line: KeyLine, name: str) -> bool:

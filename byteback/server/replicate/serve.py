@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from byteback import log
@@ -23,7 +24,7 @@ from byteback.server.accounting import ledger
 from byteback.server.replicate import changed
 from byteback.server.session.dispatch import client_address
 from byteback.server.store import change, move_note, places, presence, settings, tree
-from byteback.server.store.layout import Store, own_store
+from byteback.server.store.layout import Store, lock_name, own_store
 from byteback.server.transfer import rsync_args, runner, sessions
 from byteback.system import files
 from byteback.system.btrfs import subvolume
@@ -57,8 +58,13 @@ def _serve(name: str, command: bytes) -> int:
     log.note(request=type(request).__name__.lower())
     store = own_store()
     presence.check_mounted(store)
-    _check_key(store, name)
-    with _place(store):
+    with contextlib.ExitStack() as stack:
+        for prefix, words in _places(name):
+            stack.enter_context(
+                places.take(_directory(store), prefix, MAX_SESSIONS, words, RETRY_S)
+            )
+        # After: else a key's taking away could overlook this session.
+        _check_key(store, name)
         match request:
             case replication.ListAll():
                 with limits.time_limit():
@@ -96,12 +102,29 @@ def _check_key(store: Store, name: str) -> None:
     raise RefusedError(f"the key of {quote(name)} was taken away")
 
 
-def _place(store: Store) -> contextlib.AbstractContextManager[None]:
-    """One of the places for second servers: they take no client's."""
+def place_paths(store: Store, name: str) -> list[Path]:
+    """The lock files of all places for sessions of the second server ``name``."""
+    prefix = _prefix(name)
+    return places.paths(_directory(store), prefix, MAX_SESSIONS)
+
+
+def _places(name: str) -> Iterator[tuple[str, str]]:
+    """The places of this second server, and of all together; none are a client's.
+
+    Each as the beginning of its locks' names, and what is said when all are taken.
+    """
+    yield _prefix(name), f"{quote(name)} has {MAX_SESSIONS} sessions open here already"
+    all_taken = f"{MAX_SESSIONS} sessions of other servers are open here already"
+    yield "+replica.", all_taken
+
+
+def _prefix(name: str) -> str:
     # No host's name has a plus.
-    words = f"{MAX_SESSIONS} sessions of other servers are open here already"
-    directory = store.state / "sessions"
-    return places.take(directory, "+replica.", MAX_SESSIONS, words, RETRY_S)
+    return f"{lock_name(name.lower())}+replica."
+
+
+def _directory(store: Store) -> Path:
+    return store.state / "sessions"
 
 
 def _list(store: Store, name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.programs import run_program
-from tests.integration.replicate.world import NAME, First, Second
+from tests.integration.replicate.world import NAME, USER, First, Second
 from tests.waiting import PATIENCE_S, wait_until
 
 Servers = tuple[First, Second]
@@ -117,8 +117,10 @@ def test_no_path_leads_out(servers: Servers, snapshot: str, tmp_path: Path) -> N
         assert found <= {"etc", "day"}
 
 
-def test_a_key_that_is_taken_away_opens_nothing(servers: Servers) -> None:
-    """On a connection that was there before neither."""
+def test_a_key_that_is_taken_away_opens_nothing(
+    servers: Servers, snapshot: str
+) -> None:
+    """On a connection that was there before neither, and a transfer is ended."""
     first, second = servers
     socket = Path("/run/replica.socket")
     words = [str(word) for word in second.ssh()]
@@ -129,7 +131,17 @@ def test_a_key_that_is_taken_away_opens_nothing(servers: Servers) -> None:
         listing = "byteback-replicate --list"
         assert run_program([*shared, listing], check=False).status == 0
         assert NAME in first.clients("replica").stdout
-        first.clients("replica", NAME, "--revoke")
+        request = f"byteback-replicate --fetch www {snapshot} {SENDER}"
+        transfer = subprocess.Popen(
+            [*shared, request], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert transfer.stdout is not None
+        assert transfer.stdout.read(4) != b""  # rsync runs, and waits for a word
+        told = first.clients("replica", NAME, "--revoke").stdout
+        assert f"ended 1 session of {NAME}" in told
+        transfer.communicate(timeout=PATIENCE_S)
+        assert transfer.returncode != 0
+        assert run_program(["pgrep", "-u", USER, "rsync"], check=False).status == 1
         refused = run_program([*shared, listing], check=False)
         assert refused.status == 9
         assert refused.stdout == ""
