@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import click
 
 import byteback
-from byteback.client.settings import COMPRESSION
 from byteback.errors import EXIT_STATUSES
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -33,6 +32,8 @@ def verbose_option(function: Function) -> Function:
 
 def compress_option(function: Function) -> Function:
     """``--compress``: whether rsync does, over what its file says."""
+    from byteback.client.settings import COMPRESSION
+
     return click.option(
         "--compress",
         type=click.Choice(COMPRESSION),

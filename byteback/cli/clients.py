@@ -28,7 +28,7 @@ from byteback.model.key_line import ENROL, RECEIVE
 from byteback.model.public_key import MAX_LINE, PublicKey, parse_public_key
 from byteback.server.store.layout import USER, Store
 from byteback.system import host
-from byteback.system.host import LocalZone
+from byteback.system.local_zone import LocalZone
 
 PROGRAM = "byteback-clients"
 STATUSES = exit_status_help(0, 1, 2, 9, 10, 11, 13, 75)

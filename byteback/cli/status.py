@@ -106,10 +106,12 @@ def command(
 def _collect(
     hosts: tuple[str, ...], sources: tuple[Path, ...], history: int | None = None
 ) -> Report:
-    from byteback.server.status import collect, reported
+    from byteback.server.status import collect
     from byteback.server.store import opening
 
     if sources:
+        from byteback.server.status import reported
+
         return reported.read(sources, time.time())
     with opening.opened_store() as store:
         return collect.collect(store, time.time(), names=hosts, history=history)
@@ -148,13 +150,15 @@ def _look_after(*, scrub: bool) -> None:
 def _format(
     report: Report, hosts: tuple[str, ...], *, as_json: bool, prometheus: bool
 ) -> str:
-    from byteback.model import metrics, status_text
-    from byteback.system.host import LocalZone
+    if as_json or prometheus:
+        from byteback.model import metrics
 
-    if as_json:
+        if prometheus:
+            return metrics.format_metrics(report)
         return metrics.format_json(report, with_backups=bool(hosts)) + "\n"
-    if prometheus:
-        return metrics.format_metrics(report)
+    from byteback.model import status_text
+    from byteback.system.local_zone import LocalZone
+
     lines = []
     if not hosts:
         lines = status_text.format_report(report, LocalZone())

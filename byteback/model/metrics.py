@@ -44,7 +44,7 @@ def format_json(report: Report, *, with_backups: bool = False) -> str:
         "server": report.server,
         "time": report.time,
         "store": _store_fields(report),
-        "alarms": [vars(alarm) for alarm in report.alarms],
+        "alarms": [alarm._asdict() for alarm in report.alarms],
         "clients": [_client_fields(client, with_backups) for client in report.clients],
     }
     return json.dumps(fields, indent=1)
@@ -52,7 +52,7 @@ def format_json(report: Report, *, with_backups: bool = False) -> str:
 
 def _store_fields(report: Report) -> dict[str, object]:
     replicas = [replica._asdict() for replica in report.store.replicas]
-    return {**vars(report.store), "replicas": replicas}
+    return {**report.store._asdict(), "replicas": replicas}
 
 
 def _client_fields(client: Client, with_backups: bool) -> dict[str, object]:
@@ -170,9 +170,11 @@ def _success(client: Client) -> float | None:
 def _alarm_metric(report: Report) -> _Metric:
     """One sample for each alarm, and 0 for each kind that nothing raises."""
     raised = {alarm.kind for alarm in report.alarms}
+    # Of two of one kind, as errors of two devices are, the first: labels are unique.
+    first = {(alarm.client, alarm.kind): alarm for alarm in reversed(report.alarms)}
     samples: list[tuple[dict[str, str], float | None]] = [
         ({"client": alarm.client, "kind": alarm.kind, "level": str(alarm.level)}, 1)
-        for alarm in sorted(set(report.alarms))
+        for _, alarm in sorted(first.items())
     ]
     samples += [({"client": "", "kind": k}, 0) for k in KINDS if k not in raised]
     return _Metric(

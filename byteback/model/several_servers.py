@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from byteback.errors import UsageError, escape
 from byteback.model.alarms import format_age
@@ -86,7 +85,7 @@ def merge(reports: Sequence[Report], now: float) -> Report:
         time=now,
         store=_add_up(report.store for report in reports),
         clients=tuple(
-            replace(client, name=f"{report.server}/{client.name}")
+            client._replace(name=f"{report.server}/{client.name}")
             for report in reports
             for client in report.clients
         ),

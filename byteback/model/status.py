@@ -6,7 +6,6 @@ ledger only the snapshots tell something.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
@@ -60,10 +59,7 @@ class Snapshots(NamedTuple):
 NO_SNAPSHOTS = Snapshots()
 
 
-@dataclass(frozen=True)
-class Client:
-    """One client: its backups, oldest first, and what it takes."""
-
+class _ClientFields(NamedTuple):
     name: str
     backups: tuple[Backup, ...] = ()
     snapshots: Snapshots = NO_SNAPSHOTS
@@ -77,6 +73,10 @@ class Client:
     record_failed: bool = False  # a full comparison found what its record had missed
     is_retired: bool = False
     is_copy: bool = False  # its snapshots are fetched from another server
+
+
+class Client(_ClientFields):
+    """One client: its backups, oldest first, and what it takes."""
 
     @cached_property
     def good(self) -> tuple[float, ...]:
@@ -123,8 +123,7 @@ class Replica(NamedTuple):
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class StoreState:
+class StoreState(NamedTuple):
     """The store itself. A field that is None could not be found out."""
 
     is_mounted: bool = True
@@ -162,15 +161,14 @@ class Level(StrEnum):
     CRITICAL = "critical"
 
 
-@dataclass(frozen=True, order=True)
-class Alarm:
+class Alarm(NamedTuple):
     """One thing that is wrong, in words for an administrator."""
 
     client: str  # "" for the store itself
     kind: str  # stable: programs and byteback-status(1) know it by this
-    level: Level = field(compare=False)
-    message: str = field(compare=False)
-    hint: str = field(compare=False)
+    level: Level
+    message: str
+    hint: str
 
 
 class Server(NamedTuple):
@@ -183,8 +181,7 @@ class Server(NamedTuple):
     alarms: int
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """The answer of byteback-status: the store, its clients, and what is wrong.
 
     Of several servers' stores it has the sums, and clients are SERVER/CLIENT.
@@ -201,6 +198,13 @@ class Report:
     def alarms_of(self, client: str) -> tuple[Alarm, ...]:
         """The alarms of one client, or of the store itself for ``""``."""
         return tuple(alarm for alarm in self.alarms if alarm.client == client)
+
+    def alarm_kinds(self) -> dict[str, set[str]]:
+        """The kinds of alarms of each client that has one; of the store for ``""``."""
+        found: dict[str, set[str]] = {}
+        for alarm in self.alarms:
+            found.setdefault(alarm.client, set()).add(alarm.kind)
+        return found
 
     @property
     def worst(self) -> Level | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
 
 from byteback.errors import escape
@@ -27,7 +27,11 @@ NAMED = 5  # clients that the monitor's line names
 
 def format_report(report: Report, zone: tzinfo) -> list[str]:
     """The table of all clients, and every alarm in words below it."""
-    rows = [_client_row(client, report, zone) for client in report.clients]
+    kinds = report.alarm_kinds()
+    rows = [
+        _client_row(client, report.time, kinds.get(client.name, ()), zone)
+        for client in report.clients
+    ]
     lines = _format_columns([HEADER, *rows])
     if report.servers:
         lines += ["", *_format_columns([SERVERS_HEADER, *_server_rows(report)])]
@@ -109,14 +113,15 @@ def _server_rows(report: Report) -> list[tuple[str, ...]]:
     ]
 
 
-def _client_row(client: Client, report: Report, zone: tzinfo) -> tuple[str, ...]:
+def _client_row(
+    client: Client, now: float, kinds: Iterable[str], zone: tzinfo
+) -> tuple[str, ...]:
     last = client.backups[-1] if client.backups else None
     newest, due = client.newest_good, next_expected(client)
     oldest = client.snapshots.oldest
-    kinds = sorted({alarm.kind for alarm in report.alarms_of(client.name)})
     return (
         escape(client.name),
-        NOTHING if newest is None else f"{format_age(report.time - newest)} ago",
+        NOTHING if newest is None else f"{format_age(now - newest)} ago",
         NOTHING if last is None else str(last.result),
         NOTHING if due is None else _moment(due, zone),
         NOTHING if last is None else format_duration(last),
@@ -125,7 +130,7 @@ def _client_row(client: Client, report: Report, zone: tzinfo) -> tuple[str, ...]
         _size(client.history_bytes),
         str(client.snapshots.number),
         NOTHING if oldest is None else _day(oldest, zone),
-        ", ".join(kinds),
+        ", ".join(sorted(kinds)),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -113,13 +112,13 @@ def test_without_a_ledger_the_snapshots_tell() -> None:
 
 def test_what_else_is_wrong_with_a_client() -> None:
     client = Client("web", every(24, 1))
-    assert kinds(replace(client, suddenly=("it is much larger",))) == [
+    assert kinds(client._replace(suddenly=("it is much larger",))) == [
         "larger-or-smaller"
     ]
-    assert kinds(replace(client, clock_ahead_s=-1000.0)) == ["clock"]
-    assert kinds(replace(client, clock_ahead_s=800.0)) == []
-    assert kinds(replace(client, machines=2)) == ["two-machines"]
-    assert kinds(replace(client, record_failed=True)) == ["record"]
+    assert kinds(client._replace(clock_ahead_s=-1000.0)) == ["clock"]
+    assert kinds(client._replace(clock_ahead_s=800.0)) == []
+    assert kinds(client._replace(machines=2)) == ["two-machines"]
+    assert kinds(client._replace(record_failed=True)) == ["record"]
 
 
 HEALTHY = StoreState(
@@ -179,7 +178,7 @@ HEALTHY = StoreState(
 def test_what_is_wrong_with_the_store(
     change: dict[str, object], expected: list[str]
 ) -> None:
-    store = replace(HEALTHY, **change)  # type: ignore[arg-type] # one of each type
+    store = HEALTHY._replace(**change)  # type: ignore[arg-type] # one of each type
     assert [alarm.kind for alarm in alarms.store_alarms(store, NOW)] == expected
 
 
@@ -205,7 +204,7 @@ def test_what_is_wrong_with_the_store(
 def test_no_room_says_why_and_what_to_do(
     fault: str, message: str, command: str
 ) -> None:
-    store = replace(HEALTHY, prune_fault=PruneFault(fault))
+    store = HEALTHY._replace(prune_fault=PruneFault(fault))
     (alarm,) = alarms.store_alarms(store, NOW)
     assert alarm.message.startswith("free space is short, and ")
     assert message in alarm.message

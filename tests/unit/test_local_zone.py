@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from byteback.system.host import LocalZone
+from byteback.system.local_zone import LocalZone
 
 
 @pytest.fixture(params=["Europe/London", "Asia/Kolkata", "America/St_Johns"])

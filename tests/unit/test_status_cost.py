@@ -1,6 +1,6 @@
 """The cost of a status report grows with the number of clients, and no faster.
 
-Counted, not timed: calls of functions, and steps of SQLite's machine.
+Counted, not timed: calls of functions, and steps of SQLite's and Python's machines.
 """
 
 from __future__ import annotations
@@ -9,18 +9,34 @@ import contextlib
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
-from byteback.model.status import Report
+from byteback.model import metrics, notification, status_text
+from byteback.model.status import (
+    DAY_S,
+    Alarm,
+    Backup,
+    Client,
+    Level,
+    Report,
+    Result,
+    StoreState,
+)
 from byteback.server.accounting import ledger_file
 from byteback.server.status import collect
 from byteback.server.store.layout import Store
 from tests.made_up_store import make_store
 
+TraceFunction = Callable[[FrameType, str, Any], Any]
+
+NOW = 1_800_000_000.0
 STEPS_AT_ONCE = 10
 FEW, MANY = 10, 40
 HUGE_MB = 1_000_000  # so that every client stands out, and is judged
@@ -87,6 +103,61 @@ def test_it_grows_with_the_clients_alone(
     if megabytes != HUGE_MB:
         assert many_calls / MANY < MAX_CALLS
         assert many_steps / MANY < MAX_STEPS
+
+
+def count_instructions(work: Callable[[], object]) -> int:
+    """The instructions of Python's machine that some work takes."""
+    number = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> TraceFunction:
+        nonlocal number
+        frame.f_trace_opcodes = True
+        number += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return number
+
+
+def stale_clients(number: int) -> Report:
+    """A report in which each client has an alarm, as after an outage of the server."""
+    names = [f"host{one:05}.example.net" for one in range(number)]
+    ended = Backup(NOW - 30 * DAY_S, NOW - 30 * DAY_S + 60, Result.WHOLE)
+    return Report(
+        server="store",
+        version="1",
+        time=NOW,
+        store=StoreState(free_bytes=1, total_bytes=2),
+        clients=tuple(Client(name, (ended,)) for name in names),
+        alarms=tuple(Alarm(n, "stale", Level.CRITICAL, "old", "") for n in names),
+    )
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda report: status_text.format_report(report, UTC),
+        status_text.format_check,
+        metrics.format_json,
+        metrics.format_metrics,
+        lambda report: notification.compare(report.alarms, {}, NOW),
+    ],
+    ids=["table", "check", "json", "prometheus", "telling"],
+)
+def test_what_is_written_grows_with_the_clients_alone(
+    write: Callable[[Report], object],
+) -> None:
+    write(stale_clients(1))  # what is made once
+    few, many = (
+        count_instructions(partial(write, stale_clients(number)))
+        for number in (MANY, 4 * MANY)
+    )
+    assert many <= 4 * few
 
 
 def test_old_transfers_cost_a_report_little(

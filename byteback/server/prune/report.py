@@ -14,7 +14,7 @@ from byteback.model.snapshot import Snapshot
 from byteback.server.accounting import growth
 from byteback.server.prune.obstacles import Kind, Obstacles, of_kind
 from byteback.server.store.layout import Store
-from byteback.system.host import LocalZone
+from byteback.system.local_zone import LocalZone
 
 AGE = "age"
 IMPORTANCE = "importance"

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
-import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import byteback
@@ -114,8 +112,7 @@ def _collect(
         for name in chosen
     )
     times = [c.snapshots.oldest for c in clients if c.snapshots.oldest is not None]
-    state = replace(
-        state,
+    state = state._replace(
         oldest_snapshot=min(times, default=None),
         in_use_since=ledger_report.first_transfer(store),
     )
@@ -123,7 +120,7 @@ def _collect(
     for client in clients:
         found += alarms.client_alarms(client, now)
     return Report(
-        server=socket.gethostname(),
+        server=os.uname().nodename,
         version=byteback.__version__,
         time=now,
         store=state,
@@ -147,7 +144,7 @@ def _read_notes(store: Store, chosen: Sequence[str], copies: frozenset[str]) -> 
 def empty_report(state: StoreState, found: tuple[Alarm, ...], now: float) -> Report:
     """A report of a store that cannot be looked into."""
     return Report(
-        server=socket.gethostname(),
+        server=os.uname().nodename,
         version=byteback.__version__,
         time=now,
         store=state,

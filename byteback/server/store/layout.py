@@ -139,7 +139,7 @@ def _zone_for(name: str) -> tzinfo:
     """The zone of a snapshot's name without one: what was in force here that day."""
     if len(name) != ZONELESS_LENGTH:
         return UTC
-    from byteback.system.host import LocalZone
+    from byteback.system.local_zone import LocalZone
 
     return LocalZone()
 

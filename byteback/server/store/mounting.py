@@ -5,18 +5,20 @@ Only root does this: at set-up, and at the start of each pruning run.
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from byteback.errors import StoreElsewhereError, StoreError, ToolError
 from byteback.server.store import presence
 from byteback.server.store.layout import STATE, Store
-from byteback.system import fstab, host, mounts, systemd
-from byteback.system.btrfs import filesystem
 from byteback.system.btrfs.identity import identify
+from byteback.system.diary import Diary
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from byteback.system import fstab
+
+logger = Diary(__name__)
 
 # systemd itself waits up to 90 seconds for a device that is not there.
 MOUNT_TIMEOUT_S = 120.0
@@ -58,6 +60,8 @@ def check(store: Store) -> None:
 
 def elsewhere(store: Store, entry: fstab.Entry) -> StoreElsewhereError:
     """The error for a store that ``entry`` of fstab leaves to the administrator."""
+    from byteback.system import fstab
+
     missing = presence.missing(store)
     return StoreElsewhereError(
         missing.message,
@@ -71,6 +75,8 @@ def elsewhere(store: Store, entry: fstab.Entry) -> StoreElsewhereError:
 
 def find_unmounted(directory: Path) -> fstab.Entry | None:
     """The line of fstab that should be mounted for ``directory``, and is not."""
+    from byteback.system import fstab, mounts
+
     path = Path(os.path.realpath(directory))
     mounted = {mount.point for mount in mounts.read()}
     for point in (path, *path.parents):
@@ -105,6 +111,9 @@ def _mount(point: Path) -> None:
     systemd is asked where it runs: a service with a mount namespace of its own would
     mount the store for itself alone.
     """
+    from byteback.system import host, systemd
+    from byteback.system.btrfs import filesystem
+
     if host.is_systemd_running():
         systemd.start_mount(point, timeout_s=MOUNT_TIMEOUT_S)
     else:
