@@ -165,7 +165,7 @@ def talk(argv: list[str | Path], answers: list[tuple[str, str]]) -> tuple[int, s
         if not select.select([terminal], [], [], 1)[0]:
             continue
         try:
-            new = os.read(terminal, 4096).decode()
+            new = os.read(terminal, 4096).decode(errors="replace")
         except OSError:  # the program has closed its terminal
             break
         shown, unread = shown + new, unread + new

@@ -76,13 +76,14 @@ class Running:
         self.popen.wait(timeout_s)
         return Outcome(self.popen.returncode, _read(self.stdout), _read(self.stderr))
 
-    def wait_for_words(self, words: str, timeout_s: float = IN_TIME_S) -> None:
+    def wait_for_words(self, words: str) -> None:
         """Wait until it has printed that on standard error."""
-        deadline = time.monotonic() + timeout_s
-        while words not in _read(self.stderr):
-            if time.monotonic() > deadline or self.popen.poll() is not None:
-                pytest.fail(f"{words!r} was not printed:\n{_read(self.stderr)}")
-            time.sleep(0.02)
+        wait_until(lambda: self._has_ended() or words in _read(self.stderr))
+        said = _read(self.stderr)
+        assert words in said, f"{words!r} was not printed:\n{said}"
+
+    def _has_ended(self) -> bool:
+        return self.popen.poll() is not None
 
 
 @dataclass
@@ -255,19 +256,15 @@ class World:
             time.sleep(0.02)
         pytest.fail(f"no {name!r} on the {side} within {timeout_s} s")
 
-    def wait_for_transfer(self, number: int, timeout_s: float = IN_TIME_S) -> int:
+    def wait_for_transfer(self, number: int) -> int:
         """Wait until rsync runs and the client has sent so many bytes more.
 
         Returns how many it had sent before. Those that measured the line are among
         them: how many that takes is up to the machine.
         """
-        self.wait_for("client", "--server", timeout_s)
+        self.wait_for("client", "--server")
         before = self.bytes_sent()
-        deadline = time.monotonic() + timeout_s
-        while self.bytes_sent() < before + number:
-            if time.monotonic() > deadline:
-                pytest.fail(f"less than {number} bytes were sent in {timeout_s} s")
-            time.sleep(0.05)
+        self.wait_until_sent(before + number)
         return before
 
     def wait_until_sent(self, number: int) -> None:
@@ -433,8 +430,9 @@ def _is_named(process: psutil.Process, name: str) -> bool:
 
 
 def _read(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode("utf-8", "surrogateescape")
+    # Whose position is the program's, too, which may be writing there now.
+    size = os.fstat(file.fileno()).st_size
+    return os.pread(file.fileno(), size, 0).decode("utf-8", "surrogateescape")
 
 
 def _describe(process: psutil.Process) -> str:
