@@ -125,7 +125,7 @@ def test_a_search_that_finds_nothing_ends_with_its_client(
     client: EnrolledClient,
 ) -> None:
     """It writes nothing that could fail, and must notice all the same."""
-    words = [f"/srv/**/{'?' * 40}{number}*" for number in range(1000)]
+    words = [f"/srv/**/{'?' * 40}{number}*" for number in range(3000)]
     running = subprocess.Popen([client.bin / "byteback-restore", *words])
     wait_until(searches)
     time.sleep(0.5)
