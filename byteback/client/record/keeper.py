@@ -47,6 +47,7 @@ MAX_VOID = 1000
 MAX_COMPARED = 50_000_000  # names times rules: some seconds
 SLEW = 1 / 1000  # by which a clock may be slowed down (adjtimex(2): half of it)
 STEP_NS = 1_000_000_000
+MOMENT_NS = 100_000_000
 DAY_NS = 86_400_000_000_000
 
 
@@ -418,5 +419,13 @@ def _boot_id() -> str:
 
 
 def _clock_offset() -> int:
-    """Nanoseconds by which the clock is ahead of the time since the machine's start."""
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    """Nanoseconds by which the clock is ahead of the time since the machine's start.
+
+    Exact to MOMENT_NS: a busy machine may stand still for seconds between two calls.
+    """
+    while True:
+        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        now = time.time_ns()
+        after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if after - before < MOMENT_NS:
+            return now - after

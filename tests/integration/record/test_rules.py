@@ -41,13 +41,10 @@ def test_young_changes_are_not_trusted(
 def hold_clocks(monkeypatch: pytest.MonkeyPatch, latest_ns: int) -> None:
     """Have the clocks stand still from then on, for a busy machine is late."""
     real, since_start = time.time_ns, time.clock_gettime_ns
-
-    def late_ns() -> int:
-        return max(0, real() - latest_ns)
-
-    monkeypatch.setattr("time.time_ns", lambda: real() - late_ns())
+    latest = latest_ns - keeper._clock_offset()
+    monkeypatch.setattr("time.time_ns", lambda: min(real(), latest_ns))
     monkeypatch.setattr(
-        "time.clock_gettime_ns", lambda clock: since_start(clock) - late_ns()
+        "time.clock_gettime_ns", lambda clock: min(since_start(clock), latest)
     )
 
 
@@ -95,6 +92,23 @@ def test_a_clock_that_goes_back_compares_everything(
     round_ = machine.back_up()
     assert round_.partial is None
     assert "clock" in round_.reason
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_a_machine_that_stands_still_meanwhile_has_the_same_clock(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It has two, and one of them may be read a minute after the other."""
+    calls = iter(range(1, 1000))
+    before = keeper._clock_offset()
+
+    def late(real_ns: int) -> int:
+        return real_ns + (HOUR_NS // 60 if next(calls) >= number else 0)
+
+    real, since_start = time.time_ns, time.clock_gettime_ns
+    monkeypatch.setattr("time.time_ns", lambda: late(real()))
+    monkeypatch.setattr("time.clock_gettime_ns", lambda clock: late(since_start(clock)))
+    assert abs(keeper._clock_offset() - before) < 2 * keeper.MOMENT_NS
 
 
 def test_a_clock_that_is_set_meanwhile_leaves_no_record(
