@@ -347,7 +347,8 @@ def fill_up(scene: Scene, *, names: bool = False) -> None:
 def test_a_client_hears_that_old_snapshots_make_room(scene: Scene) -> None:
     history = scene.other_history(40, 1, 10, 20)
     fill_up(scene)
-    with locking.hold_directory(scene.client.store):  # keeps all pruning away
+    # Keeps all pruning away.
+    with locking.hold_directory(scene.client.store, wait_s=PATIENCE_S):
         full = scene.back_up("--retry-number", "0")
     assert full.status == 75, full
     assert "the server's disc is full" in full.stderr
