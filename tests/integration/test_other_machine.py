@@ -141,6 +141,37 @@ def test_what_is_restored_is_for_root_alone(server: Server, directory: Path) -> 
     assert "other users can enter" in refused.stderr
 
 
+def test_nothing_goes_where_others_could_lead_it(
+    server: Server, directory: Path
+) -> None:
+    """A directory on the way that others can replace, or a link of theirs."""
+    target = directory / "above" / "between" / "target"
+    words: list[str | Path] = ["-r", "--to", target, "/home/data/names/plain"]
+    above = directory / "above"
+    above.mkdir()
+    link = directory / "link"
+    link.symlink_to(above)
+    os.lchown(link, 65534, 65534)
+    for mode, owner in ((0o777, 0), (0o770, 0), (0o1777, 65534)):
+        above.chmod(mode)
+        os.chown(above, owner, 0)
+        refused = server.restore(*words, status=2)
+        assert f"other users can replace what is in '{above}'" in refused.stderr
+        assert list(above.iterdir()) == []
+    refused = server.restore("-r", words[3], cwd=above, status=2)
+    assert f"other users can replace what is in '{above}'" in refused.stderr
+    above.chmod(0o1777)
+    os.chown(above, 0, 0)
+    through = [*words[:2], link / "target", *words[3:]]
+    refused = server.restore(*through, status=2)
+    assert f"other users can replace what is in '{link}'" in refused.stderr
+    # The control: the sticky bit keeps others from root's own directory there.
+    server.restore(*words)
+    assert (target / "home/data/names/plain").exists()
+    above.chmod(0o777)
+    server.restore(*words, "--yes")
+
+
 def test_this_machines_own_files_are_safe(server: Server, directory: Path) -> None:
     root = directory / "a link to the root"
     root.symlink_to("/")

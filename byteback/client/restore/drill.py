@@ -37,8 +37,12 @@ def restore_sample(server: Server, sample: int) -> None:
     """
     with (
         query.connected(server) as connection,
-        tempfile.TemporaryDirectory(prefix="byteback-verify-", dir=PLACE) as place,
+        tempfile.TemporaryDirectory(prefix="byteback-verify-", dir=PLACE) as closed,
     ):
+        # A sender that was taken over could open the directory that it fills, by an
+        # entry "." with another mode; not the one above, which keeps others out.
+        place = Path(closed, "files")
+        place.mkdir(mode=0o700)
         snapshot = verify.newest_snapshot(connection)
         found = verify.random_entries(connection, snapshot, sample)
         entries = list(_with_room([one for one in found if stat.S_ISREG(one.mode)]))
@@ -48,11 +52,11 @@ def restore_sample(server: Server, sample: int) -> None:
         job = pull.Pull(
             connection,
             snapshot,
-            Path(place),
+            place,
             read_io_timeout(server.files, server.io_timeout_s, DEFAULT_IO_TIMEOUT_S),
         )
         said = _restore(job, [entry.path[1:] for entry in entries])
-        lacking = [e.path for e in entries if not _has_arrived(Path(place), e)]
+        lacking = [e.path for e in entries if not _has_arrived(place, e)]
     if said or lacking:
         raise BytebackError(
             f"not all of {len(entries)} files of {snapshot} can be restored",

@@ -7,6 +7,7 @@ number. So they go into a directory that root alone can enter, and hands over.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 from byteback.client.restore.bring import others_may_enter
 from byteback.client.restore.plan import Layout
 from byteback.errors import UsageError, quote
+
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def check_patterns(client: str, patterns: Sequence[str]) -> None:
@@ -55,7 +58,41 @@ def prepare_layout(
             hint="name a directory that is not there yet, or shut this one with "
             "'chmod 700'; --yes restores into it as it is",
         )
+    made = directory / "a snapshot" if layout.by_snapshot else directory
+    unsafe = None if insist else replaceable_in(made)
+    if unsafe is not None:
+        raise UsageError(
+            f"other users can replace what is in {quote(str(unsafe))}, on the way to "
+            f"{quote(str(directory))}: what is restored could go elsewhere, or be "
+            "theirs to use",
+            hint="restore below a directory of root's, such as /root; --yes restores "
+            "there as it is",
+        )
     return replace(layout, is_private=True)
+
+
+def replaceable_in(directory: Path) -> Path | None:
+    """The directory or link on the way in whose place others can put another one.
+
+    None if there is none: all are root's, or of the user who became root by sudo, and
+    no other user can write to them, but where the sticky bit keeps names from others.
+    """
+    lexical, real = directory.absolute(), Path(os.path.realpath(directory))
+    trusted = {"0", os.environ.get("SUDO_UID", "0")}
+    for one in {lexical, *lexical.parents, *real.parents}:
+        try:
+            found = one.lstat()
+        except OSError:
+            continue  # it will be made
+        is_link, is_last = stat.S_ISLNK(found.st_mode), one in (lexical, real)
+        if is_last and not is_link:
+            continue  # others_may_enter judges it
+        if str(found.st_uid) not in trusted:
+            return one
+        is_open = found.st_mode & OTHERS_MAY_WRITE and not found.st_mode & stat.S_ISVTX
+        if is_open and not is_link:
+            return one
+    return None
 
 
 def _is_inside(directory: Path, store: Path) -> bool:
