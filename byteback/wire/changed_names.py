@@ -14,6 +14,7 @@ MAX_NAME = 4096  # bytes; Linux follows no longer path
 MAX_NAMES = 1 << 20
 STILL_HERE = LENGTH.pack(0)  # the comparison takes its time
 EVERYTHING = LENGTH.pack(0xFFFE)  # nothing is known: all contents are to be compared
+AGAIN = LENGTH.pack(0xFFFD)  # rsync has to bring the snapshot twice
 END = LENGTH.pack(0xFFFF)
 
 
@@ -29,7 +30,7 @@ class CompareAllError(Exception):
 
 
 def read_names(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    """The names, from ``read``, which returns exactly so many bytes.
+    """The names, from ``read``, which returns exactly so many bytes; b"" for AGAIN.
 
     Raises CompareAllError where the first server tells that, ValueError for what it
     never sends, and what ``read`` raises.
@@ -40,8 +41,11 @@ def read_names(read: Callable[[int], bytes]) -> Iterator[bytes]:
             raise CompareAllError
         if head == STILL_HERE:
             continue
-        (length,) = LENGTH.unpack(head)
         count += 1
+        if head == AGAIN and count <= MAX_NAMES:
+            yield b""
+            continue
+        (length,) = LENGTH.unpack(head)
         if length > MAX_NAME or count > MAX_NAMES:
             raise ValueError("these are no names of files that changed")
         yield read(length)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from byteback.errors import RefusedError
 from byteback.server.replicate import doubts
-from byteback.server.replicate.changed import unseen_changes
+from byteback.server.replicate.changed import Unseen, unseen_changes
 from byteback.server.store import state
 from byteback.server.store.layout import Store
 from byteback.server.store.state import Transfer
@@ -59,7 +59,8 @@ def test_all_unseen_changes_are_found_and_nothing_else(
             and len(newer[path][0]) == len(older[path][0])
             and newer[path][1] == older[path][1]
         }
-        assert set(unseen_changes(new, old, lambda: None)) == expected
+        found = set(unseen_changes(new, old, lambda: None))
+        assert found == {Unseen(path) for path in expected}
 
 
 def test_a_hole_larger_than_any_disc_is_passed_over(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_hole_larger_than_any_disc_is_passed_over(tmp_path: Path) -> None:
     found = unseen_changes(
         tmp_path / "new", tmp_path / "old", lambda: steps.append(None)
     )
-    assert list(found) == ["file"]
+    assert list(found) == [Unseen("file")]
     assert len(steps) < 10
 
 
@@ -88,6 +89,51 @@ def test_another_kind_is_rsyncs_own_affair(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "new" / "fifo")
     found = unseen_changes(tmp_path / "new", tmp_path / "old", lambda: None)
     assert list(found) == []
+
+
+ACL, OTHER = "user.rsync.%aacl", "user.rsync.security.selinux"
+MODE = "user.rsync.%stat"
+
+
+def attach(path: Path, *keys: str, mode: str = "") -> Path:
+    """Give a file attributes; ``mode`` is what rsync notes it to be."""
+    if not path.exists():
+        path.write_bytes(b"x")
+    for key in keys:
+        os.setxattr(path, key, b"1")
+    if mode:
+        os.setxattr(path, MODE, f"{mode} 0,0 0:0".encode())
+    return path
+
+
+def test_acls_that_rsync_loses(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for top in (old, new):
+        top.mkdir()
+        (attach(top / "attribute", ACL, OTHER)).write_bytes(top.name.encode())
+        for name in ("contents", "no acl"):
+            attach(top / name).write_bytes(b"1" * len(top.parts))
+        for name in ("dir same", "dir other"):
+            (top / name).mkdir()
+            attach(top / name, ACL)
+        attach(top / "same", ACL, OTHER)
+        os.utime(top / "same", (1, 1))
+    attach(new / "contents", ACL).write_bytes(b"more than before")
+    (new / "no acl").write_bytes(b"more than before")
+    attach(new / "dir other", OTHER)
+    os.setxattr(new / "attribute", OTHER, b"2")
+    # Both are new, or of another kind.
+    attach(new / "new plain", ACL, OTHER)
+    attach(new / "new device", ACL, OTHER, mode="20644")
+    attach(new / "device without", ACL, mode="20644")
+    (old / "was a file").touch()
+    for name in ("new dir", "was a file", "dir without"):
+        (new / name).mkdir()
+        attach(new / name, ACL, *([OTHER] if name != "dir without" else []))
+    found = set(unseen_changes(new, old, lambda: None))
+    lost = ("attribute", "dir other", "new device", "new dir", "was a file")
+    expected = {Unseen(name, loses_acl=True) for name in lost}
+    assert found == {*expected, Unseen("contents")}
 
 
 @given(st.lists(st.binary(min_size=1, max_size=99), max_size=9))
@@ -136,12 +182,12 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def take(store: Store, sent: bytes) -> None:
+def take(store: Store, sent: bytes) -> bool:
     reader, writer = os.pipe()
     os.write(writer, sent)
     os.close(writer)
     try:
-        doubts.take(store, "client", reader, lambda: None)
+        return doubts.take(store, "client", reader, lambda: None)
     finally:
         os.close(reader)
 
@@ -160,6 +206,17 @@ def test_what_is_named_is_doubted(store: Store) -> None:
     assert (current / "dir" / "file").read_bytes() == b"x"
     # No restore takes it for the newest copy before rsync was here.
     assert state.read(store, "client") is Transfer.FAILED
+
+
+def test_a_named_file_has_no_acl_here_until_rsync_writes_it(store: Store) -> None:
+    current = store.current("client")
+    path = attach(current / "dir" / "file", ACL, OTHER)
+    attach(current / "file", ACL)
+    name = changed_names.format_name(b"dir/file")
+    assert take(store, name + changed_names.AGAIN + changed_names.END)
+    assert os.listxattr(path) == [OTHER]
+    assert os.listxattr(current / "file") == [ACL]
+    assert not take(store, name + changed_names.END)
 
 
 def test_where_nothing_is_named_nothing_changes(store: Store) -> None:

@@ -51,7 +51,7 @@ from byteback.wire.replication import Fetch
 
 logger = logging.getLogger(__name__)
 
-TRIES = 3  # each brings what the one before had to separate
+TRIES = 6  # each brings what the one before had to separate, or has lost
 LOCK_WAIT_S = 30.0
 IO_TIMEOUT_S = 900
 LEARN_S = 30.0
@@ -101,34 +101,48 @@ def bring(
         take.ensure_current(store, client)
         guard = _guard(store, client, limits, line.source.name, until)
         job = _Job(store, client, line.source.name, limits, lock, guard)
-        base, is_known = _base(store, client, offered)
-        compares_all = checksum or not is_known
-        results = {0: Transfer.WHOLE}
-        for attempt in range(1, TRIES + 1):
-            request, options = _request(
-                *(store, client, offered.name, None if compares_all else base),
-                checksum=compares_all,
-            )
-            with line.fetching(request) as fetching:
-                try:
-                    status = _receive(job, request, options, fetching, results)
-                except CompareAllError:
-                    compares_all = True
-                    continue
-                except BusyError as error:
-                    if error.reason != Reason.AT_ONCE or attempt == TRIES:
-                        raise
-                    continue
-            if status in results:
-                found = offered if status == 0 else offered._replace(incomplete=True)
-                _take(store, client, found, started)
-                return
-            if status != PARTIAL or not _is_there(line, client, offered):
-                raise failure(line, client, offered.name, status, fetching.said)
-            # As with a client's own backup: what the first server cannot read it will
-            # not be able to read tomorrow.
-            _tell_partial(client, offered.name, fetching.said)
-            results = {0: Transfer.WHOLE, PARTIAL: Transfer.PARTIAL}
+        found = _fetch(job, line, offered, checksum=checksum)
+        _take(store, client, found, started)
+
+
+def _fetch(
+    job: _Job, line: Line, offered: OfferedSnapshot, *, checksum: bool
+) -> OfferedSnapshot:
+    """Have ``current`` be what was offered; what it is then. Raises as bring."""
+    client = job.client
+    base, is_known = _base(job.store, client, offered)
+    compares_all = checksum or not is_known
+    results = {0: Transfer.WHOLE}
+    is_again = False
+    for attempt in range(1, TRIES + 1):
+        # Of what is here already it tells which ACLs rsync loses, else another
+        # transfer sees that.
+        asked = None if compares_all or is_again else base
+        request, options = _request(
+            *(job.store, client, offered.name, asked),
+            checksum=compares_all and not is_again,
+        )
+        with line.fetching(request) as fetching:
+            try:
+                status, loses_acls = _receive(job, request, options, fetching, results)
+            except CompareAllError:
+                compares_all = True
+                continue
+            except BusyError as error:
+                if error.reason != Reason.AT_ONCE or attempt == TRIES:
+                    raise
+                continue
+        if status in results:
+            if loses_acls and not is_again:
+                is_again = True
+                continue
+            return offered if status == 0 else offered._replace(incomplete=True)
+        if status != PARTIAL or not _is_there(line, client, offered):
+            raise failure(line, client, offered.name, status, fetching.said)
+        # As with a client's own backup: what the first server cannot read it will
+        # not be able to read tomorrow.
+        _tell_partial(client, offered.name, fetching.said)
+        results = {0: Transfer.WHOLE, PARTIAL: Transfer.PARTIAL}
     raise BusyError(f"{quote(f'{client}/{offered.name}')} changes again and again")
 
 
@@ -149,23 +163,26 @@ def _receive(
     options: tuple[str, ...],
     fetching: Fetching,
     results: Mapping[int, Transfer],
-) -> int:
-    """Have rsync fetch, after what the first server says has changed; its status.
+) -> tuple[int, bool]:
+    """Have rsync fetch, after what the first server says has changed.
 
+    Returns rsync's status, and if it may have lost ACLs that another transfer brings.
     Raises CompareAllError where the first server does not know what has changed, and
     as sessions.receive.
     """
+    loses_acls = True
     if request.base is not None:
         try:
-            doubts.take(job.store, job.client, fetching.fds[0], job.guard)
+            loses_acls = doubts.take(job.store, job.client, fetching.fds[0], job.guard)
         except EOFError:
-            return CUT_OFF
-    return sessions.receive(
+            return CUT_OFF, False
+    status = sessions.receive(
         *(job.store, job.client, command(options, fetching), job.limits, job.lock),
         job.source,
         guard=job.guard,
         results=results,
     ).status
+    return status, loses_acls
 
 
 def _base(

@@ -1,8 +1,12 @@
-"""Finds, on the first server, the files whose change no size and no time shows.
+"""Finds, on the first server, what rsync would not bring right by itself.
 
 rsync takes a file of the same size and time for unchanged. Between two snapshots of one
 client the first server can tell more: each change sets an inode's ctime, which no
 program can set at will. Where inode number or ctime differ, the contents are compared.
+
+And rsync loses ACLs, as in a client's backup (client/backup/lost_acls.py). Of a file
+with new contents the second server can prevent it: where it has no ACL yet, rsync
+writes the one that it was sent, and does so last. Else another transfer brings them.
 """
 
 from __future__ import annotations
@@ -14,18 +18,20 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from byteback.errors import RefusedError
 from byteback.server import limits
 from byteback.server.store import tree
 from byteback.server.store.layout import Store
 from byteback.server.store.settings import ServerSettings
+from byteback.system.rsync import fake_super
 from byteback.wire import changed_names
 
 STILL_HERE_S = 20.0
 CHUNK = 1 << 20
 _STDOUT = 1
+_ACLS = frozenset(fake_super.ACLS)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -81,20 +87,34 @@ def _write_names(newer: Path, older: Path, timeout_s: int) -> None:
             last = time.monotonic()
             _write(changed_names.STILL_HERE, timeout_s)
 
+    is_told = False
     try:
-        for count, path in enumerate(unseen_changes(newer, older, step)):
+        for count, change in enumerate(unseen_changes(newer, older, step)):
             if count == changed_names.MAX_NAMES:
                 raise OverflowError
-            name = path.encode("utf-8", "surrogateescape")
-            _write(changed_names.format_name(name), timeout_s)
+            if not change.loses_acl:
+                name = change.path.encode("utf-8", "surrogateescape")
+                _write(changed_names.format_name(name), timeout_s)
+            elif not is_told:
+                is_told = True
+                _write(changed_names.AGAIN, timeout_s)
     except OverflowError:
         _write(changed_names.EVERYTHING, timeout_s)
     else:
         _write(changed_names.END, timeout_s)
 
 
-def unseen_changes(newer: Path, older: Path, step: Callable[[], None]) -> Iterator[str]:
-    """Paths of files with another content than in ``older``, of one size and time.
+class Unseen(NamedTuple):
+    """A file that rsync would not bring right by itself."""
+
+    path: str
+    loses_acl: bool = False  # so that only another transfer brings it
+
+
+def unseen_changes(
+    newer: Path, older: Path, step: Callable[[], None]
+) -> Iterator[Unseen]:
+    """Files with another content than in ``older``, of one size and time, or an ACL.
 
     ``step`` is called at least once for each file, and for each piece of a large one.
     Raises as tree.entries_below.
@@ -105,40 +125,84 @@ def unseen_changes(newer: Path, older: Path, step: Callable[[], None]) -> Iterat
         try:
             for found in entries:
                 step()
-                if not found.entry.is_file(follow_symlinks=False):
-                    continue
                 parent = found.path.rpartition("/")[0]
                 if parent != above:
                     if before is not None:
                         os.close(before)
                     above, before = parent, tree.open_beneath(older, parent)
-                if before is not None and _has_changed(
-                    found.directory, before, found.entry.name, step
-                ):
-                    yield found.path
+                change = _look_at(found, before, step)
+                if change is not None:
+                    yield change
         finally:
             if before is not None:
                 os.close(before)
 
 
-def _has_changed(newer: int, older: int, name: str, step: Callable[[], None]) -> bool:
-    """True if rsync would take a file for unchanged, and it is not."""
-    now, then = tree.status(newer, name), tree.status(older, name)
-    if now is None or then is None or not stat.S_ISREG(then.st_mode):
-        return False
+def _look_at(
+    found: tree.Found, before: int | None, step: Callable[[], None]
+) -> Unseen | None:
+    name = found.entry.name
+    now = tree.status(found.directory, name)
+    then = tree.status(before, name) if before is not None else None
+    if now is None or not (stat.S_ISREG(now.st_mode) or stat.S_ISDIR(now.st_mode)):
+        return None
+    is_one_kind = then is not None and stat.S_IFMT(now.st_mode) == stat.S_IFMT(
+        then.st_mode
+    )
+    if before is None or then is None or not is_one_kind:
+        is_lost = _loses_new_acl(found.directory, name, now)
+        return Unseen(found.path, loses_acl=True) if is_lost else None
     if (now.st_ino, now.st_ctime_ns) == (then.st_ino, then.st_ctime_ns):
-        return False
+        return None
+    has_acl, others = _attributes(found.directory, name)
+    if has_acl and others != _attributes(before, name)[1]:
+        return Unseen(found.path, loses_acl=True)
+    if not stat.S_ISREG(now.st_mode):
+        return None
     if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
-        return False  # rsync sees that
+        return Unseen(found.path) if has_acl else None  # rsync sees the rest
+    if _is_same_file(found.directory, before, name, now.st_size, step):
+        return None
+    return Unseen(found.path)
+
+
+def _loses_new_acl(directory: int, name: str, status: os.stat_result) -> bool:
+    """True of a new directory or device with an ACL and other attributes besides."""
+    has_acl, others = _attributes(directory, name)
+    note = fake_super.parse_fake_stat(others.pop(fake_super.ATTRIBUTE, b""))
+    mode = status.st_mode if note is None else note.mode
+    return has_acl and bool(others) and not stat.S_ISREG(mode)
+
+
+def _attributes(directory: int, name: str) -> tuple[bool, dict[str, bytes]]:
+    """True if a file has an ACL, and its other attributes; none where it is closed."""
+    try:
+        fd = os.open(name, _FILE, dir_fd=directory)
+    except OSError:
+        return False, {}
+    try:
+        keys = os.listxattr(fd)
+        others = [key for key in keys if key not in _ACLS]
+        has_acl = len(keys) > len(others)
+        return has_acl, {key: os.getxattr(fd, key) for key in others if has_acl}
+    except OSError:
+        return False, {}
+    finally:
+        os.close(fd)
+
+
+def _is_same_file(
+    newer: int, older: int, name: str, size: int, step: Callable[[], None]
+) -> bool:
     with contextlib.ExitStack() as stack:
         fds = []
         for directory in (newer, older):
             try:
                 fds.append(os.open(name, _FILE, dir_fd=directory))
             except OSError:
-                return True  # closed to us: rsync is to say so
+                return False  # closed to us: rsync is to say so
             stack.callback(os.close, fds[-1])
-        return not _is_same(fds[0], fds[1], now.st_size, step)
+        return _is_same(fds[0], fds[1], size, step)
 
 
 def _is_same(one: int, other: int, size: int, step: Callable[[], None]) -> bool:

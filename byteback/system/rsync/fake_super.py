@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ATTRIBUTE = "user.rsync.%stat"
+ACLS = ("user.rsync.%aacl", "user.rsync.%dacl")  # for a file, and for what comes in it
 MAX_ID = 2**32 - 1
 
 # OCTALMODE MAJOR,MINOR UID:GID; see set_stat_xattr in rsync's xattrs.c.

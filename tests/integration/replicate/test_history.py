@@ -221,6 +221,39 @@ def test_changes_that_no_size_and_no_time_shows(servers: Servers) -> None:
     assert json.loads(place.read_text())["under_way"] == ""
 
 
+def attach(path: Path, value: str, acl: str) -> None:
+    """Give a file an attribute and an ACL."""
+    run_program(["setfattr", "--name", "user.kind", "--value", value, path])
+    run_program(["setfacl", "--modify", acl, path])
+
+
+def test_acls_that_rsync_alone_loses(servers: Servers, tmp_path: Path) -> None:
+    """With new contents, another attribute, and of a new directory that has both."""
+    first, second = servers
+    source, acl = tmp_path / "source", "user:54321:r"
+    (source / "old").mkdir(parents=True)
+    for name in ("contents", "attribute", "both"):
+        (source / name).write_text("before")
+    for path in (*source.iterdir(), source):
+        attach(path, "old", acl)
+    made = []
+    for day in (9, 8, 7):
+        for _ in range(3):  # until rsync has lost none
+            first.fill("acls", source)
+        made.append(first.snapshot("acls", day))
+        (source / "contents").write_text(f"contents of day {day}")
+        if day == 9:
+            (source / "both").write_text("longer than before")
+            (source / "new").mkdir()
+            for name in ("attribute", "both", "new", "old"):
+                attach(source / name, "new", acl)
+    second.replicate("acls")
+    for name in made:
+        here, there = second.root / "acls" / name, first.root / "acls" / name
+        assert "user.rsync.%aacl" in os.listxattr(there / "contents")
+        assert differences(there, here) == []
+
+
 def test_what_the_first_server_cannot_read(servers: Servers) -> None:
     """As in a tree of the old tool's, with files of root's: the rest is brought."""
     first, second = servers
