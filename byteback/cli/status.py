@@ -114,7 +114,9 @@ def _collect(
 
         return reported.read(sources, time.time())
     with opening.opened_store() as store:
-        return collect.collect(store, time.time(), names=hosts, history=history)
+        return collect.collect(
+            store, time.time(), names=hosts, history=history, all_times=bool(history)
+        )
 
 
 def _write_page(directory: Path, sources: tuple[Path, ...]) -> None:

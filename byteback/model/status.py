@@ -25,7 +25,10 @@ class Result(StrEnum):
     @property
     def is_good(self) -> bool:
         """The backup is there and can be restored."""
-        return self in (Result.WHOLE, Result.PARTIAL)
+        return self in GOOD
+
+
+GOOD = (Result.WHOLE, Result.PARTIAL)
 
 
 class Backup(NamedTuple):
@@ -54,6 +57,7 @@ class Snapshots(NamedTuple):
     oldest: float | None = None
     newest: float | None = None
     times: tuple[float, ...] = ()  # oldest first; empty where the ledger tells enough
+    names: tuple[str, ...] = ()  # of the snapshots of those times
 
 
 NO_SNAPSHOTS = Snapshots()
@@ -89,7 +93,7 @@ class Client(_ClientFields):
         ends = [
             backup.ended
             for backup in self.backups
-            if backup.result.is_good and backup.ended is not None
+            if backup.result in GOOD and backup.ended is not None
         ]
         return tuple(sorted(ends)) or self.snapshots.times
 

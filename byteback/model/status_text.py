@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
+from operator import itemgetter
 
 from byteback.errors import escape
 from byteback.model.alarms import format_age, next_expected
@@ -43,9 +44,22 @@ def format_report(report: Report, zone: tzinfo) -> list[str]:
 
 
 def format_history(client: Client, zone: tzinfo) -> list[str]:
-    """Each backup of one client that the ledger knows, the newest last."""
-    rows = [_history_row(backup, zone) for backup in client.backups]
-    return _format_columns([HISTORY_HEADER, *rows])
+    """Each backup of one client, the newest last.
+
+    Of a snapshot that the ledger does not know, its name is all there is to tell.
+    """
+    known = {backup.snapshot for backup in client.backups}
+    rows = [(b.started, _history_row(b, zone)) for b in client.backups]
+    nothing = [NOTHING] * (len(HISTORY_HEADER) - 1)
+    rows += [
+        (time, (*nothing, escape(name)))
+        for time, name in zip(
+            client.snapshots.times, client.snapshots.names, strict=False
+        )
+        if name not in known
+    ]
+    rows.sort(key=itemgetter(0))
+    return _format_columns([HISTORY_HEADER, *(row for _, row in rows)])
 
 
 def format_check(report: Report) -> tuple[str, int]:

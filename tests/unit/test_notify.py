@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from byteback.errors import BytebackError, NotSetUpError, ToolError, UsageError
+from byteback.model.status import DAY_S
 from byteback.server.status import notify
 from byteback.server.store import settings
 from byteback.server.store.layout import Store
@@ -98,6 +99,61 @@ def test_programs_are_told_in_their_environment(desk: Path, store: Store) -> Non
     told = (desk / "told").read_text()
     assert "BYTEBACK_BEGUN=web/never\n" in told
     assert "BYTEBACK_LEVEL=critical\n" in told
+
+
+def age_memory(seconds: float) -> None:
+    """Let everything have been told so much earlier."""
+    rows = json.loads(notify.MEMORY.read_text())
+    for row in rows:
+        row["since"] -= seconds
+        row["told"] -= seconds
+    notify.MEMORY.write_text(json.dumps(rows))
+
+
+def test_a_lasting_alarm_is_told_again_once_a_week(desk: Path, store: Store) -> None:
+    program = desk / "alarm.d" / "10-page"
+    program.write_text(f"#!/bin/sh\nenv | grep ^BYTEBACK_ >{desk}/told\n")
+    program.chmod(0o755)
+    add_silent_client(store, "web")
+    run(store)
+    first = mails(desk)
+    for week in (1, 2):
+        (desk / "mails").unlink()
+        age_memory(6.9 * DAY_S)
+        run(store)
+        assert mails(desk) == "", "before its time"
+        age_memory(0.1 * DAY_S)
+        add_silent_client(store, f"new{week}")
+        run(store)
+        said = mails(desk)
+        assert said.count("Subject: ") == 1
+        assert f"new{week}: never, 1 still there" in said
+        _, lasting = said.split("Still wrong (told once a week):")
+        assert "web: never" in lasting
+        assert f"for {7 * week} days" in lasting
+        told = (desk / "told").read_text()
+        assert "BYTEBACK_LASTING=web/never\n" in told
+        assert f"BYTEBACK_BEGUN=new{week}/never\n" in told
+        run(store)
+        assert mails(desk) == said, "told twice"
+        (store.root / f"new{week}" / "current").rmdir()
+        run(store)
+    assert "Still wrong" not in first
+
+
+def test_a_reminder_that_reached_nobody_is_told_the_next_time(
+    desk: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_silent_client(store, "web")
+    run(store)
+    age_memory(8 * DAY_S)
+    monkeypatch.setattr(mail, "SENDMAIL", desk / "nowhere")
+    with pytest.raises(NotSetUpError):
+        run(store)
+    monkeypatch.setattr(mail, "SENDMAIL", desk / "sendmail")
+    run(store)
+    assert "1 still there" in mails(desk)
+    assert "for 8 days" in mails(desk)
 
 
 def test_metrics_are_written_whole(desk: Path, store: Store) -> None:

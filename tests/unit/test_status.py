@@ -178,6 +178,26 @@ def test_without_a_ledger_the_snapshots_tell(store: Store) -> None:
         )
 
 
+def test_a_history_without_a_ledger_names_the_snapshots(store: Store) -> None:
+    add_client(store, "web", 124, 100, 76)
+    names = [snapshot.name for snapshot in store.snapshots("web")]
+    (client,) = collect.collect(store, NOW, all_times=True).clients
+    header, *rows = status_text.format_history(client, UTC)
+    assert header.split()[-1] == "snapshot"
+    assert [row.split() for row in rows] == [["-"] * 7 + [name] for name in names]
+
+
+def test_a_history_has_each_snapshot_once(store: Store) -> None:
+    add_client(store, "web", 124, 100, 76)
+    names = [snapshot.name for snapshot in store.snapshots("web")]
+    times = [snapshot.time.timestamp() for snapshot in store.snapshots("web")]
+    known = Backup(times[1] - 60, times[1], Result.WHOLE, snapshot=names[1])
+    (client,) = collect.collect(store, NOW, all_times=True).clients
+    rows = status_text.format_history(client._replace(backups=(known,)), UTC)[1:]
+    assert [row.split()[-1] for row in rows] == names
+    assert "whole" in rows[1]
+
+
 def test_a_crash_is_a_failure_and_a_running_transfer_is_none(store: Store) -> None:
     add_client(store, "web", 2)
     record(store, "web", 3, None)

@@ -14,15 +14,15 @@ from byteback.model.space_estimate import Deletion, Step
 from byteback.server.accounting.ledger_file import opened, path
 from byteback.server.store.layout import Store
 
-_NEWEST_SIZE = """
-SELECT size FROM snapshot WHERE host = ? AND size IS NOT NULL ORDER BY made DESC LIMIT 1
-"""
-_OLDEST_SIZE = """
-SELECT size FROM snapshot WHERE host = ? AND size IS NOT NULL AND made >= ?
-ORDER BY made LIMIT 1
-"""
-_TAKEN = """
-SELECT SUM(data_taken) FROM transfer WHERE host = ? AND kind = 'push' AND started > ?
+# The newest size, the oldest one since a time, and what was taken since another time.
+_SIZES = """
+SELECT
+    (SELECT size FROM snapshot WHERE host = :host AND size IS NOT NULL
+        ORDER BY made DESC LIMIT 1),
+    (SELECT size FROM snapshot WHERE host = :host AND size IS NOT NULL
+        AND made >= :oldest ORDER BY made LIMIT 1),
+    (SELECT SUM(data_taken) FROM transfer WHERE host = :host AND kind = 'push'
+        AND started > :pushed)
 """
 _PUSHES = """
 SELECT started, COALESCE(data_taken, 0) FROM transfer
@@ -53,13 +53,10 @@ def client_sizes(
         ledger.execute("BEGIN")  # one lock for all that follows
         factor = _calibration(ledger)
         for client, since in oldest.items():
-            current = _one(ledger, _NEWEST_SIZE, client)
-            if since is None:
-                found[client] = ClientSize(current, None)
-                continue
             # A name tells its time to the minute: not the push that the oldest shows.
-            taken = _one(ledger, _TAKEN, client, since + SNAPSHOT_NAME_S)
-            first = _one(ledger, _OLDEST_SIZE, client, since)
+            pushed = None if since is None else since + SNAPSHOT_NAME_S
+            values = {"host": client, "oldest": since, "pushed": pushed}
+            current, first, taken = ledger.execute(_SIZES, values).fetchone()
             grown = None if current is None or first is None else current - first
             if taken is None and first is not None:
                 taken = 0  # nothing came after a snapshot that the ledger knows
@@ -110,8 +107,3 @@ def _calibration(ledger: sqlite3.Connection) -> float:
     return space_estimate.calibration(
         [Deletion(*row) for row in ledger.execute(_DELETED)]
     )
-
-
-def _one(ledger: sqlite3.Connection, query: str, *values: str | float) -> int | None:
-    row = ledger.execute(query, values).fetchone()
-    return None if row is None or row[0] is None else int(row[0])

@@ -67,8 +67,8 @@ def collect(
     """The report at ``now``, in seconds since 1970.
 
     ``names`` limits it to these clients, ``history`` is how many backups of each it
-    holds, and ``all_times`` adds the time of every snapshot. Raises NotSetUpError for
-    a name that is no client.
+    holds, and ``all_times`` adds the time and name of every snapshot. Raises
+    NotSetUpError for a name that is no client.
     """
     with ledger_file.limited_patience():
         return _collect(store, now, names, history, all_times=all_times)
@@ -238,11 +238,13 @@ def _snapshots(store: Store, name: str, *, all_times: bool) -> Snapshots:
     if len(found) < len(asked):  # an impossible day among them
         found = store.dated(name, names)
         names = [snapshot.name for snapshot in found]
-    times = sorted(snapshot.time.timestamp() for snapshot in found)
-    if not times:
+    if not found:
         return NO_SNAPSHOTS
-    kept = tuple(times) if all_times else ()
-    return Snapshots(len(names), times[0], times[-1], kept)
+    times = tuple(snapshot.time.timestamp() for snapshot in found)
+    if not all_times:
+        return Snapshots(len(names), times[0], times[-1])
+    kept = tuple(snapshot.name for snapshot in found)
+    return Snapshots(len(names), times[0], times[-1], times, kept)
 
 
 def _enrolled(store: Store, name: str) -> float | None:

@@ -102,12 +102,17 @@ class Store(NamedTuple):
             names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
         return sorted(names)
 
-    def noted(self, ending: str) -> frozenset[str]:
-        """The lock names of all clients of which there is a note with this ending."""
+    def noted(self, clients: Iterable[str], ending: str) -> list[str]:
+        """Those of the clients of which there is a note with this ending."""
         names: list[str] = []
         with contextlib.suppress(FileNotFoundError):
             names = os.listdir(self.state / "hosts")  # noqa: PTH208 # strings do
-        return frozenset(n.removesuffix(ending) for n in names if n.endswith(ending))
+        found = {n.removesuffix(ending) for n in names if n.endswith(ending)}
+        return (
+            [client for client in clients if lock_name(client) in found]
+            if found
+            else []
+        )
 
     def lock_path(self, client: str) -> Path:
         """Held by whatever writes to, or snapshots, the client's ``current``."""

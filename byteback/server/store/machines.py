@@ -16,7 +16,7 @@ from pathlib import Path
 from byteback import log
 from byteback.errors import RefusedError
 from byteback.server.store import shortage
-from byteback.server.store.layout import Store, lock_name
+from byteback.server.store.layout import Store
 from byteback.system import files
 from byteback.wire.failures import Reason
 
@@ -80,11 +80,8 @@ def claim(store: Store, client: str, machine: str) -> bool:
 
 def counts(store: Store, clients: Iterable[str]) -> dict[str, int]:
     """How many machines use each client's key, as far as is known, if not one."""
-    noted = store.noted(OTHER)
     found = {}
-    for client in clients:
-        if lock_name(client) not in noted:
-            continue
+    for client in store.noted(clients, OTHER):
         with contextlib.suppress(OSError):
             refused = _other(store, client).stat().st_mtime
             if time.time() - refused < REMEMBERED_S:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from byteback.errors import BusyError, MovedError, quote
-from byteback.server.store.layout import Store, lock_name
+from byteback.server.store.layout import Store
 
 ENDING = ".moving"
 MAX_BYTES = 8192
@@ -71,13 +71,10 @@ def forget(store: Store, client: str) -> None:
 
 def moved_clients(store: Store, clients: Iterable[str]) -> frozenset[str]:
     """Those of the clients that make their backups on another server."""
-    noted = store.noted(ENDING)
     return frozenset(
         client
-        for client in clients
-        if lock_name(client) in noted
-        and (note := read(store, client)) is not None
-        and note.state == MOVED
+        for client in store.noted(clients, ENDING)
+        if (note := read(store, client)) is not None and note.state == MOVED
     )
 
 

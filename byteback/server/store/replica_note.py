@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from byteback.errors import RefusedError, quote
-from byteback.server.store.layout import Store, lock_name
+from byteback.server.store.layout import Store
 from byteback.wire.failures import Reason
 
 ENDING = ".replica"
@@ -73,8 +73,7 @@ def is_copy(store: Store, client: str) -> bool:
 
 def copies(store: Store, clients: Iterable[str]) -> frozenset[str]:
     """Those of the clients that are fetched from another server."""
-    noted = store.noted(ENDING)
-    return frozenset(client for client in clients if lock_name(client) in noted)
+    return frozenset(store.noted(clients, ENDING))
 
 
 def check(store: Store, client: str) -> None:

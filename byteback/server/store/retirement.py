@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from byteback.errors import RefusedError, quote
-from byteback.server.store.layout import Store, lock_name
+from byteback.server.store.layout import Store
 from byteback.wire.failures import Reason
 
 MAX_BYTES = 200
@@ -42,11 +42,10 @@ def read(store: Store, client: str) -> Retired | None:
 
 def retired_clients(store: Store, clients: Iterable[str]) -> frozenset[str]:
     """Those of the clients that are retired."""
-    noted = store.noted(ENDING)
     return frozenset(
         client
-        for client in clients
-        if lock_name(client) in noted and read(store, client) is not None
+        for client in store.noted(clients, ENDING)
+        if read(store, client) is not None
     )
 
 
