@@ -143,7 +143,7 @@ class FleetStore(SealedStore):
         notes_.mkdir(exist_ok=True)
         made = [notes_ / f"{host}{ending}" for ending in notes.ENDINGS]
         for path in made:
-            if path.suffix != ".retired":
+            if path.suffix not in (".retired", ".moving"):  # which keep it out
                 path.write_text(f"{path.suffix} of {host}")
         for path in (self.ledger, notes_, *notes_.iterdir()):
             os.chown(path, self.user.uid, self.user.gid)
