@@ -37,7 +37,7 @@ CLOSE_PAUSE_S = 15.0
 
 
 def waiting(source: Source, only: Sequence[str] = ()) -> list[Move]:
-    """The clients that the first server moves to this one, or those that are named.
+    """The clients that are to come here from the first server, or those that are named.
 
     Raises NotSetUpError for a name that is not among them.
     """
@@ -49,10 +49,10 @@ def waiting(source: Source, only: Sequence[str] = ()) -> list[Move]:
                 f"{quote(name)} is not moved here by {line.name}",
                 hint=f"there, as root: byteback-clients move {name} THIS-SERVER",
             )
+    if not only:
+        return [move for move in found if move.state != move_note.MOVED]
     return [
-        move
-        for move in found
-        if not only or any(is_same_host(move.client, name) for name in only)
+        move for move in found if any(is_same_host(move.client, name) for name in only)
     ]
 
 

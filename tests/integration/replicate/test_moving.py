@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import (
+    CHECKOUT,
     CONFIGURATION,
     INTERPRETER,
     LIBRARY,
@@ -228,6 +231,8 @@ def test_a_client_follows(
     run_program([restore, "--restore", "--yes", *where, SOURCE])
     found = list((tmp_path / "back").rglob("file"))
     assert [path.read_text() for path in found] == ["at the first"]
+    assert "no client is being moved here" in world.accept().stdout
+    assert "is here already" in world.accept(CLIENT).stdout
     # The first one offers it no more, so that the second misses nothing.
     second.replicate()
     second.program("byteback-prune", "--prune")
@@ -318,14 +323,24 @@ def test_killed_anywhere(world: World) -> None:
     assert world.content(second.root) == "after all"
 
 
+def emptying_loop() -> str:
+    """The loop of the manual that moves all clients, for our second server."""
+    page = (CHECKOUT / "man" / "byteback-clients.1").read_text()
+    found = re.search(r"^byteback.*list \|[^|]*\|\n.*done$", page, re.MULTILINE)
+    assert found is not None
+    text = found[0].replace("\\-", "-").replace("\\(aq", "'")
+    return text.replace("new.example.com", NAME)
+
+
 def test_whom_nobody_moves(world: World, tmp_path: Path) -> None:
     """Keys of other second servers and of clients get nowhere; the right one does."""
     first, second = world.first, world.second
     key = tmp_path / "key"
     run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
     first.clients("replica", "third.example", "--key", key.with_suffix(".pub"))
-    world.move()
     first.history("beside.example", 3)
+    run_program(["sh", "-e", "-c", emptying_loop()])
+    assert world.at_first == "moving"
     host_key = " ".join(key.with_suffix(".pub").read_text().split()[:2])
     right = second.ssh()
     own_key = right.index("-i") + 1
@@ -353,6 +368,11 @@ def test_whom_nobody_moves(world: World, tmp_path: Path) -> None:
     assert world.content(first.root) == "still here"
 
     assert CLIENT in second.session(f"{program} --moves").stdout
+    lock = first.root / ".byteback" / "hosts" / f"{CLIENT}.lock"
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert second.session(requests[0]).status == 11  # a backup is under way
+    assert second.session(requests[1]).status == 9
     assert second.session(requests[0]).status == 0
     assert "is being moved" in world.back_up(status=75)
     assert second.session(requests[1]).status == 0
