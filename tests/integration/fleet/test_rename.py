@@ -47,6 +47,7 @@ def test_everything_follows(store: FleetStore) -> None:
     ends = json.loads(Path("/var/lib/byteback/retired.json").read_text())
     assert list(ends) == ["new"]
     store.clients("retire", "--undo", "new")
+    assert "is not being moved" in store.clients("move", "--undo", "new").stdout
     pinged = store.session("old", "byteback-receive --ping --json")
     assert json.loads(pinged.stdout)["host"] == "new"
     # The other one is what it was; pruning knows the new one.
