@@ -81,13 +81,33 @@ open(target + "done", "w").write(json.dumps(done))
 """
 
 
-def end_processes(named: str, number: int) -> None:
-    """Send a signal to the second server's processes of that name."""
+def processes(named: str) -> Iterator[psutil.Process]:
+    """The second server's processes of that name."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             words = " ".join(process.cmdline()[:4])
             if process.uids().real == SECOND_UID and named in words:
-                process.send_signal(number)
+                yield process
+
+
+def has_process(named: str) -> bool:
+    return next(processes(named), None) is not None
+
+
+def end_processes(named: str, number: int) -> None:
+    """Send a signal to the second server's processes of that name."""
+    for process in processes(named):
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)
+
+
+def kill_under_way(argv: list[str | Path], victim: str, pause_s: float) -> None:
+    """Run a command, and kill a process of it so long after that has appeared."""
+    running = subprocess.Popen(list(map(str, argv)), stderr=subprocess.PIPE)
+    wait_until(lambda: has_process(victim) or running.poll() is not None)
+    time.sleep(pause_s)
+    end_processes(victim, 9)
+    running.communicate(timeout=PATIENCE_S)
 
 
 @contextlib.contextmanager
@@ -130,21 +150,18 @@ def test_a_round_is_killed_again_and_again(servers: Servers, tmp_path: Path) -> 
     first, second = servers
     source = tmp_path / "source"
     source.mkdir()
-    for number in range(300):
+    for number in range(100):
         (source / f"file-{number}").write_text(str(number))
     names = []
-    for day in (9, 8, 7):
-        (source / "large").write_bytes(os.urandom(12 * MIB))
+    for day in (9, 8):
+        (source / "large").write_bytes(os.urandom(8 * MIB))
         (source / f"file-{day}").unlink()
         first.fill("cut", source)
         names.append(first.snapshot("cut", day))
     dice = random.Random(20261129)  # noqa: S311 # no secret
     argv = second.inside(first.programs / "byteback-replicate", "--all", "cut")
-    for _ in range(4):
-        running = subprocess.Popen(list(map(str, argv)), stderr=subprocess.PIPE)
-        time.sleep(dice.uniform(0.5, 2.0))
-        end_processes(dice.choice(["byteback-replicate", "ssh", "rsync"]), 9)
-        running.communicate(timeout=PATIENCE_S)
+    for victim in ("byteback-replicate", "ssh", "rsync"):
+        kill_under_way(argv, victim, dice.uniform(0, 1.0))
         # Nothing is there that is not whole.
         for name in second.snapshots("cut"):
             here, there = second.root / "cut" / name, first.root / "cut" / name

@@ -5,16 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.conftest import USER
+import pytest
+
+from tests.integration.conftest import CONFIGURATION, USER
 from tests.integration.programs import run_program
+from tests.integration.replicate.conftest import VOLUME_SIZE
 from tests.integration.replicate.trees import differences
-from tests.integration.replicate.world import First, Second
+from tests.integration.replicate.world import First, Second, second_server
 from tests.integration.sealing.store import become
 from tests.integration.source_tree import MIB, make_source_tree
 
 Servers = tuple[First, Second]
+DATABASE = 24 * MIB
+
+
+@pytest.fixture(scope="module")
+def servers(first: First) -> Iterator[Servers]:
+    """Both, in network namespaces of their own, with a cable between them."""
+    with second_server(first, VOLUME_SIZE, is_apart=True) as second:
+        second.set_up()
+        yield first, second
 
 
 def used(volume: Path) -> int:
@@ -54,45 +67,63 @@ def separate(first: First, client: str) -> None:
 
 
 def database(path: Path, day: int) -> None:
-    """A file of 64 MiB of which a hundredth changes each day, in pages of 4 KiB."""
+    """A file of which a hundredth changes each day, in pages of 4 KiB."""
     if day == 0:
-        path.write_bytes(os.urandom(64 * MIB))
+        path.write_bytes(os.urandom(DATABASE))
         return
     with path.open("r+b") as file:
-        for page in range(day, 64 * 256, 100):
+        for page in range(day, DATABASE // 4096, 100):
             file.seek(page * 4096)
             file.write(os.urandom(4096))
 
 
+def sealed(top: Path) -> set[str]:
+    """The snapshots of a store that are root's."""
+    return {
+        f"{path.parent.name}/{path.name}"
+        for path in top.glob("*/2*")
+        if path.stat().st_uid == 0
+    }
+
+
 def test_all_history_arrives(servers: Servers, tmp_path: Path) -> None:
-    """Links, devices, ACLs, sparse and large changing files of three clients."""
+    """Links, devices, ACLs, sparse and large changing files of three clients.
+
+    Between two stores that are sealed.
+    """
     first, second = servers
     source, data = tmp_path / "source", tmp_path / "data"
     make_source_tree(source)
     (source / "kinds" / "one name").write_text("one")
     os.link(source / "kinds" / "one name", source / "kinds" / "other name")
     data.mkdir()
+    (CONFIGURATION / "server.toml").write_text("sealed = true\n")
+    second.settings("sealed = true\n")
     before = used(first.root), used(second.root)
     names: dict[str, list[str]] = {"www": [], "db": [], "small": []}
-    for day in range(3):
+    for day, clients in enumerate((("www", "db", "small"), ("www", "db"), ("www",))):
         if day == 1:
             change(source)
-        database(data / "table", day)
         first.fill("www", source)
         if day == 2:
             separate(first, "www")
-        first.fill("db", data, "--block-size=4096")
+        if "db" in clients:
+            database(data / "table", day)
+            first.fill("db", data, "--block-size=4096")
         first.write("small", "etc/file", b"%d" % day)
-        for client, made in names.items():
-            made.append(first.snapshot(client, 9 - day))
+        for client in clients:
+            names[client].append(first.snapshot(client, 9 - day))
+    made = {f"{client}/{name}" for client, each in names.items() for name in each}
+    run_program([first.programs / "byteback-prune", "--prune"])
+    assert sealed(first.root) == made
     shown = second.replicate("--dry-run").stdout
-    assert shown.count("would bring") == 9
+    assert shown.count("would bring") == len(made) == 6
     assert not (second.root / "www").exists()
     outcome = second.replicate()
     assert (outcome.stdout, outcome.stderr) == ("", "")
-    for client, made in names.items():
-        assert second.snapshots(client) == made
-        for name in made:
+    for client, each in names.items():
+        assert second.snapshots(client) == each
+        for name in each:
             here, there = second.root / client / name, first.root / client / name
             assert differences(there, here) == []
         assert second.state(client) == "whole"
@@ -105,6 +136,16 @@ def test_all_history_arrives(servers: Servers, tmp_path: Path) -> None:
         "btrfs", "property", "get", "-t", "subvol", path, "ro"
     ).stdout
     assert shown.strip() == "ro=true"
+    # Then it is root's here, too, and history goes on from it.
+    second.program("byteback-prune", "--prune")
+    assert sealed(second.root) == made
+    names["small"].append(first.snapshot("small", 5))
+    assert second.replicate("small").stderr == ""
+    assert second.snapshots("small") == names["small"]
+    last = Path("small", names["small"][-1])
+    assert differences(first.root / last, second.root / last) == []
+    (CONFIGURATION / "server.toml").write_text("")
+    second.settings("")
 
 
 def test_a_round_without_news_is_one_session(servers: Servers) -> None:

@@ -1,7 +1,8 @@
 """A first server that is this machine, and a second one in its own mount namespace.
 
 The second has its own /etc, its own /var/lib/byteback, its own store on a volume of its
-own, and a user byteback of another number. It reaches the first one by a real sshd.
+own, and a user byteback of another number. It reaches the first one by a real sshd, and
+over a cable where it has a network of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import contextlib
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +29,7 @@ USER = "byteback"
 SECOND_UID = 4711
 SOURCE = "127.0.0.1"  # what the second server calls the first one
 NAME = "second.example"  # what the first server calls the second one
+CABLE = ("192.0.2.1", "192.0.2.2")  # the addresses at its ends (RFC 5737)
 
 
 class First:
@@ -114,16 +118,19 @@ class First:
 class Second:
     """The second server; what is run there is run in its namespace."""
 
-    def __init__(self, pid: int, root: Path, etc: Path, first: First) -> None:
+    def __init__(
+        self, pid: int, root: Path, etc: Path, first: First, source: str = SOURCE
+    ) -> None:
         self.pid = pid
         self.root = root
         self.etc = etc
         self.first = first
-        self.destination = f"ssh://{USER}@127.0.0.1:{first.sshd.port}/"
+        self.source = source
+        self.destination = f"ssh://{USER}@{source}:{first.sshd.port}/"
 
     def inside(self, *words: str | Path) -> list[str | Path]:
         """A command line that runs there."""
-        return ["nsenter", "-t", str(self.pid), "-m", "--", *words]
+        return ["nsenter", "-t", str(self.pid), "-m", "-n", "--", *words]
 
     def run(self, *words: str | Path, status: int = 0, stdin: str = "") -> Outcome:
         argv = self.inside(*words)
@@ -157,7 +164,7 @@ class Second:
     @property
     def directory(self) -> Path:
         """Where the second server keeps what it knows of the first one."""
-        return self.etc / "byteback" / "replicate" / SOURCE
+        return self.etc / "byteback" / "replicate" / self.source
 
     def snapshots(self, client: str) -> list[str]:
         return sorted(path.name for path in (self.root / client).glob("2*"))
@@ -168,7 +175,7 @@ class Second:
 
     def round(self) -> dict[str, object]:
         """The record of the last round."""
-        path = self.root / ".byteback" / "replicas" / f"{SOURCE}.json"
+        path = self.root / ".byteback" / "replicas" / f"{self.source}.json"
         found: dict[str, object] = json.loads(path.read_text())
         return found
 
@@ -180,14 +187,52 @@ class Second:
         return [
             *("ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"),
             *("-o", f"UserKnownHostsFile={self.directory / 'known_hosts'}"),
-            *("-o", f"HostKeyAlias={SOURCE}", "-p", str(self.first.sshd.port)),
+            *("-o", f"HostKeyAlias={self.source}", "-p", str(self.first.sshd.port)),
             *("-i", str(self.directory / "key"), f"{USER}@127.0.0.1"),
         ]
 
 
 @contextlib.contextmanager
-def second_server(first: First, volume_size: int) -> Iterator[Second]:
-    """A machine with files and a store of its own, not set up to fetch yet."""
+def cable(first: First, pid: int) -> Iterator[str]:
+    """A cable to the network namespace of ``pid``; the first server's address on it."""
+    here, there = CABLE
+    inside = ["nsenter", "-t", str(pid), "-n"]
+    peer = ("peer", "name", "uplink", "netns", str(pid))
+    run_program(["ip", "link", "add", "downlink", "type", "veth", *peer])
+    for where, end, address in (([], "downlink", here), (inside, "uplink", there)):
+        run_program([*where, "ip", "address", "add", f"{address}/24", "dev", end])
+        run_program([*where, "ip", "link", "set", end, "up"])
+    place = first.sshd.log.parent
+    text = (place / "sshd_config").read_text()
+    try:
+        (place / "sshd_config").write_text(f"{text}ListenAddress {here}\n")
+        os.kill(int((place / "pid").read_text()), signal.SIGHUP)
+        port = first.sshd.port
+        wait_until(lambda: listens(here, port), "sshd does not listen to the cable")
+        yield here
+    finally:
+        (place / "sshd_config").write_text(text)
+        os.kill(int((place / "pid").read_text()), signal.SIGHUP)
+        wait_until(lambda: listens(SOURCE, first.sshd.port))
+
+
+def listens(address: str, port: int) -> bool:
+    """True if a connection can be made."""
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def second_server(
+    first: First, volume_size: int, *, is_apart: bool = False
+) -> Iterator[Second]:
+    """A machine with files and a store of its own, not set up to fetch yet.
+
+    One that ``is_apart`` has its own network as well, and a cable to the first.
+    """
     with contextlib.ExitStack() as stack:
         volume = stack.enter_context(mounted_volume(volume_size))
         place = Path(tempfile.mkdtemp(prefix="second-", dir="/srv"))
@@ -212,12 +257,16 @@ def second_server(first: First, volume_size: int) -> Iterator[Second]:
             f"mount --bind {etc} /etc && mount --bind {state} /var/lib/byteback && "
             "touch /var/lib/byteback/ready && exec sleep infinity"
         )
-        holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", script])
+        spaces = ["--mount", *(["--net"] if is_apart else [])]
+        holder = subprocess.Popen(["unshare", *spaces, "sh", "-c", script])
         stack.callback(holder.wait, PATIENCE_S)
         stack.callback(holder.kill)
         wait_until((state / "ready").exists)
         os.chown(volume, SECOND_UID, SECOND_UID)
-        second = Second(holder.pid, volume, etc, first)
+        source = SOURCE
+        if is_apart:
+            source = stack.enter_context(cable(first, holder.pid))
+        second = Second(holder.pid, volume, etc, first, source)
         second.program("byteback-setup-server", "--directory", volume, "--no-schedule")
         try:
             yield second
