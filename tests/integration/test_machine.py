@@ -18,7 +18,9 @@ MACHINE = CHECKOUT / "tests" / "machine"
 def test_machine_is_a_copy_of_its_own() -> None:
     assert os.environ["BYTEBACK_TEST_MACHINE"] == "1"
     assert os.path.ismount("/run")
+    before = run_program(["hostname"]).stdout.strip()
     assert run_program(["hostname", "copy.example"]).status == 0
+    run_program(["hostname", before])
     assert "LOOPBACK,UP" in run_program(["ip", "link", "show", "lo"]).stdout
 
 

@@ -353,7 +353,7 @@ def test_a_busy_ledger_keeps_no_push_out(
     """A client's restores are written there too, and a slow disc makes them wait."""
     monkeypatch.setattr(ledger_file, "SHORT_WAIT_S", 0.1)
     earlier_backups(store, monkeypatch, 100, 10)
-    with busy(store):
+    with busy(store, ends_by_itself=False):
         assert ledger.begin_transfer(store, "a", "", "pull") is None
         assert ledger.incomplete_snapshots(store, "a") == frozenset()
     with busy(store):
@@ -371,17 +371,21 @@ def test_a_busy_ledger_keeps_no_push_out(
 
 
 @contextlib.contextmanager
-def busy(store: Store) -> Iterator[None]:
-    """For half a second nobody else can read or write the ledger."""
+def busy(store: Store, *, ends_by_itself: bool = True) -> Iterator[None]:
+    """Keep all others from the ledger for half a second, or until the block ends."""
     place = ledger_file.path(store)
     with contextlib.closing(sqlite3.connect(place, check_same_thread=False)) as other:
         other.execute("BEGIN EXCLUSIVE")
         timer = threading.Timer(0.5, other.rollback)
-        timer.start()
+        if ends_by_itself:
+            timer.start()
         try:
             yield
         finally:
-            timer.join()
+            if ends_by_itself:
+                timer.join()
+            else:
+                other.rollback()
 
 
 def test_a_clock_that_ran_ahead_is_forgotten(
