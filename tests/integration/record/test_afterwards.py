@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from byteback.server.accounting import file_count, ledger
-from byteback.server.search import indexing, run, walk
+from byteback.server.search import added_names, indexing, run, walk
 from tests.integration.programs import run_program
 from tests.integration.record.histories import RULES, History
 from tests.integration.record.test_backups import (
@@ -115,6 +115,8 @@ def aftermath(old_world: World, monkeypatch: pytest.MonkeyPatch) -> Aftermath:
         return real_walk(search)
 
     monkeypatch.setattr(walk, "directories", walked)
+    # After that everything is walked through, and a busy machine may stand still.
+    monkeypatch.setattr(added_names, "MAX_SECONDS", 90.0)
     made.look()
     made.counted.clear()
     made.indexed.clear()
