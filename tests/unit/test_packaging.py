@@ -139,7 +139,30 @@ def test_set_up_keeps_the_packages_cron_file() -> None:
         assert not schedule.is_kept(job, None)
 
 
-@pytest.mark.parametrize("job", schedule.JOBS, ids=lambda job: job.name)
+EACH_JOB = (*schedule.JOBS, schedule.REPLICATE)
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_systemd_finds_no_fault_in_the_servers_units(tmp_path: Path) -> None:
+    paths = []
+    for job in EACH_JOB:
+        program = tmp_path / job.program
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        for unit in (job.timer, job.service):
+            (tmp_path / unit).write_text(schedule.format_unit(unit, program))
+            paths.append(tmp_path / unit)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path) not in done.stderr
+
+
+@pytest.mark.parametrize("job", EACH_JOB, ids=lambda job: job.name)
 def test_package_and_set_up_have_the_same_units(job: schedule.Job) -> None:
     for unit in (job.timer, job.service):
         packaged = (DEBIAN / f"byteback-server.{unit}").read_text()

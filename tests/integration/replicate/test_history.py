@@ -89,7 +89,7 @@ def sealed(top: Path) -> set[str]:
 def test_all_history_arrives(servers: Servers, tmp_path: Path) -> None:
     """Links, devices, ACLs, sparse and large changing files of three clients.
 
-    Between two stores that are sealed.
+    Between two stores that are sealed, as the unit of systemd runs it.
     """
     first, second = servers
     source, data = tmp_path / "source", tmp_path / "data"
@@ -119,7 +119,7 @@ def test_all_history_arrives(servers: Servers, tmp_path: Path) -> None:
     shown = second.replicate("--dry-run").stdout
     assert shown.count("would bring") == len(made) == 6
     assert not (second.root / "www").exists()
-    outcome = second.replicate()
+    outcome = second.replicate_as_unit("--all")
     assert (outcome.stdout, outcome.stderr) == ("", "")
     for client, each in names.items():
         assert second.snapshots(client) == each

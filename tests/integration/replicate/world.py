@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from byteback.model.snapshot import format_snapshot_name
+from byteback.server.setup import schedule
 from tests.integration.conftest import ServerUser, SshServer, mounted_volume
 from tests.integration.programs import Outcome, run_program
 from tests.integration.sealing.store import become
@@ -29,6 +31,7 @@ USER = "byteback"
 SECOND_UID = 4711
 SOURCE = "127.0.0.1"  # what the second server calls the first one
 NAME = "second.example"  # what the first server calls the second one
+UNITS = Path(schedule.__file__).with_name("units")
 CABLE = ("192.0.2.1", "192.0.2.2")  # the addresses at its ends (RFC 5737)
 
 
@@ -144,6 +147,24 @@ class Second:
 
     def replicate(self, *words: str, status: int = 0) -> Outcome:
         return self.program("byteback-replicate", *words, status=status)
+
+    def replicate_as_unit(self, *words: str) -> Outcome:
+        """byteback-replicate as far from the rest as its unit of systemd keeps it."""
+        unit = (UNITS / "byteback-replicate.service").read_text()
+        options = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+        kept = options["CapabilityBoundingSet"].lower().split()
+        bounds = ",".join(["-all", *(name.replace("cap_", "+") for name in kept)])
+        assert options["NoNewPrivileges"] == options["PrivateTmp"] == "yes"
+        assert options["ProtectSystem"] == "full"
+        script = (
+            "for place in /boot /etc /usr; do"
+            ' mount --rbind "$place" "$place" && mount -o remount,bind,ro "$place"'
+            " || exit 99; done; mount -t tmpfs -o mode=1777 tmp /tmp || exit 99; "
+            f"umask {options['UMask']}; exec setpriv --no-new-privs --inh-caps=-all "
+            f'--bounding-set={bounds} "$@"'
+        )
+        program = self.first.programs / "byteback-replicate"
+        return self.run("unshare", "--mount", "sh", "-c", script, "sh", program, *words)
 
     def as_user(self, *words: str | Path) -> Outcome:
         return self.run("runuser", "-u", USER, "--", *words)
