@@ -60,26 +60,32 @@ JOIN transfer AS push ON push.id = (
 WHERE snapshot.host = :host AND push.names >= 0 AND made BETWEEN :since AND :until
 ORDER BY made DESC LIMIT :most
 """
-# A snapshot ends a backup: those before the last one that is not recent are over.
-_STANDING_OUT = """
-WITH ended AS (
-    SELECT host, MAX(made) AS made FROM snapshot WHERE made < :recent GROUP BY host)
-SELECT transfer.host FROM transfer LEFT JOIN ended ON ended.host = transfer.host
-WHERE kind = 'push' AND started BETWEEN :since AND :until
-GROUP BY transfer.host
-HAVING SUM(CASE WHEN started > COALESCE(ended.made, 0) THEN data_taken END) > :data
-    OR SUM(CASE WHEN started > COALESCE(ended.made, 0) THEN metadata_taken END)
-        > :metadata
-    OR MAX(stopped)
-    OR MIN(CASE WHEN started >= :recent THEN NULLIF(names, -1) END) * :factor
-        < MAX(names)
+# Each host by a look into the index: DISTINCT would read all rows.
+_KNOWN = """
+WITH RECURSIVE known (host) AS (SELECT MIN(host) FROM transfer UNION ALL
+    SELECT (SELECT MIN(host) FROM transfer WHERE host > known.host) FROM known
+    WHERE host IS NOT NULL)
 """
+_KNOWN_HOSTS = f"{_KNOWN} SELECT host FROM known WHERE host IS NOT NULL"  # noqa: S608
+# A snapshot ends a backup: those before the last one that is not recent are over.
+_STANDING_OUT = f"""{_KNOWN},
+ended AS MATERIALIZED (
+    SELECT host, COALESCE((SELECT MAX(made) FROM snapshot
+        WHERE snapshot.host = known.host AND made < :recent), 0) AS made
+    FROM known WHERE host IS NOT NULL)
+SELECT host FROM ended WHERE (
+    SELECT SUM(CASE WHEN started > ended.made THEN data_taken END) > :data
+        OR SUM(CASE WHEN started > ended.made THEN metadata_taken END) > :metadata
+        OR MAX(stopped)
+        OR MIN(CASE WHEN started >= :recent THEN NULLIF(names, -1) END) * :factor
+            < MAX(names)
+    FROM transfer WHERE transfer.host = ended.host AND kind = 'push'
+        AND started BETWEEN :since AND :until)
+"""  # noqa: S608 # a constant
 _APPROVALS = """
 SELECT host, time FROM approval
 WHERE host = COALESCE(:host, host) AND time BETWEEN :since AND :until
 """
-
-
 _BASELINES = """
 SELECT host, data_taken, metadata_taken FROM baseline
 WHERE host = COALESCE(:host, host) AND data_taken IS NOT NULL
@@ -274,7 +280,7 @@ def known_hosts(store: Store) -> list[str]:
     if not path(store).exists():
         return []
     with opened(store) as ledger:
-        rows = ledger.execute("SELECT DISTINCT host FROM transfer")
+        rows = ledger.execute(_KNOWN_HOSTS)
         return [str(client) for (client,) in rows]
     return []
 
