@@ -136,6 +136,18 @@ def test_acls_that_rsync_loses(tmp_path: Path) -> None:
     assert found == {*expected, Unseen("contents")}
 
 
+def test_contents_count_besides_attributes(tmp_path: Path) -> None:
+    """The transfer that brings an ACL again does not compare contents."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        path = attach(tmp_path / name / "file", ACL, mode="100644")
+        path.write_bytes(name.encode())
+        os.utime(path, (1, 1))
+    os.setxattr(tmp_path / "new" / "file", MODE, b"100600 0,0 0:0")
+    found = unseen_changes(tmp_path / "new", tmp_path / "old", lambda: None)
+    assert list(found) == [Unseen("file", loses_acl=True), Unseen("file")]
+
+
 @given(st.lists(st.binary(min_size=1, max_size=99), max_size=9))
 def test_names_come_back_as_they_were(names: list[bytes]) -> None:
     sent = [

@@ -130,9 +130,7 @@ def unseen_changes(
                     if before is not None:
                         os.close(before)
                     above, before = parent, tree.open_beneath(older, parent)
-                change = _look_at(found, before, step)
-                if change is not None:
-                    yield change
+                yield from _look_at(found, before, step)
         finally:
             if before is not None:
                 os.close(before)
@@ -140,30 +138,33 @@ def unseen_changes(
 
 def _look_at(
     found: tree.Found, before: int | None, step: Callable[[], None]
-) -> Unseen | None:
+) -> Iterator[Unseen]:
     name = found.entry.name
     now = tree.status(found.directory, name)
     then = tree.status(before, name) if before is not None else None
     if now is None or not (stat.S_ISREG(now.st_mode) or stat.S_ISDIR(now.st_mode)):
-        return None
+        return
     is_one_kind = then is not None and stat.S_IFMT(now.st_mode) == stat.S_IFMT(
         then.st_mode
     )
     if before is None or then is None or not is_one_kind:
-        is_lost = _loses_new_acl(found.directory, name, now)
-        return Unseen(found.path, loses_acl=True) if is_lost else None
+        if _loses_new_acl(found.directory, name, now):
+            yield Unseen(found.path, loses_acl=True)
+        return
     if (now.st_ino, now.st_ctime_ns) == (then.st_ino, then.st_ctime_ns):
-        return None
+        return
     has_acl, others = _attributes(found.directory, name)
-    if has_acl and others != _attributes(before, name)[1]:
-        return Unseen(found.path, loses_acl=True)
+    is_lost = has_acl and others != _attributes(before, name)[1]
+    if is_lost:
+        yield Unseen(found.path, loses_acl=True)
     if not stat.S_ISREG(now.st_mode):
-        return None
+        return
     if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
-        return Unseen(found.path) if has_acl else None  # rsync sees the rest
-    if _is_same_file(found.directory, before, name, now.st_size, step):
-        return None
-    return Unseen(found.path)
+        if has_acl and not is_lost:
+            yield Unseen(found.path)  # rsync sees the rest
+        return
+    if not _is_same_file(found.directory, before, name, now.st_size, step):
+        yield Unseen(found.path)
 
 
 def _loses_new_acl(directory: int, name: str, status: os.stat_result) -> bool:
