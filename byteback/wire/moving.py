@@ -11,8 +11,10 @@ import re
 from typing import Any, NamedTuple
 
 from byteback.errors import RefusedError, UsageError
+from byteback.model.destination import format_destination
 from byteback.model.hostname import is_host_name
 from byteback.model.public_key import PublicKey, parse_public_key
+from byteback.wire.moved import check_destination
 
 LIST, CLOSE, TAKEN = "--moves", "--close", "--taken"
 WORDS = (LIST, CLOSE, TAKEN)
@@ -114,9 +116,11 @@ def _parse_move(fields: dict[str, Any]) -> Move:
         raise ValueError
     if machine is not None and not _MACHINE.fullmatch(machine):
         raise ValueError
+    # Root's terminal shows it.
+    destination = format_destination(check_destination(fields["destination"]))
     lines = [_parse_line(one) for one in fields["lines"][:MAX_KEYS]]
     return Move(
-        *(client, str(fields["state"])[:20], str(fields["destination"])[:300]),
+        *(client, str(fields["state"])[:20], destination),
         lines=tuple(lines),
         machine=machine,
         sealed=fields["sealed"] is True,

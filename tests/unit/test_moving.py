@@ -96,6 +96,8 @@ def test_moves() -> None:
         describe(lines=[{"key": KEY, "options": {"from": 'x",command="id'}}]),
         describe(lines=[{"key": KEY, "options": {"expiry-time": 7}}]),
         describe(lines=[{"key": KEY, "options": []}]),
+        *(describe(destination="b@new:\x1b[2J"), describe(destination=7)),
+        describe(destination="b@new\n:"),
     ],
 )
 def test_no_moves(text: bytes) -> None:

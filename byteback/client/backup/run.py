@@ -239,7 +239,7 @@ def _back_up_where_it_is(
     try:
         return _back_up(job, told)
     except MovedError as error:
-        if not moves:
+        if not moves or options.dry_run:
             raise
         here = following.Here(job.destination, job.key, options.retry, options.files)
         is_given = options.destination is not None

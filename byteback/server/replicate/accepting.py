@@ -82,12 +82,29 @@ def accept(
         with connected(source) as line:
             _close(line, client)
         _fetch(store, source, client)
+        move = _closed(store, source, client)
         admission.take_over(store, move, source.name, program)
         keys = " ".join(one.key.fingerprint for one in move.lines)
         log.audit("ACCEPT", host=client, key=keys)
     with connected(source) as line:
         line.ask(moving.Taken(client, host_key))
     return f"accepted {client}: its next backup comes here, by {move.destination}"
+
+
+def _closed(store: Store, source: Source, client: str) -> Move:
+    """The client as the first server knows it now: fetching may have taken days.
+
+    Its key may be another one since, because the old one was stolen, say. Raises
+    BytebackError if it does not move any more.
+    """
+    (move,) = waiting(source, [client])
+    if move.client != client or move.state != move_note.CLOSED:
+        raise RefusedError(
+            f"the first server moves {quote(client)} no longer, or anew",
+            hint="give the same command again",
+        )
+    _check(store, move)
+    return move
 
 
 def _check(store: Store, move: Move) -> None:
@@ -112,6 +129,11 @@ def _check(store: Store, move: Move) -> None:
 def _fetch(store: Store, source: Source, client: str) -> None:
     """Bring all of the client's history that is missing. Raises if some of it stays."""
     outcome = fetch.fetch(store, source, [client])
+    if not outcome.listed:
+        raise RefusedError(
+            f"the first server says nothing of the history of {quote(client)}",
+            hint="if it is there still, give the same command again",
+        )
     if outcome.problems or outcome.missing:
         error = BytebackError(
             f"not all of the history of {quote(client)} is here, so that it is not "

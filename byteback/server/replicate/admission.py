@@ -16,7 +16,7 @@ from byteback.model.key_line import format_client_line
 from byteback.server.access import authorized_keys, enrolment, invitations
 from byteback.server.access.authorized_keys import KeyFile
 from byteback.server.accounting import growth
-from byteback.server.store import key_change, machines, replica_note
+from byteback.server.store import key_change, machines, move_note, replica_note
 from byteback.server.store.layout import Store
 from byteback.server.store.replica_note import ReplicaNote
 from byteback.wire.moving import Move
@@ -54,7 +54,9 @@ def adopt(store: Store, name: str, source: str) -> None:
                 f"{quote(client)} has a key here, and so makes its own backups",
                 hint=f"'byteback-clients key --revoke {client}' takes it away",
             )
-        note = replica_note.read(store, client) or ReplicaNote("", {})
+        # Its ``current`` may be anything: backups of its own went there last, say.
+        unknown = ReplicaNote("", {}, under_way=replica_note.UNKNOWN)
+        note = replica_note.read(store, client) or unknown
         replica_note.write(store, client, note._replace(source=source))
 
 
@@ -84,6 +86,8 @@ def take_over(store: Store, move: Move, source: str, program: Path) -> None:
         machines.claim(store, client, move.machine)
     with contextlib.suppress(BytebackError):  # the disc is full: the key is in
         key_change.note(store, client)
+    # It comes back, maybe: what sent it away from here would do so again.
+    move_note.forget(store, client)
     replica_note.path(store, client).unlink(missing_ok=True)
 
 

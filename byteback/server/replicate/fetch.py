@@ -51,6 +51,7 @@ class Outcome:
 
     brought: int = 0
     missing: int = 0  # that are there, and still not here
+    listed: int = 0  # clients that were asked for, and that are there
     problems: list[str] = field(default_factory=list)
     errors: list[BytebackError] = field(default_factory=list)
 
@@ -157,6 +158,7 @@ def _look(store: Store, line: Line, only: Sequence[str]) -> tuple[list[Plan], Ou
     for offer in listing.offers:
         if only and not any(is_same_host(offer.client, name) for name in only):
             continue
+        outcome.listed += 1
         is_new = offer.client not in notes
         refusal = _refusal(store, line.source, offer, in_use)
         if refusal is None and is_new and room > 0:

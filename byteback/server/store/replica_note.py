@@ -18,6 +18,7 @@ from byteback.wire.failures import Reason
 
 ENDING = ".replica"
 MAX_BYTES = 16 << 20
+UNKNOWN = "unknown"  # for under_way: nothing is known about ``current``
 
 
 class ReplicaNote(NamedTuple):
@@ -30,8 +31,11 @@ class ReplicaNote(NamedTuple):
     under_way: str = ""
 
 
+_DAMAGED = ReplicaNote("", {}, under_way=UNKNOWN)
+
+
 def read(store: Store, client: str) -> ReplicaNote | None:
-    """None for a client that is no copy. A damaged note has lost its tokens only."""
+    """None for a client that is no copy. A damaged note has lost all else."""
     try:
         from byteback.system import files
 
@@ -39,7 +43,7 @@ def read(store: Store, client: str) -> ReplicaNote | None:
     except FileNotFoundError:
         return None
     except OSError:
-        return ReplicaNote("", {})
+        return _DAMAGED
     import json
 
     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
@@ -47,7 +51,7 @@ def read(store: Store, client: str) -> ReplicaNote | None:
         tokens = {str(name): str(token) for name, token in fields["tokens"].items()}
         since, under_way = float(fields["since"]), str(fields.get("under_way", ""))
         return ReplicaNote(str(fields["from"]), tokens, since, under_way)
-    return ReplicaNote("", {})
+    return _DAMAGED
 
 
 def write(store: Store, client: str, note: ReplicaNote) -> None:

@@ -261,6 +261,7 @@ def test_a_client_that_does_not_follow(world: World) -> None:
     assert "follow_moves says false" in refused()
     (CONFIGURATION / "follow_moves").unlink()
     refused("--destination", here)
+    refused("--dry-run")
     note = world.first.root / ".byteback" / "hosts" / f"{CLIENT}.moving"
     honest = note.read_text()
     fields = json.loads(honest)
