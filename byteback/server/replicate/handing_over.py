@@ -16,7 +16,7 @@ from byteback.model.public_key import PublicKey
 from byteback.server.access import authorized_keys
 from byteback.server.access.authorized_keys import KeyFile
 from byteback.server.fleet import sessions
-from byteback.server.store import change, machines, move_note, settings
+from byteback.server.store import change, machines, move_note, retirement, settings
 from byteback.server.store.layout import Store
 from byteback.server.store.move_note import MoveNote
 from byteback.wire import moving
@@ -36,6 +36,8 @@ def serve(
         case moving.ListMoves():
             key_file = authorized_keys.read(store)
             for client in store.hosts():
+                if retirement.read(store, client) is not None:
+                    continue
                 note = move_note.read(store, client)
                 if note is not None and is_same_host(note.server, server):
                     yield moving.format_move(_describe(store, key_file, client, note))
@@ -104,5 +106,12 @@ def _note(store: Store, server: str, client: str) -> MoveNote:
             f"{quote(client)} is not moved to {quote(server)}",
             hint=f"on the first server, as root: byteback-clients move {client} "
             f"{server}",
+        )
+    # Since it was moved, for its machine was stolen, say.
+    if retirement.read(store, client) is not None:
+        raise RefusedError(
+            f"{quote(client)} is retired there",
+            hint=f"on the first server, as root: byteback-clients retire --undo "
+            f"{client}",
         )
     return note
