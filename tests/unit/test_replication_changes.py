@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import os
@@ -76,6 +77,22 @@ def test_a_hole_larger_than_any_disc_is_passed_over(tmp_path: Path) -> None:
     )
     assert list(found) == [Unseen("file")]
     assert len(steps) < 10
+
+
+@pytest.mark.parametrize("call", ["pread", "lseek"])
+def test_what_a_bad_disc_does_not_give_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """rsync says the rest: the comparison must not end for it."""
+    for name in ("old", "new"):
+        write(tmp_path / name / "file", b"x", 1)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "bad disc")
+
+    monkeypatch.setattr(os, call, fail)
+    found = unseen_changes(tmp_path / "new", tmp_path / "old", lambda: None)
+    assert list(found) == [Unseen("file")]
 
 
 def test_another_kind_is_rsyncs_own_affair(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ writes the one that it was sent, and does so last. Else another transfer brings 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -203,7 +204,10 @@ def _is_same_file(
             except OSError:
                 return False  # closed to us: rsync is to say so
             stack.callback(os.close, fds[-1])
-        return _is_same(fds[0], fds[1], size, step)
+        try:
+            return _is_same(fds[0], fds[1], size, step)
+        except OSError:
+            return False  # a bad disc: one file of it is to hold up no snapshot
 
 
 def _is_same(one: int, other: int, size: int, step: Callable[[], None]) -> bool:
@@ -220,8 +224,10 @@ def _next_data(fd: int, at: int, size: int) -> int:
     """Where a file goes on behind a hole: that may be larger than any disc."""
     try:
         return os.lseek(fd, at, os.SEEK_DATA)
-    except OSError:  # ENXIO: there is nothing but a hole
-        return size
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return size  # there is nothing but a hole
 
 
 def _write(data: bytes, timeout_s: int = 0) -> None:
