@@ -185,23 +185,28 @@ def _accept(
     if len(found) > 1:
         raise UsageError("--accept needs --from, for there are several first servers")
     host_key = invitations.read_host_key(path)
-    moves = accepting.waiting(found[0], clients)
-    if not moves:
-        click.echo(f"no client is being moved here by {quote(found[0].name)}")
-    elif dry_run:
+    if dry_run:
+        _say_none(found[0], moves := accepting.waiting(found[0], clients))
         for move in moves:
             click.echo(f"would accept {move.client}")
     else:
-        _accept_all(found[0], moves, host_key)
+        _accept_all(found[0], clients, host_key)
 
 
-def _accept_all(source: Source, moves: list[Move], host_key: PublicKey) -> None:
+def _say_none(source: Source, moves: list[Move]) -> None:
+    if not moves:
+        click.echo(f"no client is being moved here by {quote(source.name)}")
+
+
+def _accept_all(source: Source, clients: tuple[str, ...], host_key: PublicKey) -> None:
     """Take clients over; one that fails does not hold up the others."""
     from byteback.server.replicate import accepting
 
     errors: list[BytebackError] = []
     program = host.program_path(RECEIVE)
     with opening.opened_store(writes=True) as store, fetch.locked(store):
+        # Not before: another run may have taken one of them over meanwhile.
+        _say_none(source, moves := accepting.waiting(source, clients))
         for move in moves:
             try:
                 click.echo(accepting.accept(store, source, move, host_key, program))

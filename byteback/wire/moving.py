@@ -89,6 +89,11 @@ def parse_words(words: list[str]) -> ListMoves | Close | Taken:
     raise RefusedError("this is no request about the moving of a client")
 
 
+def is_option(value: str) -> bool:
+    """True if a value of one of OPTIONS can be told to another server."""
+    return _OPTION.fullmatch(value) is not None
+
+
 def format_move(move: Move) -> str:
     """One client's line."""
     lines = [{"key": line.key.line, "options": line.options} for line in move.lines]
@@ -131,7 +136,7 @@ def _parse_line(fields: dict[str, Any]) -> ClientLine:
     options = {}
     for name, value in fields["options"].items():
         # To leave one out would let the key in from more places, or for longer.
-        if name not in OPTIONS or not _OPTION.fullmatch(value):
+        if name not in OPTIONS or not is_option(value):
             raise ValueError
         options[name] = value
     return ClientLine(parse_public_key(fields["key"]), options)

@@ -18,6 +18,7 @@ from byteback.server.store import move_note, replica_note, retirement
 from byteback.server.store.layout import USER, Store
 from byteback.server.store.move_note import MoveNote
 from byteback.system import host
+from byteback.wire import moving
 
 
 def move(
@@ -33,18 +34,19 @@ def move(
     server = _server_named(store, server)
     note = MoveNote(server, format_destination(destination), since=time.time())
     _check(store, client)
-    before = move_note.read(store, client)
-    if before is not None and before.state != move_note.OPEN:
-        if before[:2] != note[:2]:
-            raise RefusedError(
-                f"{quote(client)} is on its way to {before.destination or 'nowhere'} "
-                "already",
-                hint=f"byteback-clients move --undo {client} lets it stay here",
-            )
-        return _describe(client, before)
-    if dry_run:
-        return [f"would let {server} take over {client}, as {note.destination}"]
-    move_note.write(store, client, note)
+    with move_note.changing(store):
+        before = move_note.read(store, client)
+        if before is not None and before.state != move_note.OPEN:
+            if before[:2] != note[:2]:
+                raise RefusedError(
+                    f"{quote(client)} is on its way to "
+                    f"{before.destination or 'nowhere'} already",
+                    hint=f"byteback-clients move --undo {client} lets it stay here",
+                )
+            return _describe(client, before)
+        if dry_run:
+            return [f"would let {server} take over {client}, as {note.destination}"]
+        move_note.write(store, client, note)
     log.audit("MOVE", host=client, replica=server, to=note.destination)
     return _describe(client, note)
 
@@ -61,7 +63,9 @@ def undo(store: Store, name: str, *, dry_run: bool) -> list[str]:
     if dry_run:
         return [f"would let {client} stay here"]
     try:
-        with store.lock_host(client, wait_s=sessions.ALONE_WAIT_S):
+        alone = store.lock_host(client, wait_s=sessions.ALONE_WAIT_S)
+        with alone, move_note.changing(store):
+            note = move_note.read(store, client) or note
             move_note.forget(store, client)
     except LockedError as error:
         raise sessions.under_way(client, error) from None
@@ -71,6 +75,11 @@ def undo(store: Store, name: str, *, dry_run: bool) -> list[str]:
         lines.append(
             f"if it has gone to {note.destination} already, it goes on there: "
             "move it back from there"
+        )
+    elif note.state == move_note.CLOSED:
+        lines.append(
+            f"if {note.server or 'the new server'} has let its key in already, it is a "
+            "client there, too: revoke that key there"
         )
     return lines
 
@@ -85,7 +94,16 @@ def _check(store: Store, client: str) -> None:
             f"{quote(client)} is retired, and would not hear of it",
             hint=f"byteback-clients retire --undo {client}",
         )
-    if not authorized_keys.read(store).lines_of_host(client):
+    lines = authorized_keys.read(store).lines_of_host(client)
+    for line in lines.values():
+        for name in moving.OPTIONS:
+            if (value := line.option(name)) and not moving.is_option(value):
+                raise RefusedError(
+                    f"{name}={quote(value)} in a key's line of {quote(client)} cannot "
+                    "be told to another server",
+                    hint="write it in plain characters and without spaces",
+                )
+    if not lines:
         raise RefusedError(
             f"{quote(client)} has no key here, and would not hear of it",
             hint="set it up on the new server",

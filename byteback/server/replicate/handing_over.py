@@ -70,7 +70,7 @@ def _close(store: Store, server: str, client: str) -> None:
     if note.state != move_note.OPEN:
         return
     change.check(client)
-    with sessions.alone(store, client):
+    with sessions.alone(store, client), move_note.changing(store):
         note = _note(store, server, client)
         closed = note._replace(state=move_note.CLOSED, since=time.time())
         move_note.write(store, client, closed)
@@ -83,7 +83,7 @@ def _let_go(store: Store, server: str, client: str, key: PublicKey) -> None:
     Once said, that stays: the key of the second server could be stolen later.
     """
     told = " ".join(key.line.split(" ")[:2])
-    with store.lock_host(client, wait_s=LOCK_WAIT_S):
+    with store.lock_host(client, wait_s=LOCK_WAIT_S), move_note.changing(store):
         note = _note(store, server, client)
         if note.state == move_note.MOVED and note.host_key == told:
             return

@@ -7,7 +7,7 @@ byteback-receive refuses by it: so that a client never backs up to two servers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from byteback.errors import BusyError, MovedError, quote
 from byteback.server.store.layout import Store
 
 ENDING = ".moving"
+LOCK = "moves.lock"  # in the store's state directory; held for moments
+LOCK_WAIT_S = 30.0
 MAX_BYTES = 8192
 # The client backs up here; it is told to come later, while the other server brings the
 # last of its history; it is told where to go.
@@ -62,6 +64,18 @@ def write(store: Store, client: str, note: MoveNote) -> None:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = json.dumps(note._asdict())
         files.write_atomically(place, f"{text}\n".encode("ascii"), mode=0o600)
+
+
+@contextlib.contextmanager
+def changing(store: Store) -> Iterator[None]:
+    """Look at a note and change it, and no other process does meanwhile.
+
+    Raises LockedError. No lock of the client does: a backup under way holds that.
+    """
+    from byteback import locking
+
+    with locking.hold(store.state / LOCK, wait_s=LOCK_WAIT_S):
+        yield
 
 
 def forget(store: Store, client: str) -> None:
