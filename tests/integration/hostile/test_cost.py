@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,10 @@ SSH_CONNECTION = "127.0.0.1 1 127.0.0.1 22"
 ROUNDS = 11
 MOST_ROUNDS = 60  # where the machine is so busy that those show nothing
 MOST_FOR_CONFINEMENT_S = 0.150
-MOST_FOR_A_PING_S = 0.060
+# Times that of Python's start without anything, which differs from machine to machine.
+# It is 4.2 to 4.5; 5.9 with logging, dataclasses and their like, 12 with paramiko.
+MOST_FOR_A_PING = 5.5
+PING_ROUNDS = 41
 
 
 def compare(
@@ -34,11 +38,19 @@ def compare(
     for number in range(MOST_ROUNDS):
         if number >= ROUNDS and min(times[0]) - min(times[1]) <= most_s:
             break
-        for action, found in zip((one, other), times, strict=True):
-            started = processor_seconds()
-            action()
-            found.append(processor_seconds() - started)
+        for found, once in zip(times, in_turns(one, other), strict=True):
+            found.append(once)
     return min(times[0]), min(times[1])
+
+
+def in_turns(*actions: Callable[[], None]) -> list[float]:
+    """The processor time of each, in seconds, once."""
+    times = []
+    for action in actions:
+        started = processor_seconds()
+        action()
+        times.append(processor_seconds() - started)
+    return times
 
 
 def test_forced_command_and_confinement(world: World) -> None:
@@ -99,9 +111,14 @@ def test_ping(world: World) -> None:
             stdout=subprocess.DEVNULL,
         )
 
-    taken, nothing = compare(ping, start_python, MOST_FOR_A_PING_S)
-    print(f"a ping: {taken * 1000:.0f} ms, python alone {nothing * 1000:.0f} ms")
-    assert taken - nothing <= MOST_FOR_A_PING_S
+    ratios = []
+    for _ in range(PING_ROUNDS):
+        # What slows the machine down for a while slows both.
+        taken, nothing = in_turns(ping, start_python)
+        ratios.append(taken / nothing)
+    found = statistics.median(ratios)
+    print(f"a ping: {found:.1f} times python alone")
+    assert found <= MOST_FOR_A_PING
 
 
 def start_python() -> None:
