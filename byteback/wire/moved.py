@@ -11,11 +11,7 @@ import re
 from typing import NamedTuple
 
 from byteback.errors import RefusedError, UsageError, quote
-from byteback.model.destination import (
-    Destination,
-    format_destination,
-    parse_destination,
-)
+from byteback.model.destination import Destination, parse_destination
 from byteback.model.hostname import is_host_name
 from byteback.model.public_key import PublicKey, parse_public_key
 
@@ -47,10 +43,9 @@ def check_destination(text: str) -> Destination:
     return Destination(found.user, found.host, found.port)
 
 
-def format_moved(moved: Moved) -> str:
-    """The text that parse_moved reads back."""
-    key = moved.key.line.split(" ")[:2]  # without its comment
-    return " ".join([moved.client, format_destination(moved.destination), *key])
+def format_moved(client: str, destination: str, key: str) -> str:
+    """The text that parse_moved reads back; ``key`` is ``TYPE BASE64``."""
+    return f"{client} {destination} {key}"
 
 
 def parse_moved(text: str | None) -> Moved:

@@ -9,7 +9,7 @@ import pytest
 
 from byteback.client.settings import Files, read_follow_moves
 from byteback.errors import MovedError, RefusedError, UsageError
-from byteback.model.destination import parse_destination
+from byteback.model.destination import format_destination, parse_destination
 from byteback.model.public_key import parse_public_key
 from byteback.wire import failures, moving, replication
 from byteback.wire.moved import Moved, check_destination, format_moved, parse_moved
@@ -22,7 +22,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7mFMAhNc7bQJXcRqjA7dUNpH4oFUFJtBO3n
 )
 def test_where_to(where: str) -> None:
     moved = Moved("www", check_destination(where), parse_public_key(f"{KEY} comment"))
-    text = format_moved(moved)
+    text = format_moved("www", format_destination(moved.destination), KEY)
     found = parse_moved(text)
     assert (found.client, found.destination) == (moved.client, moved.destination)
     assert found.key.blob == moved.key.blob

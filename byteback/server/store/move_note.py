@@ -102,10 +102,12 @@ def check(store: Store, client: str) -> None:
             f"{quote(client)} is being moved to another server",
             hint="try again in ten minutes",
         )
+    from byteback.wire.moved import format_moved
+
     raise MovedError(
         f"the backups of {quote(client)} go to {note.destination} now: they were moved",
         f"byteback-setup-client --destination {note.destination}",
-        f"{client} {note.destination} {note.host_key}",
+        format_moved(client, note.destination, note.host_key),
     )
 
 
